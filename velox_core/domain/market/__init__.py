@@ -1,0 +1,1 @@
+"""Market values: instruments with dated tick sizes, session phases, bars and ticks."""

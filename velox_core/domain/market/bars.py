@@ -1,0 +1,96 @@
+"""Bars and ticks as the engine sees them: integer paise, epoch milliseconds, columns by symbol index.
+
+- A `MinuteRow` is one minute of the whole universe: `closes[i]` belongs to `universe[i]`; 0 means no bar.
+- A bar is stamped at its END: the bar of 09:15-09:16 carries 09:16:00, the first moment its close is known.
+- `DayColumns` is one trading date of a feed, ready for the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+
+NO_BAR = 0
+
+
+class Bar:
+    """One symbol's minute, for strategies that prefer `on_bar`. Prices in paise, volume in shares, ts at the bar's end."""
+
+    __slots__ = ("close", "high", "low", "open", "symbol", "ts_ms", "volume")
+
+    def __init__(self, symbol: str, ts_ms: int, open_: int, high: int, low: int, close: int, volume: int) -> None:
+        self.symbol = symbol
+        self.ts_ms = ts_ms
+        self.open = open_
+        self.high = high
+        self.low = low
+        self.close = close
+        self.volume = volume
+
+
+class MinuteRow:
+    """One minute of all symbols, as columns of ints by symbol index (paise, shares); 0 in `closes` means no bar.
+
+    `ts_ms` is the END of the minute in epoch milliseconds.
+    """
+
+    __slots__ = ("closes", "highs", "lows", "opens", "ts_ms", "volumes")
+
+    def __init__(
+        self, ts_ms: int, opens: list[int], highs: list[int], lows: list[int], closes: list[int], volumes: list[int]
+    ) -> None:
+        self.ts_ms = ts_ms
+        self.opens = opens
+        self.highs = highs
+        self.lows = lows
+        self.closes = closes
+        self.volumes = volumes
+
+    def bar(self, symbol: str, index: int) -> Bar | None:
+        """Return one symbol's bar, or None when the minute has none."""
+        if not self.closes[index]:
+            return None
+        return Bar(
+            symbol, self.ts_ms, self.opens[index], self.highs[index], self.lows[index], self.closes[index], self.volumes[index]
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowDrops:
+    """Rows that a feed refused, by rule. Counts of source rows."""
+
+    rule: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayColumns:
+    """One trading date of a feed.
+
+    Attributes:
+        trading_date: the date of the session.
+        universe: symbols, in column order.
+        rows: one MinuteRow per minute that has at least one bar, oldest first.
+        source: where the bars came from, for people ("tcs_2024-01-15.csv", "synthetic crash").
+        synthetic: True when no market made these prices; every output says so.
+        previous_close_paise: per symbol, the last price of the session before, or 0 when unknown.
+        drops: what was refused, by rule.
+    """
+
+    trading_date: date
+    universe: tuple[str, ...]
+    rows: list[MinuteRow]
+    source: str
+    synthetic: bool = False
+    previous_close_paise: tuple[int, ...] = ()
+    drops: tuple[RowDrops, ...] = field(default=())
+
+    def __iter__(self) -> Iterator[MinuteRow]:
+        return iter(self.rows)
+
+    @property
+    def bar_count(self) -> int:
+        """Return how many bars there are over all symbols."""
+        return sum(1 for row in self.rows for close in row.closes if close)

@@ -1,0 +1,301 @@
+"""All the I/O there is: what the core asks of the outside, on one page.
+
+- Adapters implement these Protocols; they translate and decide nothing. `bootstrap` alone joins them to the core.
+- Money is paise, quantity shares, `*_ms` epoch milliseconds of engine time unless it says wall or monotonic.
+- Reads raise a typed `VeloxError` when they fail; a send never raises, it answers UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from velox_core.domain.events import Body, EventKind, JournalEvent
+from velox_core.domain.halts import HaltRecord
+from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.orders import OrderState, Product, Side
+from velox_core.risk.approval import ApprovedOrder
+from velox_core.risk.ledger import CommitResult, LedgerChange, RiskSnapshot
+
+
+class Clock(Protocol):
+    """Time. Engine time decides; monotonic time bounds I/O, leases and heartbeats."""
+
+    def now_ms(self) -> int:
+        """Return engine time in epoch milliseconds (live: the wall; replay: the newest event of the feed)."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        ...
+
+
+class MarketFeed(Protocol):
+    """Minutes of the universe, oldest first."""
+
+    @property
+    def universe(self) -> tuple[str, ...]:
+        """Return the symbols, in column order."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Return whether no further row will come."""
+        ...
+
+    def next_row(self, wait_seconds: float) -> MinuteRow | None:
+        """Return the next minute, or None when `wait_seconds` passed without one or the feed has ended."""
+        ...
+
+    def hasten(self) -> None:
+        """Stop pacing: a replay delivers what is left at once. A live feed ignores it."""
+        ...
+
+
+class SendStatus(StrEnum):
+    """What is known after a request that may have reached the broker."""
+
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    REJECTED = "REJECTED"
+    UNKNOWN = "UNKNOWN"
+
+
+class SendOutcome:
+    """The answer to a place, modify or cancel. `reason` is for people; it is empty when acknowledged."""
+
+    __slots__ = ("broker_order_id", "reason", "status")
+
+    def __init__(self, status: SendStatus, broker_order_id: str = "", reason: str = "") -> None:
+        self.status = status
+        self.broker_order_id = broker_order_id
+        self.reason = reason
+
+
+class OrderUpdate:
+    """The broker's word on one order. `filled_quantity` is cumulative."""
+
+    __slots__ = ("broker_order_id", "client_order_id", "filled_quantity", "reason", "state", "ts_ms")
+
+    def __init__(
+        self, ts_ms: int, client_order_id: str, broker_order_id: str, state: OrderState, filled_quantity: int, reason: str = ""
+    ) -> None:
+        self.ts_ms = ts_ms
+        self.client_order_id = client_order_id
+        self.broker_order_id = broker_order_id
+        self.state = state
+        self.filled_quantity = filled_quantity
+        self.reason = reason
+
+
+class BrokerFill:
+    """One trade at the broker. `trade_id` is unique per account and date; `client_order_id` is '' for a foreign order."""
+
+    __slots__ = ("broker_order_id", "client_order_id", "price_paise", "quantity", "side", "symbol", "trade_id", "ts_ms")
+
+    def __init__(
+        self,
+        ts_ms: int,
+        trade_id: str,
+        client_order_id: str,
+        broker_order_id: str,
+        symbol: str,
+        side: Side,
+        quantity: int,
+        price_paise: int,
+    ) -> None:
+        self.ts_ms = ts_ms
+        self.trade_id = trade_id
+        self.client_order_id = client_order_id
+        self.broker_order_id = broker_order_id
+        self.symbol = symbol
+        self.side = side
+        self.quantity = quantity
+        self.price_paise = price_paise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOrder:
+    """One line of the broker's order book. `tag` is our client order id, '' for an order placed elsewhere."""
+
+    broker_order_id: str
+    tag: str
+    symbol: str
+    side: Side
+    quantity: int
+    filled_quantity: int
+    state: OrderState
+    product: Product
+    limit_price_paise: int
+    placed_ms: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerPosition:
+    """The broker's net position of one symbol and product, flat ones included once traded today.
+
+    `quantity` is signed. `bought_paise` and `sold_paise` are the day's turnover.
+    """
+
+    symbol: str
+    product: Product
+    quantity: int
+    bought_quantity: int
+    sold_quantity: int
+    bought_paise: int
+    sold_paise: int
+    last_price_paise: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funds:
+    """Cash of the account, paise: what is available for new positions, and what positions hold as margin."""
+
+    available_paise: int
+    margin_used_paise: int
+
+
+class Broker(Protocol):
+    """The market, through one account. The order manager alone calls the sends."""
+
+    @property
+    def name(self) -> str:
+        """Return 'simulated', 'zerodha' or 'upstox'."""
+        ...
+
+    def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        """Send one order, once. Never raises and never repeats: what is unclear is UNKNOWN."""
+        ...
+
+    def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
+        """Ask for a cancel. ACKNOWLEDGED means asked, not cancelled: the update says so."""
+        ...
+
+    def drain_events(self) -> list[OrderUpdate | BrokerFill]:
+        """Return what happened since the last call, in order, without waiting. Duplicates and late ones may come."""
+        ...
+
+    def orders(self) -> list[BrokerOrder]:
+        """Return today's order book. Raises BrokerError."""
+        ...
+
+    def trades(self) -> list[BrokerFill]:
+        """Return today's trades. Raises BrokerError."""
+        ...
+
+    def positions(self) -> list[BrokerPosition]:
+        """Return net positions. Raises BrokerError."""
+        ...
+
+    def funds(self) -> Funds:
+        """Return the account's cash. Raises BrokerError."""
+        ...
+
+
+class Journal(Protocol):
+    """The append-only memory of one run. `commit` makes durable what was appended before it."""
+
+    def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
+        """Add one event, in order. Buffered until `commit`."""
+        ...
+
+    def commit(self) -> None:
+        """Make every appended event durable. Raises JournalUnavailable; the events stay buffered and in order."""
+        ...
+
+    def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
+        """Return the run's committed events, oldest first. Raises JournalUnavailable."""
+        ...
+
+
+class RiskLedger(Protocol):
+    """The shared limits of one account and date. Every method raises LedgerUnavailable when the store does not answer."""
+
+    def acquire_lease(self, holder: str) -> int:
+        """Become the one engine: return a lease epoch one above the last. Raises HaltedError never, VeloxError when held."""
+        ...
+
+    def renew_lease(self, epoch: int) -> bool:
+        """Prolong the lease; False when the epoch is no longer ours."""
+        ...
+
+    def release_lease(self, epoch: int) -> None:
+        """Give the lease back, if it is still ours."""
+        ...
+
+    def snapshot(self) -> RiskSnapshot:
+        """Return the current state."""
+        ...
+
+    def commit(self, expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
+        """Apply a change if version and epoch still hold. Repeating a `change_id` answers Committed and changes nothing."""
+        ...
+
+    def latch_halt(self, record: HaltRecord) -> None:
+        """Add a halt record (or a clear record) whatever the version; it raises the version."""
+        ...
+
+    def rebuild(self, snapshot: RiskSnapshot) -> RiskSnapshot:
+        """Replace the content by a state rebuilt from journal and broker; a new generation, halts kept, epoch kept."""
+        ...
+
+    def put_mark(self, key: str, value: str) -> None:
+        """Publish one value beside the version (heartbeat, open P&L, status); it never conflicts with a commit."""
+        ...
+
+    def get_mark(self, key: str) -> str | None:
+        """Return a published value, or None."""
+        ...
+
+
+class HaltFile(Protocol):
+    """The halt records that survive when both other stores are gone."""
+
+    def records(self) -> list[HaltRecord]:
+        """Return all records, oldest first. An unreadable file answers with a FAULT halt, never with none."""
+        ...
+
+    def append(self, record: HaltRecord) -> None:
+        """Add one record, durably. Raises VeloxError."""
+        ...
+
+
+class ControlRequest:
+    """What somebody asks of the running engine. `action` is 'stop', `by` and `reason` are for people."""
+
+    __slots__ = ("action", "by", "reason")
+
+    def __init__(self, action: str, by: str, reason: str) -> None:
+        self.action = action
+        self.by = by
+        self.reason = reason
+
+
+class Control(Protocol):
+    """The engine's ear and mouth: requests in, status out; ledger first, file as the fallback."""
+
+    def poll(self) -> ControlRequest | None:
+        """Return the newest request that was not yet taken, or None. Never raises, never waits long."""
+        ...
+
+    def publish(self, status: Body) -> None:
+        """Show the engine's status. Never raises; losing one is no harm."""
+        ...
+
+
+class Severity(StrEnum):
+    """How loud an alert is."""
+
+    INFO = "INFO"
+    WARNING = "WARNING"
+    CRITICAL = "CRITICAL"
+
+
+class Alerts(Protocol):
+    """Messages to a person. Never raises, never waits."""
+
+    def send(self, severity: Severity, title: str, text: str) -> None:
+        """Queue one message."""
+        ...

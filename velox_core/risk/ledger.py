@@ -1,0 +1,198 @@
+"""The values of the risk ledger: what several processes of one account share, and how one commit changes it.
+
+- The rules are written once, over an immutable `RiskSnapshot`; a store only compares and sets.
+- `apply_change` is the one meaning of a commit. MemoryLedger uses it directly, RedisLedger applies the same
+  change field by field in one script, and one contract suite holds both to it.
+- A snapshot is never mutated; `apply_change` copies what it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from velox_core.domain.halts import HaltRecord
+from velox_core.domain.orders import Side
+
+
+class Claim:
+    """An entry on its way: it holds its slot and its worst-case notional until the order is terminal.
+
+    `notional_paise` is quantity x worst protected price. `created_ms` is engine time.
+    """
+
+    __slots__ = ("created_ms", "intent_id", "notional_paise", "quantity", "side", "strategy_id", "symbol")
+
+    def __init__(
+        self, intent_id: str, strategy_id: str, symbol: str, side: Side, quantity: int, notional_paise: int, created_ms: int
+    ) -> None:
+        self.intent_id = intent_id
+        self.strategy_id = strategy_id
+        self.symbol = symbol
+        self.side = side
+        self.quantity = quantity
+        self.notional_paise = notional_paise
+        self.created_ms = created_ms
+
+
+class OpenPosition:
+    """A net position in the ledger. `quantity` is signed shares, `cost_paise` signed; never flat."""
+
+    __slots__ = ("cost_paise", "opened_ms", "quantity", "strategy_id", "symbol")
+
+    def __init__(self, symbol: str, strategy_id: str, quantity: int, cost_paise: int, opened_ms: int) -> None:
+        self.symbol = symbol
+        self.strategy_id = strategy_id
+        self.quantity = quantity
+        self.cost_paise = cost_paise
+        self.opened_ms = opened_ms
+
+
+DedupKey: TypeAlias = tuple[str, str, Side]  # strategy, symbol, side
+
+
+class RiskSnapshot:
+    """The shared state of one account and trading date at one version. Never mutated.
+
+    Attributes:
+        version: grows by one with every commit.
+        epoch: the lease epoch that may commit.
+        generation: identity of the store's content; it changes when the store was lost and rebuilt.
+        halts: active halts, oldest first; empty means none.
+        claims: by intent id.
+        positions: by symbol, open ones only.
+        last_entry_ms: by (strategy, symbol, side): engine time of the newest claim, for the dedup window.
+        realised_paise: realised P&L of the day, before charges.
+        charges_paise: charges due so far today.
+    """
+
+    __slots__ = (
+        "charges_paise",
+        "claims",
+        "epoch",
+        "generation",
+        "halts",
+        "last_entry_ms",
+        "positions",
+        "realised_paise",
+        "version",
+    )
+
+    def __init__(
+        self,
+        *,
+        version: int = 0,
+        epoch: int = 0,
+        generation: str = "",
+        halts: tuple[HaltRecord, ...] = (),
+        claims: Mapping[str, Claim] | None = None,
+        positions: Mapping[str, OpenPosition] | None = None,
+        last_entry_ms: Mapping[DedupKey, int] | None = None,
+        realised_paise: int = 0,
+        charges_paise: int = 0,
+    ) -> None:
+        self.version = version
+        self.epoch = epoch
+        self.generation = generation
+        self.halts = halts
+        self.claims: Mapping[str, Claim] = {} if claims is None else claims
+        self.positions: Mapping[str, OpenPosition] = {} if positions is None else positions
+        self.last_entry_ms: Mapping[DedupKey, int] = {} if last_entry_ms is None else last_entry_ms
+        self.realised_paise = realised_paise
+        self.charges_paise = charges_paise
+
+
+class LedgerChange:
+    """What one commit changes. Every field is optional; absent means unchanged.
+
+    Args:
+        opens_risk: True for a new claim: the store refuses it while a halt is active, whatever the caller saw.
+        put_claim: a claim to add; it also moves the dedup time of its (strategy, symbol, side).
+        drop_claim: intent id of a claim that is resolved.
+        put_position: the symbol's position after the commit.
+        drop_position: a symbol that is flat after the commit.
+        realised_paise, charges_paise: the day's new totals (absolute, not deltas).
+    """
+
+    __slots__ = ("charges_paise", "drop_claim", "drop_position", "opens_risk", "put_claim", "put_position", "realised_paise")
+
+    def __init__(
+        self,
+        *,
+        opens_risk: bool = False,
+        put_claim: Claim | None = None,
+        drop_claim: str | None = None,
+        put_position: OpenPosition | None = None,
+        drop_position: str | None = None,
+        realised_paise: int | None = None,
+        charges_paise: int | None = None,
+    ) -> None:
+        self.opens_risk = opens_risk
+        self.put_claim = put_claim
+        self.drop_claim = drop_claim
+        self.put_position = put_position
+        self.drop_position = drop_position
+        self.realised_paise = realised_paise
+        self.charges_paise = charges_paise
+
+
+class Committed:
+    """The change is in. `version` is the ledger's new version."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+
+class Conflict:
+    """Somebody else committed first, or a halt was latched; `snapshot` is the fresh state to decide on again."""
+
+    __slots__ = ("snapshot",)
+
+    def __init__(self, snapshot: RiskSnapshot) -> None:
+        self.snapshot = snapshot
+
+
+class Fenced:
+    """The caller's lease epoch is no longer the ledger's: it may not open or record anything any more."""
+
+    __slots__ = ("epoch",)
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+CommitResult: TypeAlias = Committed | Conflict | Fenced
+
+
+def apply_change(snapshot: RiskSnapshot, change: LedgerChange) -> RiskSnapshot:
+    """Return the snapshot after a commit: one version later, with the change in it."""
+    claims, positions, last_entry = snapshot.claims, snapshot.positions, snapshot.last_entry_ms
+    if change.put_claim is not None or change.drop_claim is not None:
+        new_claims = dict(claims)
+        if change.drop_claim is not None:
+            new_claims.pop(change.drop_claim, None)
+        claim = change.put_claim
+        if claim is not None:
+            new_claims[claim.intent_id] = claim
+            last_entry = {**last_entry, (claim.strategy_id, claim.symbol, claim.side): claim.created_ms}
+        claims = new_claims
+    if change.put_position is not None or change.drop_position is not None:
+        new_positions = dict(positions)
+        if change.drop_position is not None:
+            new_positions.pop(change.drop_position, None)
+        if change.put_position is not None:
+            new_positions[change.put_position.symbol] = change.put_position
+        positions = new_positions
+    return RiskSnapshot(
+        version=snapshot.version + 1,
+        epoch=snapshot.epoch,
+        generation=snapshot.generation,
+        halts=snapshot.halts,
+        claims=claims,
+        positions=positions,
+        last_entry_ms=last_entry,
+        realised_paise=snapshot.realised_paise if change.realised_paise is None else change.realised_paise,
+        charges_paise=snapshot.charges_paise if change.charges_paise is None else change.charges_paise,
+    )

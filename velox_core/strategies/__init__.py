@@ -1,0 +1,1 @@
+"""Strategies: one file each, pure, independent of each other. `base` is the interface they share."""
