@@ -50,6 +50,13 @@ class JournalUnavailable(VeloxError):
     """The journal could not be written or read: no entries until it answers."""
 
 
+class IntentRefused(JournalUnavailable):
+    """The journal's backstop refused an intent: its id is used, or the symbol has an entry that is not terminal.
+
+    The intent is not journaled and must not be sent; what was appended beside it is durable.
+    """
+
+
 class HaltedError(VeloxError):
     """Trading is halted, and what was asked for needs it not to be."""
 

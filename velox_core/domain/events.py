@@ -33,7 +33,7 @@ class EventKind(StrEnum):
     HALT / HALT_CLEARED: see `velox_core.domain.halts`.
     LOCK / UNLOCK: symbol, reason.
     STRATEGY_DISABLED: strategy, reason.
-    MARK: minute mark of the day: realised, open, charges, loss (all paise); one a minute while a session runs.
+    MARK: minute mark of the day: realised, open, charges due (all paise); one a minute while it changes.
     SESSION: phase (OPENED|CLOSED|STOPPED|...), and facts of the run that may differ between runs; not exported.
     """
 

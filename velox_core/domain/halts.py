@@ -58,18 +58,25 @@ class HaltRecord:
 
     @staticmethod
     def from_body(body: dict[str, object]) -> HaltRecord:
-        """Read a record back. Raises ValueError or KeyError when it is not one."""
+        """Read a record back. Raises ValueError or KeyError when it is not one: nothing is read leniently."""
         at_ms = body["at_ms"]
-        if not isinstance(at_ms, int):
+        if not isinstance(at_ms, int) or isinstance(at_ms, bool):
             raise ValueError(f"halt record with at_ms {at_ms!r}")
+        texts = {name: body[name] for name in ("halt_id", "kind", "trading_date", "reason", "by")}
+        texts["clears"] = body.get("clears", "")
+        for name, text in texts.items():
+            if not isinstance(text, str):
+                raise ValueError(f"halt record with {name} {text!r}")
+        if not texts["halt_id"]:
+            raise ValueError("halt record without an id")
         return HaltRecord(
-            halt_id=str(body["halt_id"]),
-            kind=HaltKind(str(body["kind"])),
-            trading_date=date.fromisoformat(str(body["trading_date"])),
-            reason=str(body["reason"]),
-            by=str(body["by"]),
+            halt_id=str(texts["halt_id"]),
+            kind=HaltKind(str(texts["kind"])),
+            trading_date=date.fromisoformat(str(texts["trading_date"])),
+            reason=str(texts["reason"]),
+            by=str(texts["by"]),
             at_ms=at_ms,
-            clears=str(body.get("clears", "")),
+            clears=str(texts["clears"]),
         )
 
 

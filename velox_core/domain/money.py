@@ -10,7 +10,8 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
 PAISE_PER_RUPEE = 100
-_CRORE_GUARD_PAISE = 10**17  # 10^15 rupees: beyond any account, inside int64
+_RUPEES_MAX = 10**15  # beyond any account; its paise are inside int64
+_PAISA = Decimal("0.01")
 
 
 def paise_from_rupees(amount: str | int | float | Decimal) -> int:
@@ -29,10 +30,9 @@ def paise_from_rupees(amount: str | int | float | Decimal) -> int:
         raise ValueError(f"{amount!r} is not an amount of rupees") from None
     if not value.is_finite():
         raise ValueError(f"{amount!r} is not a finite amount of rupees")
-    paise = int((value * PAISE_PER_RUPEE).quantize(Decimal(1), rounding=ROUND_HALF_UP)) if abs(value) < 10**16 else _CRORE_GUARD_PAISE + 1
-    if abs(paise) > _CRORE_GUARD_PAISE:
+    if value.copy_abs() > _RUPEES_MAX:
         raise ValueError(f"{amount!r} rupees is beyond what any account holds")
-    return paise
+    return int(value.quantize(_PAISA, rounding=ROUND_HALF_UP) * PAISE_PER_RUPEE)
 
 
 def rupees_text(paise: int) -> str:

@@ -245,6 +245,6 @@ def client_order_id_prefix(yymmdd: str, actor: Actor, epoch: int) -> str:
         actor: who sends.
         epoch: lease epoch, 1 to 9999; it keeps the ids of two holders of the lease apart.
     """
-    if len(yymmdd) != 6 or not yymmdd.isdigit() or not 0 < epoch <= 9_999:
+    if len(yymmdd) != 6 or not (yymmdd.isascii() and yymmdd.isdigit()) or not 0 < epoch <= 9_999:
         raise InvariantError(f"client order id from date {yymmdd!r} and epoch {epoch} is out of range")
     return f"{yymmdd}{actor.value}{epoch:04d}"
