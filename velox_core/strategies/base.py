@@ -109,7 +109,9 @@ def resolve_parameters(specs: Sequence[ParameterSpec], given: Mapping[str, objec
     Raises: ValueError for an unknown name, a wrong type or a value out of range; all problems in one message.
     """
     known = {spec.name: spec for spec in specs}
-    problems = [f"parameter {name!r} is unknown; known are {', '.join(sorted(known)) or 'none'}" for name in given if name not in known]
+    problems = [
+        f"parameter {name!r} is unknown; known are {', '.join(sorted(known)) or 'none'}" for name in given if name not in known
+    ]
     resolved: dict[str, ParameterValue] = {}
     for spec in specs:
         value = given.get(spec.name, spec.default)

@@ -1,0 +1,168 @@
+"""Crossing moving averages: long while the fast average of closes is above the slow one, optionally short below.
+
+- The average of the last `fast` closes is compared with that of the last `slow` closes, of the symbol's own bars; a
+  minute without a bar is skipped, not filled in. The comparison is exact: fast sum x slow against slow sum x fast.
+- Entry: flat, and the averages have crossed (or, with `enter_on_level`, merely stand) on the entry's side. One entry
+  for each crossing, so that a stop is not followed by the same trade again; exit when they stand on the other side.
+- Nothing is said before `slow` closes were seen; indicators start afresh each day unless `reset_daily` is false.
+- Stop and target are distances from the close in basis points; the stop rounds towards the entry, the target away.
+
+Sources: Brock, Lakonishok, LeBaron, "Simple Technical Trading Rules and the Stochastic Properties of Stock Returns",
+Journal of Finance 47(5), 1992 (variable-length moving average rules). The incremental form is our own: one integer per
+symbol, spread = slow x fast sum - fast x slow sum, whose sign is the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import gcd
+
+from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.orders import Side, Signal, SignalKind
+from velox_core.strategies.base import ParameterSpec, Strategy, StrategySession
+
+
+class SmaCross(Strategy):
+    """The moving average rule over all columns of the strategy at once."""
+
+    parameter_specs = (
+        ParameterSpec(name="fast", default=10, help="closes in the fast average", minimum=1, maximum=10_000),
+        ParameterSpec(
+            name="slow", default=30, help="closes in the slow average, more than in the fast", minimum=2, maximum=10_000
+        ),
+        ParameterSpec(name="quantity", default=1, help="shares of an entry; the fixed lot overrides it", minimum=1),
+        ParameterSpec(name="allow_short", default=False, help="also sell when the fast average is below"),
+        ParameterSpec(
+            name="enter_on_level", default=False, help="enter whenever flat on the right side, not once per crossing"
+        ),
+        ParameterSpec(
+            name="stop_bps", default=50, help="stop distance from the close, bps; 0 for none", minimum=0, maximum=5_000
+        ),
+        ParameterSpec(
+            name="target_bps", default=0, help="target distance from the close, bps; 0 for none", minimum=0, maximum=5_000
+        ),
+        ParameterSpec(name="reset_daily", default=True, help="forget the closes of the day before"),
+    )
+
+    def __init__(self, strategy_id: str, parameters: Mapping[str, object]) -> None:
+        """Validate parameters. Raises ValueError, also when `fast` is not below `slow`."""
+        super().__init__(strategy_id, parameters)
+        values = self.parameters
+        self._fast = int(values["fast"])
+        self._slow = int(values["slow"])
+        if self._fast >= self._slow:
+            raise ValueError(f"parameter 'fast' is {self._fast}; it must be below 'slow', which is {self._slow}")
+        common = gcd(self._fast, self._slow)
+        self._weights = (self._fast // common, self._slow // common)  # the sign is the same, and the numbers stay small
+        self._lags = (-self._fast, -self._slow)
+        self._quantity = int(values["quantity"])
+        self._allow_short = bool(values["allow_short"])
+        self._on_level = bool(values["enter_on_level"])
+        self._stop_bps = int(values["stop_bps"])
+        self._target_bps = int(values["target_bps"])
+        self._reset_daily = bool(values["reset_daily"])
+        self._symbols: tuple[str, ...] = ()
+        self._histories: list[list[int]] = []  # closes by slot, behind `slow` zeros
+        self._spreads: list[int] = []  # slow x fast sum - fast x slow sum, reduced, by slot
+        self._armed: list[bool] = []  # a crossing that no entry has used yet, by slot
+
+    def start_session(self, session: StrategySession) -> None:
+        """Take the day's columns; keep closes only when `reset_daily` is false and the symbols are the same."""
+        symbols = tuple(session.universe[column] for column in session.columns)
+        if self._reset_daily or symbols != self._symbols:
+            self._histories = [[0] * self._slow for _ in symbols]
+            self._spreads = [0] * len(symbols)
+            self._armed = [self._on_level] * len(symbols)
+        for history in self._histories:
+            del history[: -2 * self._slow]
+        self._symbols = symbols
+        self._columns = session.columns
+        self._ticks = [session.tick_paise[column] for column in session.columns]
+        self._slots = range(len(symbols))
+        self._trades_all = session.columns == tuple(range(len(session.universe)))
+        self._entry_until_ms = session.entry_until_ms
+
+    def on_minute(self, ts_ms: int, row: MinuteRow, positions: Sequence[int]) -> list[Signal]:
+        """Answer one minute. The loop is the hot path: integer sums, no objects until there is something to say."""
+        closes: Sequence[int] = row.closes
+        held = positions
+        if not self._trades_all:
+            closes = [closes[column] for column in self._columns]
+            held = [positions[column] for column in self._columns]
+        fast_lag, slow_lag = self._lags
+        fast_weight, slow_weight = self._weights
+        surplus = slow_weight - fast_weight
+        spreads = self._spreads
+        armed = self._armed
+        on_crossing = not self._on_level
+        allow_short = self._allow_short
+        ready_length = 2 * self._slow
+        signals: list[Signal] = []
+        for slot, history, close, position in zip(self._slots, self._histories, closes, held, strict=False):
+            if not close:
+                continue
+            before = spreads[slot]
+            spread = before + close * surplus - history[fast_lag] * slow_weight + history[slow_lag] * fast_weight
+            spreads[slot] = spread
+            history.append(close)
+            if on_crossing and (spread > 0) is not (before > 0):
+                armed[slot] = len(history) > ready_length
+            if position > 0:
+                if spread < 0:
+                    self._exit(signals, slot, Side.SELL, position)
+            elif position < 0:
+                if spread > 0:
+                    self._exit(signals, slot, Side.BUY, -position)
+            elif armed[slot] and (spread > 0 or (allow_short and spread < 0)) and ts_ms <= self._entry_until_ms:
+                self._enter(signals, slot, Side.BUY if spread > 0 else Side.SELL, close)
+        return signals
+
+    def _is_ready(self, slot: int) -> bool:
+        return len(self._histories[slot]) >= 2 * self._slow
+
+    def _exit(self, signals: list[Signal], slot: int, side: Side, quantity: int) -> None:
+        if self._is_ready(slot):
+            stands = "below" if side is Side.SELL else "above"
+            reason = f"SMA {self._fast} {stands} SMA {self._slow}"
+            signals.append(Signal(self.strategy_id, self._symbols[slot], side, quantity, SignalKind.EXIT, reason))
+
+    def _enter(self, signals: list[Signal], slot: int, side: Side, close_paise: int) -> None:
+        if not self._is_ready(slot):
+            return
+        self._armed[slot] = self._on_level
+        stop_paise, target_paise = _brackets(side, close_paise, self._ticks[slot], self._stop_bps, self._target_bps)
+        stands = "above" if side is Side.BUY else "below"
+        signals.append(
+            Signal(
+                self.strategy_id,
+                self._symbols[slot],
+                side,
+                self._quantity,
+                SignalKind.ENTRY,
+                f"SMA {self._fast} {stands} SMA {self._slow}",
+                stop_paise=stop_paise,
+                target_paise=target_paise,
+            )
+        )
+
+
+def _brackets(side: Side, close_paise: int, tick_paise: int, stop_bps: int, target_bps: int) -> tuple[int, int]:
+    """Return stop and target in paise, 0 for none: on the tick, at least one tick away, on their sides of the close.
+
+    A stop or target that would not be a positive price (a short's target below one tick) is left out.
+    """
+    away = side.sign
+    stop_paise = target_paise = 0
+    if stop_bps:
+        distance = close_paise * stop_bps // 10_000
+        stop_paise = _on_tick(close_paise - away * distance, tick_paise, up=away > 0)
+        if (close_paise - stop_paise) * away < tick_paise:
+            stop_paise = _on_tick(close_paise - away * tick_paise, tick_paise, up=away < 0)
+    if target_bps:
+        distance = close_paise * target_bps // 10_000
+        target_paise = _on_tick(close_paise + away * max(distance, tick_paise), tick_paise, up=away > 0)
+    return max(stop_paise, 0), max(target_paise, 0)
+
+
+def _on_tick(price_paise: int, tick_paise: int, *, up: bool) -> int:
+    return -(-price_paise // tick_paise) * tick_paise if up else price_paise // tick_paise * tick_paise
