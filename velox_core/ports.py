@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -90,9 +90,22 @@ class OrderUpdate:
 
 
 class BrokerFill:
-    """One trade at the broker. `trade_id` is unique per account and date; `client_order_id` is '' for a foreign order."""
+    """One trade at the broker. `trade_id` is unique per account and date; `client_order_id` is '' for a foreign order.
 
-    __slots__ = ("broker_order_id", "client_order_id", "price_paise", "quantity", "side", "symbol", "trade_id", "ts_ms")
+    `product` tells a foreign trade of the owner's holdings (CNC) from one of the day's positions.
+    """
+
+    __slots__ = (
+        "broker_order_id",
+        "client_order_id",
+        "price_paise",
+        "product",
+        "quantity",
+        "side",
+        "symbol",
+        "trade_id",
+        "ts_ms",
+    )
 
     def __init__(
         self,
@@ -104,6 +117,7 @@ class BrokerFill:
         side: Side,
         quantity: int,
         price_paise: int,
+        product: Product = Product.MIS,
     ) -> None:
         self.ts_ms = ts_ms
         self.trade_id = trade_id
@@ -113,6 +127,7 @@ class BrokerFill:
         self.side = side
         self.quantity = quantity
         self.price_paise = price_paise
+        self.product = product
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +295,7 @@ class Control(Protocol):
         """Return the newest request that was not yet taken, or None. Never raises, never waits long."""
         ...
 
-    def publish(self, status: Body) -> None:
+    def publish(self, status: Mapping[str, object]) -> None:
         """Show the engine's status. Never raises; losing one is no harm."""
         ...
 

@@ -2,7 +2,7 @@
 
 - The class is final, slotted, and its constructor takes a seal that this module owns and does not export.
 - Only `velox_core.risk_manager` may call `approve`; the import contracts and an architecture test keep it so.
-- After construction nothing on it can be set.
+- After construction nothing on it can be set; it has no subclass and no copy.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ class ApprovedOrder:
         put(self, "product", product)
         put(self, "rank", rank)
         put(self, "protection_bps", protection_bps)
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise InvariantError("an ApprovedOrder has no subclass: it would go round the seal")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise InvariantError(f"an ApprovedOrder does not change ({name})")

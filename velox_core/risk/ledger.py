@@ -168,31 +168,60 @@ CommitResult: TypeAlias = Committed | Conflict | Fenced
 
 def apply_change(snapshot: RiskSnapshot, change: LedgerChange) -> RiskSnapshot:
     """Return the snapshot after a commit: one version later, with the change in it."""
-    claims, positions, last_entry = snapshot.claims, snapshot.positions, snapshot.last_entry_ms
-    if change.put_claim is not None or change.drop_claim is not None:
-        new_claims = dict(claims)
+    fresh = _copy(snapshot)
+    fresh.version = snapshot.version + 1
+    claim = change.put_claim
+    if claim is not None or change.drop_claim is not None:
+        claims = dict(snapshot.claims)
         if change.drop_claim is not None:
-            new_claims.pop(change.drop_claim, None)
-        claim = change.put_claim
+            claims.pop(change.drop_claim, None)
         if claim is not None:
-            new_claims[claim.intent_id] = claim
-            last_entry = {**last_entry, (claim.strategy_id, claim.symbol, claim.side): claim.created_ms}
-        claims = new_claims
+            claims[claim.intent_id] = claim
+            last_entry_ms = dict(snapshot.last_entry_ms)
+            last_entry_ms[claim.strategy_id, claim.symbol, claim.side] = claim.created_ms
+            fresh.last_entry_ms = last_entry_ms
+        fresh.claims = claims
     if change.put_position is not None or change.drop_position is not None:
-        new_positions = dict(positions)
+        positions = dict(snapshot.positions)
         if change.drop_position is not None:
-            new_positions.pop(change.drop_position, None)
+            positions.pop(change.drop_position, None)
         if change.put_position is not None:
-            new_positions[change.put_position.symbol] = change.put_position
-        positions = new_positions
-    return RiskSnapshot(
-        version=snapshot.version + 1,
-        epoch=snapshot.epoch,
-        generation=snapshot.generation,
-        halts=snapshot.halts,
-        claims=claims,
-        positions=positions,
-        last_entry_ms=last_entry,
-        realised_paise=snapshot.realised_paise if change.realised_paise is None else change.realised_paise,
-        charges_paise=snapshot.charges_paise if change.charges_paise is None else change.charges_paise,
-    )
+            positions[change.put_position.symbol] = change.put_position
+        fresh.positions = positions
+    if change.realised_paise is not None:
+        fresh.realised_paise = change.realised_paise
+    if change.charges_paise is not None:
+        fresh.charges_paise = change.charges_paise
+    return fresh
+
+
+def replace_snapshot(
+    snapshot: RiskSnapshot,
+    *,
+    version: int | None = None,
+    epoch: int | None = None,
+    generation: str | None = None,
+    halts: tuple[HaltRecord, ...] | None = None,
+) -> RiskSnapshot:
+    """Return the snapshot with another head; None leaves a field as it is. Claims, positions and totals stay."""
+    fresh = _copy(snapshot)
+    fresh.version = snapshot.version if version is None else version
+    fresh.epoch = snapshot.epoch if epoch is None else epoch
+    fresh.generation = snapshot.generation if generation is None else generation
+    fresh.halts = snapshot.halts if halts is None else halts
+    return fresh
+
+
+def _copy(snapshot: RiskSnapshot) -> RiskSnapshot:
+    """Return a shallow copy, for the caller to finish before anybody else sees it (assignment beats keyword arguments here)."""
+    fresh = RiskSnapshot.__new__(RiskSnapshot)
+    fresh.version = snapshot.version
+    fresh.epoch = snapshot.epoch
+    fresh.generation = snapshot.generation
+    fresh.halts = snapshot.halts
+    fresh.claims = snapshot.claims
+    fresh.positions = snapshot.positions
+    fresh.last_entry_ms = snapshot.last_entry_ms
+    fresh.realised_paise = snapshot.realised_paise
+    fresh.charges_paise = snapshot.charges_paise
+    return fresh

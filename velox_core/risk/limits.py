@@ -20,6 +20,7 @@ class RiskLimits:
         protection_bps: how far from the price a MARKET order may trade (the broker's market protection).
         entry_price_age_ms_max: an entry needs a price no older than this.
         mark_age_ms_max: an entry needs the marks of all held symbols no older than this.
+        band_margin_bps: an entry nearer than this to a price band is refused.
         orders_per_second_max: entries sent in any one second of engine time.
     """
 
@@ -34,6 +35,7 @@ class RiskLimits:
     protection_bps: int = 100
     entry_price_age_ms_max: int = 90_000
     mark_age_ms_max: int = 90_000
+    band_margin_bps: int = 50
     orders_per_second_max: int = 8
 
     @property

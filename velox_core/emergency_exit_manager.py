@@ -1,0 +1,352 @@
+"""EmergencyExitManager: at the day's loss limit everything is closed, and trading stays off.
+
+- The halt is latched before anything is closed: in the file, the journal and the ledger, whichever answer.
+- From then on every step asks for everything that is open to be closed, late fills included, until nothing is. An
+  engine that starts on such a halt goes on with it.
+- Flat is what the broker says: a read that fails is never "flat". What it works or holds that we do not know of is
+  cancelled and booked, and a person is told each minute until it is flat.
+- A halt id is used once, or an old clear record would clear a new halt.
+- The limit is a trigger, not a cap; the record keeps the loss at which it was noticed.
+- A reset writes a clear record to all three stores, or refuses. A LOSS halt is not reset on its own date.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from typing import TypedDict
+
+from velox_core.domain.errors import BrokerError, HaltedError, JournalUnavailable, LedgerUnavailable, NotFlatError, VeloxError
+from velox_core.domain.events import EventKind
+from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
+from velox_core.domain.money import rupees_text
+from velox_core.domain.orders import TERMINAL_STATES, ExitRank
+from velox_core.exit_door import ExitDoor
+from velox_core.order_manager import OrderManager
+from velox_core.ports import Alerts, Broker, HaltFile, Journal, Severity
+from velox_core.risk_manager import RiskManager
+
+WARNING_SHARES_PERCENT = (50, 75, 90)
+PROOF_INTERVAL_MS = 1_000  # the broker is asked whether all is flat at most this often
+NOT_FLAT_ALERT_INTERVAL_MS = 60_000
+
+_log = logging.getLogger("velox.emergency")
+
+
+class RiskStatus(TypedDict):
+    """Where the day stands against its limit. Money in paise; `headroom` is what may still be lost."""
+
+    halted: bool
+    halts: list[dict[str, str | int]]
+    realised_paise: int
+    open_paise: int
+    charges_paise: int
+    closing_charges_paise: int
+    net_paise: int
+    loss_limit_paise: int
+    headroom_paise: int
+    open_positions: int
+    live_orders: int
+    locked_symbols: dict[str, str]
+
+
+class DailySummary(TypedDict):
+    """The day in numbers. Money in paise; `decisions` counts by reason code, 'OK' being approved entries."""
+
+    trading_date: str
+    net_paise: int
+    realised_paise: int
+    charges_paise: int
+    loss_limit_paise: int
+    orders: int
+    fills: int
+    decisions: dict[str, int]
+    halts: list[dict[str, str | int]]
+    flat: bool
+
+
+class EmergencyExitManager:
+    """The account's circuit breaker. One instance per engine.
+
+    Args:
+        trading_date: the session's date; halts belong to it.
+        risk_manager, order_manager, exit_door: what it acts through.
+        broker: asked whether the account is flat.
+        journal, halt_file: two of the three halt stores (the ledger is reached through the risk manager).
+        alerts: told on warning shares, on the trigger and at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        trading_date: date,
+        risk_manager: RiskManager,
+        order_manager: OrderManager,
+        exit_door: ExitDoor,
+        broker: Broker,
+        journal: Journal,
+        halt_file: HaltFile,
+        alerts: Alerts,
+    ) -> None:
+        self._trading_date = trading_date
+        self._risk = risk_manager
+        self._orders = order_manager
+        self._exits = exit_door
+        self._broker = broker
+        self._journal = journal
+        self._halt_file = halt_file
+        self._alerts = alerts
+        self._closing = False
+        self._must_close = False
+        self._next_proof_ms = 0
+        self._next_alert_ms = 0
+        self._warned_percent = 0
+        self._known: dict[str, HaltRecord] = {}
+        self._used_ids: set[str] = set()
+
+    # -- the trigger ------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Return whether any halt is known to be active."""
+        return bool(self._known)
+
+    @property
+    def closing(self) -> bool:
+        """Return whether an emergency exit is under way and not yet proven flat."""
+        return self._closing
+
+    def load(self) -> tuple[HaltRecord, ...]:
+        """Read the three stores; the strictest rules. A journal that cannot be read means halted.
+
+        With a halt among them that closes (all but RECONCILE), `check` goes on closing what is open.
+        """
+        found: dict[str, HaltRecord] = {halt.halt_id: halt for halt in active_halts(self._halt_file.records())}
+        found.update((halt.halt_id, halt) for halt in self._risk.snapshot.halts)
+        self._must_close = any(halt.kind is not HaltKind.RECONCILE for halt in found.values())
+        try:
+            kinds = (EventKind.HALT, EventKind.HALT_CLEARED)
+            records = [HaltRecord.from_body(dict(event.body)) for event in self._journal.events(kinds)]
+            active = active_halts(records)
+            self._used_ids.update(record.halt_id for record in records)
+            self._must_close = self._must_close or any(halt.kind is not HaltKind.RECONCILE for halt in active)
+            found.update((halt.halt_id, halt) for halt in active)
+        except (JournalUnavailable, ValueError, KeyError) as error:
+            record = self._record(HaltKind.FAULT, f"the journal's halt records cannot be read: {error}", "engine", 0)
+            found[record.halt_id] = record
+        self._known = found
+        for halt in found.values():
+            self._risk.note_halt(halt)
+        return tuple(found.values())
+
+    def check(self, now_ms: int) -> None:
+        """Judge the loss after a price or a fill, and act when it reaches the limit. O(1) while it does not."""
+        limit_paise = self._risk.limits.loss_limit_paise
+        loss = self._orders.day_loss
+        if not self._known:
+            if loss.reaches(limit_paise):
+                self.trigger_loss(now_ms)
+            elif loss.reaches(limit_paise * WARNING_SHARES_PERCENT[0] // 100):
+                self._warn(loss.loss_paise, limit_paise, now_ms)
+        elif self._must_close and not self._orders.is_flat():
+            self._closing = True
+        if self._closing:
+            self._continue_closing(now_ms)
+
+    def _warn(self, loss_paise: int, limit_paise: int, now_ms: int) -> None:
+        reached = max((share for share in WARNING_SHARES_PERCENT if loss_paise * 100 >= limit_paise * share), default=0)
+        if reached > self._warned_percent:
+            self._warned_percent = reached
+            text = f"Daily loss {rupees_text(loss_paise)} is past {reached} % of the limit {rupees_text(limit_paise)}"
+            _log.warning("[LOSS] %s", text, extra={"engine_ms": now_ms})
+            self._alerts.send(Severity.WARNING, f"Daily loss past {reached} % of the limit", text)
+
+    def trigger_loss(self, now_ms: int) -> HaltRecord:
+        """Halt for the day because the loss reached the limit, and close everything."""
+        loss_paise = self._orders.day_loss.loss_paise
+        limit_paise = self._risk.limits.loss_limit_paise
+        reason = f"daily loss {rupees_text(loss_paise)} reached the limit {rupees_text(limit_paise)}"
+        return self._trigger(HaltKind.LOSS, reason, "engine", now_ms)
+
+    def trigger(self, reason: str, by: str, now_ms: int) -> HaltRecord:
+        """Halt because a person or another part asks for it, and close everything."""
+        return self._trigger(HaltKind.MANUAL, reason, by, now_ms)
+
+    def fault(self, reason: str, now_ms: int) -> HaltRecord:
+        """Halt because this system can no longer be trusted, and close everything."""
+        return self._trigger(HaltKind.FAULT, reason, "engine", now_ms)
+
+    def _trigger(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
+        record = self._record(kind, reason, by, now_ms)
+        self._known[record.halt_id] = record
+        failed = self._latch(record)
+        loss_paise = self._orders.day_loss.loss_paise
+        limit_paise = self._risk.limits.loss_limit_paise
+        extra = {"engine_ms": now_ms}
+        _log.critical("🚨 EMERGENCY EXIT TRIGGERED 🚨", extra=extra)
+        _log.critical("Daily P&L: %s", rupees_text(-loss_paise), extra=extra)
+        _log.critical("Max Daily Loss: %s", rupees_text(-limit_paise), extra=extra)
+        _log.critical("Reason: %s (%s, by %s, halt %s)", reason, kind.value, by, record.halt_id, extra=extra)
+        for store in failed:
+            _log.critical("The halt could not be written to %s", store, extra=extra)
+        self._alerts.send(
+            Severity.CRITICAL,
+            "EMERGENCY EXIT TRIGGERED",
+            f"Daily P&L {rupees_text(-loss_paise)}, limit {rupees_text(-limit_paise)}: {reason}. Closing everything.",
+        )
+        self._closing = self._must_close = True
+        self._next_alert_ms = now_ms + NOT_FLAT_ALERT_INTERVAL_MS
+        self._next_proof_ms = now_ms
+        self._orders.fetch_trades(now_ms)  # close what the broker holds, not what we last heard of
+        self._continue_closing(now_ms)
+        return record
+
+    def _record(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
+        day = self._trading_date
+        self._used_ids.update(record.halt_id for record in self._halt_file.records())
+        self._used_ids.update(halt.halt_id for halt in self._risk.snapshot.halts)
+        number = 1
+        while (halt_id := f"{day:%Y%m%d}-{kind.value}-{number}") in self._used_ids:
+            number += 1
+        self._used_ids.add(halt_id)
+        return HaltRecord(halt_id=halt_id, kind=kind, trading_date=day, reason=reason, by=by, at_ms=now_ms)
+
+    def _latch(self, record: HaltRecord) -> list[str]:
+        """Write a record to the three stores. Returns the names of those that did not take it."""
+        failed = []
+        try:
+            self._halt_file.append(record)
+        except VeloxError as error:
+            failed.append(f"the halt file: {error}")
+        kind = EventKind.HALT_CLEARED if record.clears else EventKind.HALT
+        self._journal.append(kind, record.at_ms, dict(record.to_body()))
+        if not self._orders.commit_journal():
+            failed.append("the journal")
+        try:
+            self._risk.latch(record)
+        except LedgerUnavailable as error:
+            if not record.clears:
+                self._risk.note_halt(record)
+            failed.append(f"the ledger: {error}")
+        return failed
+
+    def _continue_closing(self, now_ms: int) -> None:
+        self._exits.want_all(ExitRank.EMERGENCY, "emergency exit")
+        self._exits.work(now_ms)
+        if self._orders.is_flat() and now_ms >= self._next_proof_ms:
+            self._next_proof_ms = now_ms + PROOF_INTERVAL_MS
+            remaining = self.broker_exposure()
+            if remaining:
+                self._orders.cancel_foreign(now_ms)
+            elif remaining is not None:
+                self._finish_closing(now_ms)
+                return
+        if now_ms >= self._next_alert_ms:
+            self._next_alert_ms = now_ms + NOT_FLAT_ALERT_INTERVAL_MS
+            held = ", ".join(f"{p.quantity} {p.symbol}" for p in self._orders.open_positions())
+            text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders. Closing goes on."
+            self._alerts.send(Severity.CRITICAL, "Emergency exit: NOT FLAT yet", text)
+
+    def _finish_closing(self, now_ms: int) -> None:
+        self._closing = False
+        loss_paise = self._orders.day_loss.loss_paise
+        text = f"The broker confirms: no position, no working order. Daily P&L {rupees_text(-loss_paise)}. Trading is off."
+        _log.critical("FLAT: %s", text, extra={"engine_ms": now_ms})
+        self._alerts.send(Severity.CRITICAL, "Emergency exit finished: FLAT", text)
+
+    def broker_exposure(self) -> list[str] | None:
+        """Return what the broker still holds or works for the day's product, as text; None when it does not answer."""
+        try:
+            positions = self._broker.positions()
+            orders = self._broker.orders()
+        except BrokerError as error:
+            _log.error("The broker's book could not be read: %s", error)
+            return None
+        product = self._risk.product
+        held = [f"{p.quantity} {p.symbol} {p.product.value}" for p in positions if p.quantity and p.product is product]
+        working = [o for o in orders if o.state not in TERMINAL_STATES and o.product is product]
+        return held + [f"{o.state.value} order {o.broker_order_id} {o.symbol}" for o in working]
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def reset(self, reason: str, by: str, now_ms: int, *, session_over: bool) -> list[HaltRecord]:
+        """Clear every active halt, in all three stores.
+
+        Args:
+            reason, by: for the record.
+            now_ms: engine time.
+            session_over: True when the halts' own session has ended; without it a LOSS halt stays.
+        Returns: the clear records.
+        Raises: NotFlatError while anything is open; HaltedError for a LOSS halt on its own date; VeloxError when a
+            store does not take the record (the halt then stays).
+        """
+        exposure = self.broker_exposure()
+        if exposure is None:
+            raise VeloxError("reset refused: the broker does not answer, so flat cannot be proven; try again when it does")
+        if exposure or not self._orders.is_flat():
+            raise NotFlatError(
+                f"reset refused: not flat ({'; '.join(exposure) or 'orders are live'}); run `velox flatten` first"
+            )
+        active = tuple(self._known.values())
+        for halt in active:
+            if halt.kind is HaltKind.LOSS and not session_over and halt.trading_date == self._trading_date:
+                raise HaltedError(
+                    f"reset refused: {halt.halt_id} is a LOSS halt of {halt.trading_date}; it ends with that day's end of day"
+                )
+        clears = []
+        for halt in active:
+            record = HaltRecord(
+                halt_id=f"{halt.halt_id}-CLEAR",
+                kind=halt.kind,
+                trading_date=halt.trading_date,
+                reason=reason,
+                by=by,
+                at_ms=now_ms,
+                clears=halt.halt_id,
+            )
+            failed = self._latch(record)
+            if failed:
+                raise VeloxError(f"reset of {halt.halt_id} is incomplete, it stays halted: {'; '.join(failed)}")
+            del self._known[halt.halt_id]
+            clears.append(record)
+            _log.warning("Halt %s cleared by %s: %s", halt.halt_id, by, reason, extra={"engine_ms": now_ms})
+        self._closing = self._must_close = False
+        return clears
+
+    # -- views ------------------------------------------------------------------------------------------------
+
+    def get_risk_status(self) -> RiskStatus:
+        """Return where the day stands against its limit."""
+        loss = self._orders.day_loss
+        loss_paise = loss.loss_paise
+        limit_paise = self._risk.limits.loss_limit_paise
+        return RiskStatus(
+            halted=self.active,
+            halts=[halt.to_body() for halt in self._known.values()],
+            realised_paise=loss.realised_paise,
+            open_paise=loss.open_paise,
+            charges_paise=loss.charges_paise,
+            closing_charges_paise=loss.closing_charges_paise(),
+            net_paise=-loss_paise,
+            loss_limit_paise=limit_paise,
+            headroom_paise=max(limit_paise - loss_paise, 0),
+            open_positions=len(self._orders.open_positions()),
+            live_orders=len(self._orders.live),
+            locked_symbols=dict(self._risk.locks),
+        )
+
+    def get_daily_summary(self) -> DailySummary:
+        """Return the day in numbers."""
+        loss = self._orders.day_loss
+        return DailySummary(
+            trading_date=self._trading_date.isoformat(),
+            net_paise=-loss.loss_paise,
+            realised_paise=loss.realised_paise,
+            charges_paise=loss.charges_paise,
+            loss_limit_paise=self._risk.limits.loss_limit_paise,
+            orders=len(self._orders.orders),
+            fills=self._orders.fill_count,
+            decisions=dict(sorted(self._risk.decision_counts.items())),
+            halts=[halt.to_body() for halt in self._known.values()],
+            flat=self._orders.is_flat(),
+        )

@@ -1,0 +1,472 @@
+"""The one loop: a day of minutes from the feed through breach, exits, strategies and the gate.
+
+- The clock is read once a step; the same `now` judges everything in it.
+- Order of a step: the broker's news, marks, breach, stops and targets, exits, time of day, strategies.
+- Nothing in the loop waits: the feed waits at most a moment, stores and broker have their own bounds.
+- A ledger that failed is rebuilt when it answers again. Market data that stays away while a position is open is a
+  fault: an alert first, then the position is closed blind.
+- Only here is `Exception` caught: it halts trading (FAULT), everything is closed, and the process ends non-zero.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from velox_core.domain.charges import ChargeSchedule
+from velox_core.domain.errors import BrokerError, LedgerUnavailable
+from velox_core.domain.events import EventKind
+from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.orders import ExitRank, Side, Signal, SignalKind
+from velox_core.domain.time import ist_clock_text
+from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.engine.plan import OnStop, SessionPlan
+from velox_core.engine.resume import align_ledger, reconcile
+from velox_core.engine.status import session_status
+from velox_core.engine.step import protective_exit, round_trip_cost_paise
+from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.exit_door import ExitDoor
+from velox_core.order_manager import FOREIGN, OrderIntent, OrderManager
+from velox_core.order_recovery import OrderRecovery
+from velox_core.ports import Alerts, Broker, Clock, Control, Journal, MarketFeed, Severity
+from velox_core.risk.approval import ApprovedOrder
+from velox_core.risk.gate import Quote
+from velox_core.risk.layers import ReasonCode, Refusal
+from velox_core.risk_manager import RiskManager
+from velox_core.strategies.base import StrategySession
+
+FEED_WAIT_SECONDS = 0.25
+CONTROL_INTERVAL_SECONDS = 0.5
+PRICE_ROWS_KEPT = 3
+FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
+LEDGER_RETRY_SECONDS = 5.0
+FEED_SILENT_MS_MAX = 300_000  # so long after the alert, positions without market data are closed
+
+_log = logging.getLogger("velox.system")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionParts:
+    """Everything a session works with, joined by the composition root."""
+
+    clock: Clock
+    feed: MarketFeed
+    journal: Journal
+    control: Control
+    alerts: Alerts
+    risk_manager: RiskManager
+    order_manager: OrderManager
+    order_recovery: OrderRecovery
+    exit_door: ExitDoor
+    emergency: EmergencyExitManager
+    strategies: Sequence[HostedStrategy]
+    instruments: dict[str, Instrument]
+    schedule: ChargeSchedule
+    broker: Broker | None = None  # to reconcile with during the session; None when the plan does not ask for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionResult:
+    """How a session ended. `flat` is by our own books; the caller asks the broker. `fault` is '' or what broke."""
+
+    flat: bool
+    halted: bool
+    stopped: str
+    fault: str
+    rows: int
+    bars: int
+
+
+class TradingSession:
+    """One day of one engine."""
+
+    def __init__(self, plan: SessionPlan, parts: SessionParts) -> None:
+        self._plan = plan
+        self._parts = parts
+        self._columns = {symbol: column for column, symbol in enumerate(plan.universe)}
+        self._hosts = {host.strategy.strategy_id: host for host in parts.strategies}
+        self._recent: deque[MinuteRow] = deque(maxlen=PRICE_ROWS_KEPT)
+        self._protected: set[str] = set()
+        self._stop_reason = ""
+        self._ending = False
+        self._rows = 0
+        self._bars = 0
+        self._now_ms = 0
+        self._next_status = 0.0
+        self._next_control = 0.0
+        self._next_rebuild = 0.0
+        self._next_reconcile = 0.0
+        self._started_ms = 0
+        self._feed_alarmed = False
+        self._last_mark: tuple[int, int, int] | None = None
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def run(self) -> SessionResult:
+        """Trade the day. Returns when the feed has ended or a stop is through; never raises."""
+        fault = ""
+        gc.freeze()
+        gc.disable()
+        try:
+            self._start()
+            self._loop()
+            self._finish()
+        except Exception as error:  # the outermost loop: halt, close, end non-zero
+            fault = f"{type(error).__name__}: {error}"
+            _log.critical("the engine failed; trading is halted and everything is closed", exc_info=error)
+            self._close_after_fault(fault)
+        finally:
+            gc.enable()
+            gc.unfreeze()
+        orders = self._parts.order_manager
+        flat = orders.is_flat()
+        self._publish("FAILED" if fault else "DONE")
+        return SessionResult(
+            flat=flat,
+            halted=self._parts.emergency.active,
+            stopped=self._stop_reason,
+            fault=fault,
+            rows=self._rows,
+            bars=self._bars,
+        )
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the loop to stop: no entries from the next step on, then the plan's `on_stop`. Safe from a signal handler."""
+        self._stop_reason = self._stop_reason or reason
+
+    def _start(self) -> None:
+        plan, parts = self._plan, self._parts
+        self._now_ms = self._started_ms = parts.clock.now_ms()
+        parts.exit_door.hard_stop_ms = plan.hard_stop_ms
+        readiness = parts.risk_manager.readiness
+        readiness.entries_from_ms = plan.entries_from_ms
+        readiness.entry_until_ms = plan.entry_until_ms
+        for host in parts.strategies:
+            host.start(
+                StrategySession(
+                    trading_date=plan.trading_date,
+                    universe=plan.universe,
+                    columns=host.columns,
+                    open_ms=plan.open_ms,
+                    entry_until_ms=plan.entry_until_ms,
+                    tick_paise=plan.tick_paise,
+                )
+            )
+            if host.disabled:
+                self._report_disabled(host)
+        for position in parts.order_manager.open_positions():
+            self.on_position(position.symbol)
+        self._publish("RUNNING")
+
+    def _loop(self) -> None:
+        feed, clock = self._parts.feed, self._parts.clock
+        while not feed.ended:
+            row = feed.next_row(FEED_WAIT_SECONDS)
+            self._now_ms = clock.now_ms()
+            if row is None:
+                self._idle(self._now_ms)
+            elif row.ts_ms <= self._plan.resume_after_ms:
+                self._warm_up(row)
+            else:
+                self._on_row(row, self._now_ms)
+            monotonic = clock.monotonic()
+            if monotonic >= self._next_control:
+                self._next_control = monotonic + CONTROL_INTERVAL_SECONDS
+                self._take_request()
+                self._maintain(monotonic)
+            if monotonic >= self._next_status:
+                self._next_status = monotonic + self._plan.heartbeat_seconds
+                self._publish("STOPPING" if self._stop_reason else "FLATTENING" if self._parts.emergency.closing else "RUNNING")
+            if self._stop_reason and self._stopped():
+                return
+
+    def _on_row(self, row: MinuteRow, now_ms: int) -> None:
+        parts = self._parts
+        orders = parts.order_manager
+        self._rows += 1
+        self._recent.append(row)
+        parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
+        orders.poll(now_ms)
+        loss = orders.day_loss
+        if loss.open_marks:
+            loss.mark_row(row.closes)
+        parts.emergency.check(now_ms)
+        if self._protected:
+            self._take_protective_exits(row)
+        self._work(now_ms)
+        if not self._ending:
+            for host in parts.strategies:
+                if not host.disabled:
+                    signals = host.on_minute(row.ts_ms, row)
+                    if signals:
+                        self._take_signals(signals, now_ms)
+                    elif signals is None:
+                        self._report_disabled(host)
+                        parts.exit_door.work(now_ms)
+        self._journal_mark(now_ms)
+
+    def _work(self, now_ms: int) -> None:
+        parts = self._parts
+        if now_ms >= self._plan.flat_by_ms and self._plan.square_off and not self._ending:
+            self._ending = True
+            parts.risk_manager.readiness.stopping = "square-off time"
+            _log.info("[SESSION] square-off at %s", ist_clock_text(now_ms), extra={"engine_ms": now_ms})
+        if self._ending and not parts.order_manager.is_flat():
+            parts.exit_door.want_all(ExitRank.SQUARE_OFF, "square-off")
+        if parts.order_manager.live or parts.order_recovery.watching:
+            parts.order_recovery.work(now_ms)
+        if parts.exit_door.goals:
+            parts.exit_door.work(now_ms)
+
+    def _idle(self, now_ms: int) -> None:
+        parts = self._parts
+        if parts.order_manager.poll(now_ms) or parts.emergency.closing:
+            parts.emergency.check(now_ms)
+        if parts.order_manager.day_loss.open_marks:
+            self._watch_feed(now_ms)
+        self._work(now_ms)
+
+    def _watch_feed(self, now_ms: int) -> None:
+        """Judge the age of the market data while something is held: alert, and after a bound close without it."""
+        parts = self._parts
+        age_ms = now_ms - max(parts.risk_manager.readiness.feed_ts_ms, self._started_ms)
+        overdue_ms = age_ms - parts.risk_manager.limits.mark_age_ms_max
+        if overdue_ms <= 0:
+            self._feed_alarmed = False
+        elif not self._feed_alarmed:
+            self._feed_alarmed = True
+            parts.alerts.send(
+                Severity.CRITICAL,
+                "No market data while positions are open",
+                f"The newest price is {age_ms // 1000} s old. Entries are refused; "
+                f"in {FEED_SILENT_MS_MAX // 1000} s everything is closed without prices.",
+            )
+        elif overdue_ms > FEED_SILENT_MS_MAX and not parts.emergency.closing:
+            parts.emergency.fault(f"no market data for {age_ms // 1000} s while positions are open", now_ms)
+
+    def _maintain(self, monotonic: float) -> None:
+        """Do what is due by wall time: bring a failed ledger back, compare our books with the broker's."""
+        parts, every_seconds = self._parts, self._plan.reconcile_seconds
+        if parts.risk_manager.readiness.ledger_fault and monotonic >= self._next_rebuild:
+            self._next_rebuild = monotonic + LEDGER_RETRY_SECONDS
+            self._rebuild_ledger()
+        if parts.broker is None or not every_seconds or monotonic < self._next_reconcile or parts.order_manager.live:
+            return
+        self._next_reconcile = monotonic + every_seconds
+        try:
+            reconcile(parts.broker, parts.order_manager, parts.risk_manager, parts.alerts, self._now_ms)
+        except BrokerError as error:
+            _log.warning("[RECONCILE] not possible now: %s", error)
+
+    def _rebuild_ledger(self) -> None:
+        """Bring a ledger that failed up to our books, when broker and ledger answer again. Until then entries are refused."""
+        parts = self._parts
+        if parts.risk_manager.readiness.fenced or not parts.order_manager.fetch_trades(self._now_ms):
+            return
+        try:
+            align_ledger(parts.order_manager, parts.risk_manager)
+        except LedgerUnavailable as error:
+            _log.warning("[LEDGER] still unavailable: %s", error)
+            return
+        _log.warning("[LEDGER] rebuilt from our books and the broker's trades; entries are possible again")
+
+    def _warm_up(self, row: MinuteRow) -> None:
+        """Let strategies see what an earlier process of this run already traded on; their signals are history."""
+        self._recent.append(row)
+        for host in self._parts.strategies:
+            if not host.disabled and host.on_minute(row.ts_ms, row) is None:
+                self._report_disabled(host)
+
+    # -- signals ----------------------------------------------------------------------------------------------
+
+    def _take_signals(self, signals: Sequence[Signal], now_ms: int) -> None:
+        for signal in signals:
+            if signal.kind is SignalKind.ENTRY:
+                self._enter(signal, now_ms)
+            else:
+                self._leave(signal, now_ms)
+        if self._parts.exit_door.goals:
+            self._parts.exit_door.work(now_ms)
+
+    def _enter(self, signal: Signal, now_ms: int) -> None:
+        parts = self._parts
+        column = self._columns[signal.symbol]
+        quote = self._quote(column)
+        risk, orders = parts.risk_manager, parts.order_manager
+        quantity = risk.limits.fixed_lot_size
+        cost_paise = 0
+        if quote is not None:
+            spread_paise = self._plan.spread_ticks * self._plan.tick_paise[column]
+            cost_paise = round_trip_cost_paise(parts.schedule, quantity, quote.price_paise, spread_paise)
+        answer = risk.request_entry(
+            signal,
+            parts.instruments.get(signal.symbol),
+            quote,
+            loss_paise=orders.day_loss.loss_at_most_paise,
+            cost_paise=cost_paise,
+            now_ms=now_ms,
+        )
+        if isinstance(answer, ApprovedOrder):
+            orders.submit(
+                answer, OrderIntent(signal.strategy_id, signal.reason, signal.stop_paise, signal.target_paise), now_ms
+            )
+
+    def _leave(self, signal: Signal, now_ms: int) -> None:
+        """Ask for the strategy's own position, or its entry on the way, to be closed. Anything else is refused."""
+        parts, symbol = self._parts, signal.symbol
+        position = parts.order_manager.positions.get(symbol)
+        if position is not None and position.quantity:
+            opened_by = Side.BUY if position.quantity > 0 else Side.SELL
+            is_own = position.strategy_id == signal.strategy_id and signal.side is opened_by.opposite
+        else:
+            entries = parts.order_manager.live_orders(symbol, entries=True)
+            is_own = any(e.strategy_id == signal.strategy_id and e.side is signal.side.opposite for e in entries)
+        if is_own:
+            parts.exit_door.want(symbol, signal.rank, signal.reason)
+        else:
+            refusal = Refusal(0, ReasonCode.NOTHING_TO_EXIT, "No open quantity to exit")
+            parts.risk_manager.refuse(signal, refusal, now_ms)
+
+    def _quote(self, column: int) -> Quote | None:
+        """Return the newest price of a column among the last rows."""
+        for row in reversed(self._recent):
+            price_paise = row.closes[column]
+            if price_paise:
+                return Quote(price_paise, row.ts_ms)
+        return None
+
+    def _take_protective_exits(self, row: MinuteRow) -> None:
+        positions = self._parts.order_manager.positions
+        for symbol in self._protected:
+            hit = protective_exit(positions[symbol], row, self._columns[symbol])
+            if hit is not None:
+                self._parts.exit_door.want(symbol, hit[0], hit[1])
+
+    def _report_disabled(self, host: HostedStrategy) -> None:
+        strategy_id = host.strategy.strategy_id
+        parts = self._parts
+        parts.journal.append(EventKind.STRATEGY_DISABLED, self._now_ms, {"strategy": strategy_id, "reason": host.disabled})
+        parts.alerts.send(
+            Severity.CRITICAL, f"Strategy {strategy_id} is disabled for the day", f"{host.disabled}. Its positions are closed."
+        )
+        for position in parts.order_manager.open_positions():
+            if position.strategy_id == strategy_id:
+                parts.exit_door.want(position.symbol, ExitRank.STOP, f"strategy disabled: {host.disabled}")
+
+    def on_position(self, symbol: str) -> None:
+        """Bring what follows from a symbol's position and orders up to date. Called by the order manager."""
+        orders = self._parts.order_manager
+        if symbol in orders.overshot:
+            self._parts.exit_door.want(symbol, ExitRank.STOP, "an exit traded past the position")
+        position = orders.positions.get(symbol)
+        column = self._columns.get(symbol)
+        if column is None:
+            return
+        quantity = 0 if position is None else position.quantity
+        owner = "" if position is None else position.strategy_id
+        if position is not None and quantity and (position.stop_paise or position.target_paise):
+            self._protected.add(symbol)
+        else:
+            self._protected.discard(symbol)
+        pending: dict[str, int] = {}
+        for order in orders.live.values():
+            if order.rank is None and order.symbol == symbol:
+                pending[order.strategy_id] = pending.get(order.strategy_id, 0) + order.side.sign * order.open_quantity
+        for strategy_id, host in self._hosts.items():
+            own = quantity if owner == strategy_id and owner != FOREIGN else 0
+            host.positions[column] = own + pending.get(strategy_id, 0)
+
+    # -- stopping and ending ----------------------------------------------------------------------------------
+
+    def _take_request(self) -> None:
+        request = self._parts.control.poll()
+        if request is not None and request.action == "stop":
+            _log.warning("[SESSION] stop asked for by %s: %s", request.by, request.reason)
+            self.request_stop(f"{request.reason} (by {request.by})")
+
+    def _stopped(self) -> bool:
+        """Take a stop one step further. Returns whether it is through."""
+        parts = self._parts
+        readiness = parts.risk_manager.readiness
+        if not readiness.stopping:
+            readiness.stopping = self._stop_reason
+        if self._plan.on_stop is OnStop.HOLD:
+            return not parts.emergency.closing
+        if not self._ending:
+            self._ending = True
+            parts.feed.hasten()
+            parts.exit_door.want_all(ExitRank.SQUARE_OFF, f"stop: {self._stop_reason}")
+            parts.exit_door.work(self._now_ms)
+        return parts.order_manager.is_flat()
+
+    def _finish(self, *, after_fault: bool = False) -> None:
+        """Close what is open at the end, unless the plan carries positions or a stop holds them, and no emergency is on."""
+        parts, plan = self._parts, self._plan
+        orders = parts.order_manager
+        holds = not plan.square_off or (bool(self._stop_reason) and plan.on_stop is OnStop.HOLD)
+        if holds and not after_fault and not parts.emergency.closing:
+            orders.poll(self._now_ms)
+            orders.commit_journal()
+            return
+        self._ending = True
+        for _ in range(FINISH_ROUNDS_MAX):
+            orders.poll(self._now_ms)
+            parts.emergency.check(self._now_ms)
+            if orders.is_flat() and not parts.emergency.closing:
+                break
+            parts.exit_door.want_all(ExitRank.SQUARE_OFF, "end of data")
+            self._work(self._now_ms)
+            self._let_time_pass()
+        parts.emergency.check(self._now_ms)
+        self._journal_mark(self._now_ms)
+        if not orders.is_flat():
+            held = ", ".join(f"{p.quantity} {p.symbol}" for p in orders.open_positions()) or "orders are live"
+            parts.alerts.send(Severity.CRITICAL, "NOT FLAT at the end of the session", held)
+
+    def _let_time_pass(self) -> None:
+        """Wait a moment on the feed. A feed that fails keeps no position from being closed."""
+        try:
+            self._parts.feed.next_row(FEED_WAIT_SECONDS)
+        except Exception as error:  # closing goes on without prices
+            _log.error("the feed failed while everything is closed: %s", error)
+            time.sleep(FEED_WAIT_SECONDS)
+        self._now_ms = max(self._now_ms, self._parts.clock.now_ms())
+
+    def _close_after_fault(self, fault: str) -> None:
+        try:
+            self._now_ms = max(self._now_ms, self._parts.clock.now_ms())
+            self._parts.order_manager.doubt_submitting(self._now_ms)
+            self._parts.emergency.fault(f"engine failure: {fault}", self._now_ms)
+            self._finish(after_fault=True)
+        except Exception as error:  # the last resort: say so, end non-zero, the guard takes over
+            _log.critical("closing after the failure failed too; close the positions by hand", exc_info=error)
+            self._parts.alerts.send(Severity.CRITICAL, "The engine failed and could not close", f"{fault}; then {error}")
+
+    # -- what it shows ----------------------------------------------------------------------------------------
+
+    def _journal_mark(self, now_ms: int) -> None:
+        loss = self._parts.order_manager.day_loss
+        mark = (loss.realised_paise, loss.open_paise, loss.charges_paise)
+        if mark != self._last_mark:
+            self._last_mark = mark
+            self._parts.journal.append(
+                EventKind.MARK,
+                now_ms,
+                {"realised": mark[0], "open": mark[1], "charges": mark[2]},
+            )
+        self._parts.order_manager.commit_journal()
+
+    def _publish(self, state: str) -> None:
+        self._parts.control.publish(self.status(state))
+
+    def status(self, state: str) -> dict[str, object]:
+        """Return what a person wants to see of the running day. Money in paise, progress 0 to 1."""
+        parts = self._parts
+        shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
+        phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
+        return {"state": state, **shown, "phase": phase, "rows": self._rows}

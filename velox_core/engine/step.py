@@ -1,0 +1,39 @@
+"""The pure parts of a step: which protective prices a minute reached, and what an entry would cost."""
+
+from __future__ import annotations
+
+from velox_core.domain.charges import ChargeSchedule
+from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.orders import ExitRank, Side
+from velox_core.domain.positions import Position
+
+
+def protective_exit(position: Position, row: MinuteRow, column: int) -> tuple[ExitRank, str] | None:
+    """Return whether a minute reached the position's stop or target, and which.
+
+    Within one bar the order of its prices is unknown: a stop counts before a target.
+    """
+    if not row.closes[column]:
+        return None
+    stop, target = position.stop_paise, position.target_paise
+    if position.quantity > 0:
+        if stop and row.lows[column] <= stop:
+            return ExitRank.STOP, f"stop {stop} paise reached"
+        if target and row.highs[column] >= target:
+            return ExitRank.TARGET, f"target {target} paise reached"
+    elif position.quantity < 0:
+        if stop and row.highs[column] >= stop:
+            return ExitRank.STOP, f"stop {stop} paise reached"
+        if target and row.lows[column] <= target:
+            return ExitRank.TARGET, f"target {target} paise reached"
+    return None
+
+
+def round_trip_cost_paise(schedule: ChargeSchedule, quantity: int, price_paise: int, spread_paise: int) -> int:
+    """Return what entering and leaving at this price costs: charges of both orders and the spread once."""
+    value_paise = quantity * price_paise
+    return (
+        schedule.order_charges_paise(Side.BUY, value_paise)
+        + schedule.order_charges_paise(Side.SELL, value_paise)
+        + quantity * spread_paise
+    )

@@ -1,0 +1,221 @@
+"""The exit door: what must be closed, worked on until it is.
+
+- An exit is a goal per symbol, not a single order: it is worked at every step until the position is gone.
+- First what is left of the entry is cancelled, and its end awaited for a bounded time; then one reduce-only order
+  leaves for what is still open. A cancel that is never confirmed delays an exit, it does not prevent it.
+- TARGET < STOP < SQUARE_OFF < EMERGENCY: a stronger goal replaces a weaker one. A marketable exit that is younger than
+  a bound counts as working, whatever its rank; an older or resting one is cancelled, awaited and replaced.
+- Exits that would close more than is open, or the wrong side, are cancelled: together they never reverse a position.
+- After the hard stop the broker closes too: nothing is sent without a look at its book that shows no foreign order.
+- A rejected exit is tried again, a bounded number of times per minute; after two rejections as a marketable LIMIT.
+- Nothing here asks the ledger, the journal, the session or the loss limit.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderState, OrderType, Side
+from velox_core.domain.positions import Position
+from velox_core.order_manager import OrderIntent, OrderManager
+from velox_core.ports import Alerts, Severity
+from velox_core.risk.approval import ApprovedOrder
+from velox_core.risk_manager import ExitRequest, RiskManager
+
+WORKING_MS_MAX = 90_000  # a marketable exit older than this no longer counts as working
+ENTRY_CANCEL_MS_MAX = 5_000  # so long an exit waits for the cancel of what is left of its entry
+RETRY_INTERVAL_MS = 1_000
+NEVER_MS = 1 << 60
+REJECTIONS_BEFORE_LIMIT = 2
+REJECTIONS_BEFORE_ALARM = 5
+
+_log = logging.getLogger("velox.orders")
+
+
+class ExitGoal:
+    """One symbol that must be closed, why, and how the attempts went."""
+
+    __slots__ = ("alarmed", "attempts", "last_attempt_ms", "last_order", "rank", "reason", "rejections", "waiting_since_ms")
+
+    def __init__(self, rank: ExitRank, reason: str) -> None:
+        self.rank = rank
+        self.reason = reason
+        self.attempts = 0
+        self.rejections = 0
+        self.last_attempt_ms = -RETRY_INTERVAL_MS
+        self.waiting_since_ms = -1  # for the cancel of an entry; -1 when it does not wait
+        self.last_order: Order | None = None
+        self.alarmed = False
+
+
+class ExitDoor:
+    """All exits of one engine.
+
+    Args:
+        risk_manager: seals the orders.
+        order_manager: sends them and knows positions and live orders.
+        instruments: for the tick and freeze quantity of a symbol.
+        alerts: told when a position cannot be closed.
+
+    `hard_stop_ms` is the engine time from which on the broker may square off by itself; the session sets it.
+    """
+
+    def __init__(
+        self,
+        *,
+        risk_manager: RiskManager,
+        order_manager: OrderManager,
+        instruments: dict[str, Instrument],
+        alerts: Alerts,
+    ) -> None:
+        self.goals: dict[str, ExitGoal] = {}
+        self.hard_stop_ms = NEVER_MS
+        self._risk = risk_manager
+        self._orders = order_manager
+        self._instruments = instruments
+        self._alerts = alerts
+
+    def want(self, symbol: str, rank: ExitRank, reason: str) -> None:
+        """Ask for a symbol to be closed. A weaker or equal goal than the standing one changes nothing."""
+        goal = self.goals.get(symbol)
+        if goal is None:
+            self.goals[symbol] = ExitGoal(rank, reason)
+        elif rank > goal.rank:
+            goal.rank = rank
+            goal.reason = reason
+
+    def want_all(self, rank: ExitRank, reason: str) -> None:
+        """Ask for everything that is held or on its way in to be closed."""
+        for position in self._orders.open_positions():
+            self.want(position.symbol, rank, reason)
+        for order in list(self._orders.live.values()):
+            if order.is_entry:
+                self.want(order.symbol, rank, reason)
+
+    def work(self, now_ms: int) -> None:
+        """Take every goal one step further. Quick when there are none."""
+        for symbol in list(self.goals):
+            if self._work_one(symbol, self.goals[symbol], now_ms):
+                del self.goals[symbol]
+
+    def _work_one(self, symbol: str, goal: ExitGoal, now_ms: int) -> bool:
+        """Return whether the goal is reached."""
+        entries = self._orders.live_orders(symbol, entries=True)
+        if entries and self._awaits_entries(entries, goal, now_ms):
+            return False
+        working_quantity, working_rank, blocked = self._working(symbol, goal, now_ms)
+        position = self._orders.positions.get(symbol)
+        if position is None or not position.quantity:
+            return not blocked and not any(entry.is_live for entry in entries)
+        if blocked or now_ms - goal.last_attempt_ms < RETRY_INTERVAL_MS:
+            return False
+        if now_ms >= self.hard_stop_ms and self._foreign_order_works(symbol, goal, now_ms):
+            return False
+        if position.quantity:
+            self._send(position, goal, working_quantity, working_rank, now_ms)
+        return False
+
+    def _awaits_entries(self, entries: list[Order], goal: ExitGoal, now_ms: int) -> bool:
+        """Cancel what is left of the entries. Returns whether the exit still waits for that."""
+        for entry in entries:
+            if entry.state is not OrderState.UNKNOWN:
+                self._orders.cancel(entry, goal.reason, now_ms)
+        self._orders.poll(now_ms)
+        if not any(entry.is_live for entry in entries):
+            goal.waiting_since_ms = -1
+            return False
+        if goal.waiting_since_ms < 0:
+            goal.waiting_since_ms = now_ms
+        return now_ms - goal.waiting_since_ms < ENTRY_CANCEL_MS_MAX
+
+    def _foreign_order_works(self, symbol: str, goal: ExitGoal, now_ms: int) -> bool:
+        """Return whether somebody else may be closing the symbol now. A book that cannot be read may hide it."""
+        book = self._orders.read_book(now_ms)
+        if book is not None and not any(
+            line.symbol == symbol and line.tag not in self._orders.orders and line.state not in TERMINAL_STATES for line in book
+        ):
+            return False
+        goal.last_attempt_ms = now_ms
+        _log.warning("[EXIT] %s: not sent after the hard stop, a foreign order may be closing it", symbol)
+        return True
+
+    def _working(self, symbol: str, goal: ExitGoal, now_ms: int) -> tuple[int, ExitRank | None, bool]:
+        """Return the quantity and strongest rank of exits that count as working, and whether a cancel is awaited."""
+        quantity, strongest, blocked = 0, None, False
+        for order in self._orders.live_orders(symbol, entries=False):
+            position = self._orders.positions.get(symbol)
+            closable = 0 if position is None else -position.quantity * order.side.sign
+            if quantity + order.open_quantity <= closable and self._counts_as_working(order, goal, now_ms):
+                quantity += order.open_quantity
+                if strongest is None or (order.rank is not None and order.rank > strongest):
+                    strongest = order.rank
+            else:
+                self._orders.cancel(order, f"replaced by {goal.rank.name}", now_ms)
+                self._orders.poll(now_ms)
+                blocked = blocked or order.is_live
+        return quantity, strongest, blocked
+
+    @staticmethod
+    def _counts_as_working(order: Order, goal: ExitGoal, now_ms: int) -> bool:
+        if order.state is OrderState.UNKNOWN or order.state is OrderState.SUBMITTING:
+            return True  # it may be in the market: only order recovery decides that it is not
+        if order.order_type is OrderType.LIMIT and order.rank is not None and goal.rank > order.rank:
+            return False
+        return now_ms - order.created_ms <= WORKING_MS_MAX
+
+    def _send(
+        self, position: Position, goal: ExitGoal, working_quantity: int, working_rank: ExitRank | None, now_ms: int
+    ) -> None:
+        if goal.last_order is not None and goal.last_order.state is OrderState.REJECTED:
+            self._rejected(goal.last_order, goal)
+            goal.last_order = None
+        side = Side.SELL if position.quantity > 0 else Side.BUY
+        instrument = self._instruments.get(position.symbol)
+        open_quantity = abs(position.quantity)
+        if instrument is not None:
+            open_quantity = min(open_quantity, working_quantity + instrument.freeze_quantity)
+        approved = self._risk.request_exit(
+            ExitRequest(
+                strategy_id=position.strategy_id,
+                symbol=position.symbol,
+                side=side,
+                open_quantity=open_quantity,
+                working_quantity=working_quantity,
+                working_rank=working_rank,
+                rank=goal.rank,
+                reason=goal.reason,
+                limit_price_paise=self._limit_price(position, side, goal, instrument),
+            ),
+            now_ms,
+        )
+        if not isinstance(approved, ApprovedOrder):
+            return
+        goal.attempts += 1
+        goal.last_attempt_ms = now_ms
+        goal.last_order = self._orders.submit(approved, OrderIntent(position.strategy_id, goal.reason), now_ms)
+
+    def _limit_price(self, position: Position, side: Side, goal: ExitGoal, instrument: Instrument | None) -> int:
+        """Return 0 for MARKET, or after repeated rejections a marketable limit within the protection and the band."""
+        if goal.rejections < REJECTIONS_BEFORE_LIMIT or instrument is None:
+            return 0
+        mark = self._orders.mark_of(position.symbol)
+        if mark <= 0:
+            return 0
+        margin = mark * self._risk.limits.protection_bps // 10_000
+        if side is Side.BUY:
+            price = instrument.round_to_tick(mark + margin, up=True)
+            return min(price, instrument.upper_band_paise) if instrument.upper_band_paise else price
+        return max(instrument.round_to_tick(mark - margin, up=False), instrument.lower_band_paise, instrument.tick_paise)
+
+    def _rejected(self, order: Order, goal: ExitGoal) -> None:
+        goal.rejections += 1
+        _log.error("[EXIT] %s %s: exit rejected, attempt %s", order.symbol, order.client_order_id, goal.attempts)
+        if goal.rejections >= REJECTIONS_BEFORE_ALARM and not goal.alarmed:
+            goal.alarmed = True
+            self._alerts.send(
+                Severity.CRITICAL,
+                f"{order.symbol} cannot be closed",
+                f"{goal.rejections} exits were rejected; the position is still open. Close it in the broker's app "
+                "if it does not close by itself.",
+            )

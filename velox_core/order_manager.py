@@ -1,0 +1,486 @@
+"""OrderManager: journal the intent, send once, record what the broker says.
+
+- The intent is durable before the request leaves. An entry whose intent cannot be made durable is not sent; an exit is
+  sent all the same, and its events stay in the journal's buffer until the journal answers.
+- A POST is never repeated. An unclear answer is UNKNOWN: the symbol is locked and `order_recovery` looks for the tag.
+- A fill counts once, by the broker's trade id. Positions, charges and P&L come from fills alone.
+- An order is terminal only when its fills are all here: the broker's word "filled" without the trades waits for them.
+- An exit that traded past the position is marked as overshot, so that what it opened is closed at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from velox_core.domain.charges import ChargeSchedule
+from velox_core.domain.errors import BrokerError, IntentRefused, InvariantError, JournalUnavailable
+from velox_core.domain.events import EventKind
+from velox_core.domain.order_events import intent_body, order_body
+from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState
+from velox_core.domain.positions import Position
+from velox_core.ports import Broker, BrokerFill, BrokerOrder, Journal, OrderUpdate, SendOutcome, SendStatus
+from velox_core.risk.approval import ApprovedOrder
+from velox_core.risk.breach import DayLoss
+from velox_core.risk.ledger import OpenPosition
+from velox_core.risk_manager import RiskManager
+
+CANCEL_INTERVAL_MS = 1_000  # an order is asked to be cancelled at most this often
+
+_log = logging.getLogger("velox.orders")
+
+FOREIGN = ""  # the strategy of an order or position that this system did not make
+
+
+class OrderIntent:
+    """What an approved order is for: the strategy, why, and the prices at which the engine will close it (paise, 0 none)."""
+
+    __slots__ = ("reason", "stop_paise", "strategy_id", "target_paise")
+
+    def __init__(self, strategy_id: str, reason: str, stop_paise: int = 0, target_paise: int = 0) -> None:
+        self.strategy_id = strategy_id
+        self.reason = reason
+        self.stop_paise = stop_paise
+        self.target_paise = target_paise
+
+
+def unknown_lock(order: Order) -> str:
+    """Return the reason for which an UNKNOWN order locks its symbol."""
+    return f"order {order.client_order_id} is UNKNOWN"
+
+
+def _open_by(position: Position, order: Order | None, fill: BrokerFill) -> None:
+    """Give a position that a fill opened, or turned round, to the order's strategy, with the order's stop and target."""
+    position.opened_ms = fill.ts_ms
+    position.strategy_id = FOREIGN if order is None else order.strategy_id
+    position.stop_paise = 0 if order is None else order.stop_paise
+    position.target_paise = 0 if order is None else order.target_paise
+
+
+class OrderManager:
+    """All orders and positions of one engine.
+
+    Args:
+        broker, journal: the outside.
+        risk_manager: told of every fill and of every claim that is resolved.
+        day_loss: the running P&L; fills change it here.
+        columns: symbol to column of the feed's universe, for the P&L sum.
+        schedule: charges of the broker, product and date.
+        on_position: called with the symbol whenever its position or its live orders changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        journal: Journal,
+        risk_manager: RiskManager,
+        day_loss: DayLoss,
+        columns: Mapping[str, int],
+        schedule: ChargeSchedule,
+        on_position: Callable[[str], None] | None = None,
+    ) -> None:
+        self.orders: dict[str, Order] = {}
+        self.live: dict[str, Order] = {}
+        self.positions: dict[str, Position] = {}
+        self.overshot: set[str] = set()  # symbols whose position an exit opened
+        self.day_loss = day_loss
+        self.fill_count = 0
+        self._broker = broker
+        self._journal = journal
+        self._risk = risk_manager
+        self._columns = dict(columns)
+        self._schedule = schedule
+        self.on_position = on_position
+        self._trade_ids: set[str] = set()
+        self._awaiting_fills: dict[str, tuple[OrderState, int, str]] = {}  # state, filled quantity, reason
+        self._cancel_asked_ms: dict[str, int] = {}
+
+    # -- sending ----------------------------------------------------------------------------------------------
+
+    def submit(self, approved: ApprovedOrder, intent: OrderIntent, now_ms: int) -> Order:
+        """Journal the intent, send the order once and record the answer. Returns the order, whatever became of it.
+
+        Raises: InvariantError for an order that was submitted before; nothing is sent then.
+        """
+        if approved.client_order_id in self.orders:
+            raise InvariantError(f"order {approved.client_order_id} is submitted a second time")
+        order = Order(
+            client_order_id=approved.client_order_id,
+            strategy_id=intent.strategy_id,
+            symbol=approved.symbol,
+            side=approved.side,
+            quantity=approved.quantity,
+            order_type=approved.order_type,
+            limit_price_paise=approved.limit_price_paise,
+            product=approved.product,
+            rank=approved.rank,
+            created_ms=now_ms,
+            reason=intent.reason,
+            stop_paise=intent.stop_paise,
+            target_paise=intent.target_paise,
+        )
+        self.orders[order.client_order_id] = order
+        self.live[order.client_order_id] = order
+        self._journal.append(EventKind.INTENT, now_ms, intent_body(order, self._risk.snapshot.version))
+        if self._may_leave(order, now_ms):
+            order.move_to(OrderState.SUBMITTING, now_ms)
+            self._record_outcome(order, self._broker.place(approved, now_ms), now_ms)
+        return order
+
+    def _may_leave(self, order: Order, now_ms: int) -> bool:
+        """Make the intent durable. Without a journal an exit may leave and an entry not; an id that is used never may."""
+        try:
+            self._journal.commit()
+        except IntentRefused as error:
+            _log.error("[JOURNAL] %s is not sent: %s", order.client_order_id, error, extra={"engine_ms": now_ms})
+            order.move_to(OrderState.CANCELLED, now_ms)  # not journaled: under this id the journal knows another order
+            self._forget(order)
+            return False
+        except JournalUnavailable as error:
+            self._journal_failed(error)
+            if order.is_entry:
+                reason = "the intent could not be journaled; nothing was sent"
+                self._end(order, OrderState.CANCELLED, now_ms, reason, free=False)
+            return not order.is_entry
+        self._risk.readiness.journal_fault = ""
+        return True
+
+    def _record_outcome(self, order: Order, outcome: SendOutcome, now_ms: int) -> None:
+        if outcome.status is SendStatus.ACKNOWLEDGED:
+            order.broker_order_id = outcome.broker_order_id
+            if order.state is OrderState.SUBMITTING:
+                self._move(order, OrderState.OPEN, now_ms, "")
+        elif outcome.status is SendStatus.REJECTED:
+            self._end(order, OrderState.REJECTED, now_ms, outcome.reason)
+        else:
+            self._move(order, OrderState.UNKNOWN, now_ms, outcome.reason)
+            self._risk.lock(order.symbol, unknown_lock(order), now_ms)
+        if self.on_position is not None:
+            self.on_position(order.symbol)
+
+    def doubt_submitting(self, now_ms: int) -> None:
+        """Take sends whose answer never came, because the send itself broke, for UNKNOWN: they may be in the market."""
+        for order in list(self.live.values()):
+            if order.state is OrderState.SUBMITTING:
+                self._record_outcome(order, SendOutcome(SendStatus.UNKNOWN, "", "the send broke off"), now_ms)
+
+    def cancel(self, order: Order, reason: str, now_ms: int) -> None:
+        """Ask the broker to cancel, if it was not asked a moment ago. The order stays live until the broker says it is not."""
+        order_id = order.client_order_id
+        if not order.broker_order_id or now_ms - self._cancel_asked_ms.get(order_id, -CANCEL_INTERVAL_MS) < CANCEL_INTERVAL_MS:
+            return
+        self._cancel_asked_ms[order_id] = now_ms
+        outcome = self._broker.cancel(order.broker_order_id, now_ms)
+        _log.info(
+            "[ORDER] cancel %s %s: %s %s", order_id, reason, outcome.status.value, outcome.reason,
+            extra={"engine_ms": now_ms},
+        )  # fmt: skip
+
+    def commit_journal(self) -> bool:
+        """Make what was appended durable. Returns False, and has entries refused, when the journal does not answer."""
+        try:
+            self._journal.commit()
+        except IntentRefused as error:  # of an exit that left while the journal was away; all else is durable
+            _log.error("[JOURNAL] an intent that was sent is refused: %s", error)
+        except JournalUnavailable as error:
+            self._journal_failed(error)
+            return False
+        self._risk.readiness.journal_fault = ""
+        return True
+
+    def _journal_failed(self, error: JournalUnavailable) -> None:
+        if not self._risk.readiness.journal_fault:
+            _log.error("[JOURNAL] unavailable: %s; entries are refused, exits go on", error)
+        self._risk.readiness.journal_fault = str(error)
+
+    # -- receiving --------------------------------------------------------------------------------------------
+
+    def poll(self, now_ms: int) -> int:
+        """Take the broker's news. Returns how many pieces there were."""
+        events = self._broker.drain_events()
+        for event in events:
+            if isinstance(event, BrokerFill):
+                self.apply_fill(event, now_ms)
+            else:
+                self.apply_update(event, now_ms)
+        if events:
+            self.commit_journal()
+        return len(events)
+
+    def apply_update(self, update: OrderUpdate, now_ms: int) -> None:
+        """Take one order update. Late, repeated and out-of-order ones change nothing that is already further."""
+        order = self.orders.get(update.client_order_id)
+        if order is None:
+            return
+        if not order.is_live:
+            self._take_late(order, update, now_ms)
+            return
+        if update.broker_order_id:
+            order.broker_order_id = update.broker_order_id
+        if not 0 <= update.filled_quantity <= order.quantity:
+            self._risk.lock(order.symbol, f"broker reports {update.filled_quantity} of {order.quantity} shares filled", now_ms)
+            return
+        state = update.state
+        if state in TERMINAL_STATES:
+            due = order.quantity if state is OrderState.FILLED else update.filled_quantity
+            if order.filled_quantity < due:
+                self._awaiting_fills[order.client_order_id] = (state, due, update.reason)
+                self.fetch_trades(now_ms)
+            else:
+                self._end(order, state, now_ms, update.reason)
+        elif order.state is OrderState.SUBMITTING or order.state is OrderState.UNKNOWN:
+            self._explained(order, now_ms)
+            self._move(order, OrderState.PARTIALLY_FILLED if order.filled_quantity else OrderState.OPEN, now_ms, "")
+
+    def _take_late(self, order: Order, update: OrderUpdate, now_ms: int) -> None:
+        """Cancel an order that was given up as not placed and works after all; any other late word changes nothing."""
+        if order.state is OrderState.CANCELLED and not order.broker_order_id and update.broker_order_id:
+            order.broker_order_id = update.broker_order_id
+            if update.state not in TERMINAL_STATES:
+                self.cancel(order, "it was given up as not placed", now_ms)
+
+    def apply_fill(self, fill: BrokerFill, now_ms: int) -> None:
+        """Book one trade, once."""
+        if fill.trade_id in self._trade_ids:
+            return
+        self._trade_ids.add(fill.trade_id)
+        order = self.orders.get(fill.client_order_id)
+        if order is None:
+            self._risk.lock(fill.symbol, "an order that this system did not make traded", now_ms)
+            if fill.product is not self._risk.product:
+                return  # the owner's holdings are neither counted nor ever closed
+        self._book(fill, order, now_ms)
+
+    def _book(self, fill: BrokerFill, order: Order | None, now_ms: int) -> None:
+        symbol, quantity, price_paise = fill.symbol, fill.quantity, fill.price_paise
+        position = self.positions.get(symbol)
+        if position is None:
+            position = self.positions[symbol] = Position(symbol)
+        held_before = position.quantity
+        realised_paise = position.apply(fill.side.sign * quantity, price_paise)
+        charges_paise = self._charge(order, fill)
+        loss = self.day_loss
+        loss.realised_paise += realised_paise
+        loss.charges_paise += charges_paise
+        loss.book(self._column(symbol), position.quantity, position.cost_paise, price_paise)
+        if position.quantity and (held_before == 0 or (held_before > 0) != (position.quantity > 0)):
+            _open_by(position, order, fill)
+        self._note_overshoot(position, order, fill, now_ms)
+        self.fill_count += 1
+        self._journal.append(
+            EventKind.FILL,
+            fill.ts_ms,
+            {
+                "trade_id": fill.trade_id,
+                "client_order_id": fill.client_order_id,
+                "strategy": FOREIGN if order is None else order.strategy_id,
+                "symbol": symbol,
+                "side": fill.side.value,
+                "quantity": quantity,
+                "price": price_paise,
+                "charges": charges_paise,
+                "realised": realised_paise,
+                "position": position.quantity,
+                "cost": position.cost_paise,
+            },
+        )
+        ended = order is not None and self._advance(order, fill)
+        self._risk.record_fill(
+            fill.trade_id,
+            symbol=symbol,
+            position=None
+            if not position.quantity
+            else OpenPosition(symbol, position.strategy_id, position.quantity, position.cost_paise, position.opened_ms),
+            resolved_claim=order.client_order_id if order is not None and ended and order.is_entry else None,
+            realised_paise=loss.realised_paise,
+            charges_paise=loss.charges_paise,
+        )
+        _log.info(
+            "[FILL] %s %s %s %s @ %s paise, position %s, order %s", fill.trade_id, fill.side.value, quantity, symbol,
+            price_paise, position.quantity, fill.client_order_id or "foreign", extra={"engine_ms": now_ms},
+        )  # fmt: skip
+        if self.on_position is not None:
+            self.on_position(symbol)
+
+    def _note_overshoot(self, position: Position, order: Order | None, fill: BrokerFill, now_ms: int) -> None:
+        if not position.quantity:
+            self.overshot.discard(position.symbol)
+        elif order is not None and order.rank is not None and (position.quantity > 0) is (fill.side.sign > 0):
+            self.overshot.add(position.symbol)
+            self._risk.lock(position.symbol, f"exit {order.client_order_id} traded past the position", now_ms)
+
+    def _charge(self, order: Order | None, fill: BrokerFill) -> int:
+        """Return the charges this fill adds: of the whole executed order so far, less what it was charged already."""
+        if order is None:
+            return self._schedule.order_charges_paise(fill.side, fill.quantity * fill.price_paise)
+        value_paise = order.filled_value_paise + fill.quantity * fill.price_paise
+        total_paise = self._schedule.order_charges_paise(order.side, value_paise)
+        added_paise = total_paise - order.charges_paise
+        order.charges_paise = total_paise
+        order.filled_value_paise = value_paise
+        return added_paise
+
+    def _advance(self, order: Order, fill: BrokerFill) -> bool:
+        """Move an order on after a fill. Returns whether it is terminal now."""
+        order.filled_quantity += fill.quantity
+        if not order.is_live:
+            self._risk.lock(order.symbol, f"late fill {fill.trade_id} on the ended order {order.client_order_id}", fill.ts_ms)
+            return False
+        if not order.broker_order_id:
+            order.broker_order_id = fill.broker_order_id
+        if order.filled_quantity >= order.quantity:
+            if order.filled_quantity > order.quantity:
+                self._risk.lock(
+                    order.symbol,
+                    f"order {order.client_order_id} filled {order.filled_quantity} of {order.quantity}",
+                    fill.ts_ms,
+                )
+            self._explained(order, fill.ts_ms)
+            self._move(order, OrderState.FILLED, fill.ts_ms, "")
+            self._forget(order)
+            return True
+        self._explained(order, fill.ts_ms)
+        self._move(order, OrderState.PARTIALLY_FILLED, fill.ts_ms, "")
+        ended = self._awaiting_fills.get(order.client_order_id)
+        if ended is None or order.filled_quantity < ended[1]:
+            return False
+        self._end(order, ended[0], fill.ts_ms, ended[2], free=False)
+        return True
+
+    def _move(self, order: Order, state: OrderState, at_ms: int, reason: str) -> None:
+        order.move_to(state, at_ms)
+        self._journal.append(EventKind.ORDER, at_ms, order_body(order, reason))
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(
+                "[ORDER] %s %s %s %s %s: %s%s", order.client_order_id, order.strategy_id or "foreign", order.side.value,
+                order.quantity, order.symbol, state.value, f" - {reason}" if reason else "", extra={"engine_ms": at_ms},
+            )  # fmt: skip
+
+    def _end(self, order: Order, state: OrderState, at_ms: int, reason: str, *, free: bool = True) -> None:
+        if state is OrderState.REJECTED and order.filled_quantity:
+            state = OrderState.CANCELLED  # the broker rejected the rest; what traded, traded
+        self._explained(order, at_ms)
+        self._move(order, state, at_ms, reason)
+        self._forget(order)
+        if free and order.is_entry:
+            self._risk.resolve_claim(order.client_order_id)
+        if self.on_position is not None:
+            self.on_position(order.symbol)
+
+    def _forget(self, order: Order) -> None:
+        self.live.pop(order.client_order_id, None)
+        self._awaiting_fills.pop(order.client_order_id, None)
+        self._cancel_asked_ms.pop(order.client_order_id, None)
+
+    def _explained(self, order: Order, now_ms: int) -> None:
+        if order.state is OrderState.UNKNOWN:
+            self._risk.unlock(order.symbol, unknown_lock(order), now_ms)
+
+    def _column(self, symbol: str) -> int:
+        column = self._columns.get(symbol)
+        if column is None:
+            column = self._columns[symbol] = -1 - len(self._columns)
+        return column
+
+    # -- reading the book -------------------------------------------------------------------------------------
+
+    def fetch_trades(self, now_ms: int) -> bool:
+        """Book every trade of the broker's list that is not booked yet. Returns False when the broker did not answer."""
+        try:
+            trades = self._broker.trades()
+        except BrokerError as error:
+            _log.warning("[ORDER] the trade list could not be read: %s", error, extra={"engine_ms": now_ms})
+            return False
+        for trade in trades:
+            self.apply_fill(trade, now_ms)
+        return True
+
+    def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
+        """Return the broker's order book, its trades booked first. None when the broker did not answer."""
+        if not self.fetch_trades(now_ms):
+            return None
+        try:
+            return self._broker.orders()
+        except BrokerError as error:
+            _log.warning("[ORDER] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
+            return None
+
+    def cancel_foreign(self, now_ms: int) -> None:
+        """Cancel every working order of the day's product that is not a live one of ours, as far as the broker answers."""
+        for line in self.read_book(now_ms) or ():
+            if line.state not in TERMINAL_STATES and line.product is self._risk.product and line.tag not in self.live:
+                outcome = self._broker.cancel(line.broker_order_id, now_ms)
+                _log.warning(
+                    "[ORDER] cancel of %s order %s, which is not ours: %s", line.symbol, line.broker_order_id,
+                    outcome.status.value, extra={"engine_ms": now_ms},
+                )  # fmt: skip
+
+    def fetch_order_ends(self, now_ms: int) -> bool:
+        """Bring every live order up to the broker's order book. Returns False when the broker did not answer."""
+        book = self.read_book(now_ms)
+        if book is None:
+            return False
+        for line in book:
+            order = self.live.get(line.tag) if line.tag else None
+            if order is not None:
+                self.apply_update(
+                    OrderUpdate(line.placed_ms, line.tag, line.broker_order_id, line.state, line.filled_quantity, line.reason),
+                    now_ms,
+                )
+        return True
+
+    def settle_not_placed(self, order: Order, now_ms: int) -> None:
+        """End an UNKNOWN order that never reached the book. Its symbol stays locked for the day; the tag stays known."""
+        self._risk.lock(order.symbol, unknown_lock(order), now_ms)
+        self._move(order, OrderState.CANCELLED, now_ms, "NOT_PLACED: not in the broker's book")
+        self._forget(order)
+        if self.on_position is not None:
+            self.on_position(order.symbol)
+
+    # -- views ------------------------------------------------------------------------------------------------
+
+    def mark_of(self, symbol: str) -> int:
+        """Return the last mark of a held symbol in paise, 0 when it is not held."""
+        held = self.day_loss.open_marks.get(self._column(symbol))
+        return 0 if held is None else held.mark_paise
+
+    def open_positions(self) -> list[Position]:
+        """Return the positions that are not flat, in the order in which their symbols were first traded."""
+        return [position for position in self.positions.values() if position.quantity]
+
+    def live_orders(self, symbol: str, *, entries: bool) -> list[Order]:
+        """Return the symbol's live entries, or its live exits."""
+        return [order for order in self.live.values() if order.symbol == symbol and order.is_entry is entries]
+
+    def is_flat(self) -> bool:
+        """Return whether, by our own books, nothing is held and nothing is live. The broker has the last word."""
+        return not self.live and not any(position.quantity for position in self.positions.values())
+
+    # -- resuming ---------------------------------------------------------------------------------------------
+
+    def restore(self, order: Order) -> None:
+        """Take back an order read from the journal, before any fill of it is restored."""
+        self.orders[order.client_order_id] = order
+        if order.is_live:
+            self.live[order.client_order_id] = order
+
+    def restore_fill(self, fill: BrokerFill, *, charges_paise: int, realised_paise: int) -> None:
+        """Take back a fill read from the journal, once: books it without journaling it again."""
+        if fill.trade_id in self._trade_ids:
+            return
+        self._trade_ids.add(fill.trade_id)
+        order = self.orders.get(fill.client_order_id)
+        position = self.positions.setdefault(fill.symbol, Position(fill.symbol))
+        held_before = position.quantity
+        position.apply(fill.side.sign * fill.quantity, fill.price_paise)
+        if position.quantity and (held_before == 0 or (held_before > 0) != (position.quantity > 0)):
+            _open_by(position, order, fill)
+        if order is not None:
+            order.filled_quantity += fill.quantity
+            order.filled_value_paise += fill.quantity * fill.price_paise
+            order.charges_paise += charges_paise
+        self.fill_count += 1
+        self.day_loss.realised_paise += realised_paise
+        self.day_loss.charges_paise += charges_paise
+        self.day_loss.book(self._column(fill.symbol), position.quantity, position.cost_paise, fill.price_paise)

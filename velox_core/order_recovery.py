@@ -1,0 +1,162 @@
+"""What became of an UNKNOWN order: looked for by its tag in the broker's book, adopted when found, never sent again.
+
+- An UNKNOWN entry is looked for during 120 s of engine time. Not found, it is NOT_PLACED: its claim and the lock on
+  its symbol stay for the day, and the tag stays known, so that a late appearance is adopted all the same.
+- An UNKNOWN exit is given up, so that it can be replaced, once per symbol: after at least 15 s, two complete reads of
+  the book without the tag, and an unchanged position. A second one waits the full 120 s.
+- A read that fails proves nothing and is not counted; the next one waits its turn all the same.
+- A tag that was given up stays watched for the day: what appears late is cancelled, and what it traded is booked.
+- A live order of which nothing was heard for a while is looked up too: a lost update must not hide a fill or an end.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from velox_core.domain.errors import BrokerError
+from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState
+from velox_core.order_manager import OrderManager
+from velox_core.ports import Alerts, Broker, BrokerOrder, OrderUpdate, Severity
+
+SEARCH_MS_MAX = 120_000
+EXIT_REPLACE_MS_MIN = 15_000
+EXIT_READS_MIN = 2
+READ_INTERVAL_MS = 5_000
+QUIET_MS_MAX = 5_000
+WATCH_INTERVAL_MS = 30_000
+
+_log = logging.getLogger("velox.orders")
+
+
+class _Search:
+    __slots__ = ("position_quantity", "reads_without_tag", "since_ms")
+
+    def __init__(self, since_ms: int, position_quantity: int) -> None:
+        self.since_ms = since_ms
+        self.reads_without_tag = 0
+        self.position_quantity = position_quantity
+
+
+class OrderRecovery:
+    """The searches that are under way.
+
+    Args:
+        broker: whose book is read.
+        order_manager: whose orders are searched for and settled.
+        alerts: told when a search begins and when it ends without a find.
+    """
+
+    def __init__(self, broker: Broker, order_manager: OrderManager, alerts: Alerts) -> None:
+        self._broker = broker
+        self._orders = order_manager
+        self._alerts = alerts
+        self._searches: dict[str, _Search] = {}
+        self._replaced_exits: set[str] = set()
+        self._not_placed: dict[str, Order] = {}
+        self._appeared: set[str] = set()
+        self._next_read_ms = 0
+        self._next_look_ms = 0
+
+    @property
+    def watching(self) -> bool:
+        """Return whether any tag is being looked for."""
+        return bool(self._searches or self._not_placed)
+
+    def work(self, now_ms: int) -> None:
+        """Take up new UNKNOWN orders and look for those that are due. Quick when there are none."""
+        quiet = False
+        for order in self._orders.live.values():
+            if order.state is not OrderState.UNKNOWN:
+                quiet = quiet or now_ms - order.updated_ms >= QUIET_MS_MAX
+            elif order.client_order_id not in self._searches:
+                self._begin(order, now_ms)
+        if quiet and now_ms >= self._next_look_ms:
+            self._next_look_ms = now_ms + READ_INTERVAL_MS
+            self._orders.fetch_order_ends(now_ms)
+        if self.watching and now_ms >= self._next_read_ms:
+            self._next_read_ms = now_ms + (READ_INTERVAL_MS if self._searches else WATCH_INTERVAL_MS)
+            self._read(now_ms)
+
+    def _begin(self, order: Order, now_ms: int) -> None:
+        if not self._searches:
+            self._next_read_ms = now_ms + READ_INTERVAL_MS
+        self._searches[order.client_order_id] = _Search(now_ms, self._held(order.symbol))
+        self._alerts.send(
+            Severity.WARNING,
+            f"Order {order.client_order_id} is UNKNOWN",
+            f"{order.side} {order.quantity} {order.symbol}: the broker's answer was unclear; looking for its tag",
+        )
+
+    def _held(self, symbol: str) -> int:
+        position = self._orders.positions.get(symbol)
+        return position.quantity if position is not None else 0
+
+    def _read(self, now_ms: int) -> None:
+        try:
+            book = {line.tag: line for line in self._broker.orders() if line.tag}
+        except BrokerError as error:
+            _log.warning("[UNKNOWN] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
+            return
+        self._adopt_late(book, now_ms)
+        for tag in list(self._searches):
+            order, search = self._orders.orders[tag], self._searches[tag]
+            if order.state is not OrderState.UNKNOWN:
+                del self._searches[tag]
+                continue
+            line = book.get(tag)
+            if line is not None:
+                del self._searches[tag]
+                self._adopt(line, now_ms)
+            else:
+                search.reads_without_tag += 1
+                self._give_up_if_due(order, search, now_ms)
+
+    def _adopt(self, line: BrokerOrder, now_ms: int) -> None:
+        _log.info("[UNKNOWN] order %s found in the book: %s", line.tag, line.state.value, extra={"engine_ms": now_ms})
+        self._orders.apply_update(
+            OrderUpdate(now_ms, line.tag, line.broker_order_id, line.state, line.filled_quantity, line.reason), now_ms
+        )
+        self._orders.fetch_trades(now_ms)
+
+    def _adopt_late(self, book: dict[str, BrokerOrder], now_ms: int) -> None:
+        for tag, order in list(self._not_placed.items()):
+            line = book.get(tag)
+            if line is None:
+                continue
+            if tag not in self._appeared:
+                self._appeared.add(tag)
+                self._alerts.send(
+                    Severity.CRITICAL,
+                    f"Order {tag} appeared late",
+                    f"{order.side} {order.quantity} {order.symbol} was taken for not placed and is in the broker's book: "
+                    f"{line.state.value}; what is left of it is cancelled",
+                )
+            order.broker_order_id = line.broker_order_id
+            self._orders.fetch_trades(now_ms)
+            if line.state not in TERMINAL_STATES:
+                self._orders.cancel(order, "it was given up as not placed", now_ms)
+            elif order.filled_quantity >= line.filled_quantity:
+                del self._not_placed[tag]
+
+    def _give_up_if_due(self, order: Order, search: _Search, now_ms: int) -> None:
+        waited_ms = now_ms - search.since_ms
+        replaceable = (
+            not order.is_entry
+            and order.symbol not in self._replaced_exits
+            and waited_ms >= EXIT_REPLACE_MS_MIN
+            and search.reads_without_tag >= EXIT_READS_MIN
+            and self._held(order.symbol) == search.position_quantity
+        )
+        if not replaceable and (waited_ms < SEARCH_MS_MAX or search.reads_without_tag < EXIT_READS_MIN):
+            return
+        if not order.is_entry:
+            self._replaced_exits.add(order.symbol)
+        del self._searches[order.client_order_id]
+        self._not_placed[order.client_order_id] = order
+        self._orders.settle_not_placed(order, now_ms)
+        self._alerts.send(
+            Severity.CRITICAL,
+            f"Order {order.client_order_id} was not placed",
+            f"{order.side} {order.quantity} {order.symbol}: not in the broker's book after {waited_ms // 1000} s; "
+            "the symbol stays locked for the day",
+        )

@@ -1,0 +1,466 @@
+"""RiskManager: the gate joined to the ledger and the journal, and the only maker of an ApprovedOrder.
+
+- An entry is judged on the newest snapshot, claimed in the ledger in one round trip, and only then approved.
+  A conflict is judged again on the fresh snapshot; a ledger that does not answer refuses.
+- An exit is never refused by a limit, a halt, a stale price or a store that is down.
+- Every answer to a signal is journaled with the numbers that made it, and logged in the safety guide's words.
+- After a ledger fault entries stay refused until the ledger was read or rebuilt. What has happened and could not be
+  brought into the ledger is such a fault.
+- A halt that the ledger could not take is remembered here and joins every snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from velox_core.domain.errors import InvariantError, LedgerUnavailable
+from velox_core.domain.events import Body, EventKind
+from velox_core.domain.halts import HaltRecord
+from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.orders import ExitRank, OrderType, Product, Side, Signal, SignalKind, client_order_id
+from velox_core.ports import Journal, RiskLedger
+from velox_core.risk.approval import ApprovedOrder, approve
+from velox_core.risk.gate import OrderRate, Quote, Readiness, check_day, check_signal, check_symbol, judge_entry, judge_exit
+from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal, count_positions
+from velox_core.risk.ledger import (
+    Claim,
+    Committed,
+    Fenced,
+    LedgerChange,
+    OpenPosition,
+    RiskSnapshot,
+    apply_change,
+    replace_snapshot,
+)
+from velox_core.risk.limits import RiskLimits
+from velox_core.risk.sizing import entry_quantity, worst_price_paise
+
+if TYPE_CHECKING:
+    from velox_core.emergency_exit_manager import EmergencyExitManager
+
+COMMIT_ATTEMPTS_MAX = 5
+
+_log = logging.getLogger("velox.risk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRequest:
+    """What is to leave through the exit door.
+
+    Attributes:
+        strategy_id: whose position it is, '' for one that this system never opened.
+        symbol, side: what, and the closing side.
+        open_quantity: shares of the position, unsigned.
+        working_quantity: shares of exits that still count as working.
+        working_rank: the strongest rank among those.
+        rank: how urgent this exit is.
+        reason: one sentence for people.
+        limit_price_paise: 0 for a protected MARKET order, else a marketable limit.
+    """
+
+    strategy_id: str
+    symbol: str
+    side: Side
+    open_quantity: int
+    working_quantity: int
+    working_rank: ExitRank | None
+    rank: ExitRank
+    reason: str
+    limit_price_paise: int = 0
+
+
+class RiskManager:
+    """The gate of one account. One instance per engine process.
+
+    Args:
+        limits: the configured limits.
+        ledger, journal: the stores.
+        id_prefix: fixed part of the client order ids (`client_order_id_prefix`).
+        epoch: the lease epoch under which this engine commits.
+        product: the exchange product of every order.
+        first_sequence: where the order numbers of this epoch begin.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: RiskLimits,
+        ledger: RiskLedger,
+        journal: Journal,
+        id_prefix: str,
+        epoch: int,
+        product: Product = Product.MIS,
+        first_sequence: int = 1,
+    ) -> None:
+        self.limits = limits
+        self.readiness = Readiness()
+        self.locks: dict[str, str] = {}  # symbol to every reason for which it is locked
+        self.decision_counts: dict[str, int] = {}
+        self._ledger = ledger
+        self._journal = journal
+        self._id_prefix = id_prefix
+        self._sequence = first_sequence - 1
+        self._epoch = epoch
+        self._product = product
+        self._rate = OrderRate()
+        self._snapshot = RiskSnapshot()
+        self._emergency: EmergencyExitManager | None = None
+        self._recent_exit_refusals: dict[str, ReasonCode] = {}
+        self._lock_reasons: dict[str, list[str]] = {}
+        self._noted_halts: dict[str, HaltRecord] = {}
+
+    # -- the ledger -------------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> RiskSnapshot:
+        """Return the newest snapshot this process knows."""
+        return self._snapshot
+
+    @property
+    def product(self) -> Product:
+        """Return the exchange product of every order."""
+        return self._product
+
+    def open_ledger(self) -> RiskSnapshot:
+        """Read the ledger and trust it. Raises LedgerUnavailable."""
+        self._take(self._ledger.snapshot())
+        self.readiness.ledger_fault = ""
+        return self._snapshot
+
+    def rebuild_ledger(self, snapshot: RiskSnapshot) -> None:
+        """Replace the ledger's content by what journal and broker say, and trust it. Raises LedgerUnavailable."""
+        self._take(self._ledger.rebuild(snapshot))
+        self.readiness.ledger_fault = ""
+
+    def latch(self, record: HaltRecord) -> None:
+        """Put a halt or clear record into the ledger and read it back. Raises LedgerUnavailable."""
+        self._ledger.latch_halt(record)
+        self._noted_halts.pop(record.clears, None)
+        self._take(self._ledger.snapshot())
+
+    def note_halt(self, record: HaltRecord) -> None:
+        """Refuse entries on a halt whether the ledger could take it or not, until a clear record of it is latched."""
+        self._noted_halts[record.halt_id] = record
+        self._take(self._snapshot)
+
+    def _take(self, snapshot: RiskSnapshot) -> None:
+        """Trust a snapshot, with every halt in it that this process knows of and the ledger does not."""
+        self._snapshot = snapshot
+        if self._noted_halts:
+            present = {halt.halt_id for halt in snapshot.halts}
+            missing = [halt for halt_id, halt in self._noted_halts.items() if halt_id not in present]
+            self._snapshot = replace_snapshot(snapshot, halts=(*snapshot.halts, *missing))
+
+    def _ledger_failed(self, error: LedgerUnavailable) -> None:
+        if not self.readiness.ledger_fault:
+            _log.error("[LEDGER] unavailable: %s; entries are refused, exits go on", error)
+        self.readiness.ledger_fault = str(error)
+
+    def _commit(self, build: Callable[[RiskSnapshot], LedgerChange | Refusal], change_id: str) -> Refusal | None:
+        """Commit what `build` makes of the newest snapshot; build again after a conflict. Returns a refusal, or None."""
+        for _ in range(COMMIT_ATTEMPTS_MAX):
+            change = build(self._snapshot)
+            if isinstance(change, Refusal):
+                return change
+            try:
+                result = self._ledger.commit(self._snapshot.version, self._epoch, change, change_id)
+            except LedgerUnavailable as error:
+                self._ledger_failed(error)
+                return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {error}")
+            if isinstance(result, Committed):
+                self._snapshot = apply_change(self._snapshot, change)
+                if self._snapshot.version != result.version:
+                    self._ledger_failed(LedgerUnavailable(f"version {result.version} where {self._snapshot.version} was due"))
+                return None
+            if isinstance(result, Fenced):
+                self.readiness.fenced = True
+                _log.error("[LEDGER] lease epoch %s was taken over by epoch %s", self._epoch, result.epoch)
+                return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
+            self._take(result.snapshot)
+        return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger changed {COMMIT_ATTEMPTS_MAX} times while deciding")
+
+    def _commit_fact(self, change: LedgerChange, change_id: str) -> None:
+        """Commit what has happened already. What does not get in leaves the ledger behind: a fault, never raised."""
+        if self.readiness.ledger_fault:
+            return
+        refusal = self._commit(lambda _: change, change_id)
+        if refusal is not None and refusal.code is ReasonCode.LEDGER_UNAVAILABLE and not self.readiness.ledger_fault:
+            self._ledger_failed(LedgerUnavailable(refusal.text))
+
+    # -- entries ----------------------------------------------------------------------------------------------
+
+    def request_entry(
+        self,
+        signal: Signal,
+        instrument: Instrument | None,
+        quote: Quote | None,
+        *,
+        loss_paise: int,
+        cost_paise: int,
+        now_ms: int,
+    ) -> ApprovedOrder | Refusal:
+        """Judge one entry signal and, when every check passes, claim it and approve the order.
+
+        Args:
+            signal: what the strategy wants; its quantity is replaced by the fixed lot.
+            instrument, quote: the symbol and its newest price, None when unknown.
+            loss_paise: the day's loss, marked now.
+            cost_paise: round-trip charges and spread of this entry.
+            now_ms: engine time, read once for the whole decision.
+        Returns: the sealed order, or why not. Either way the decision is appended to the journal.
+        """
+        limits = self.limits
+        quantity = entry_quantity(limits)
+        if quantity != signal.quantity:
+            _log.info(
+                "[RISK_CHECK] %s/%s: Lot size adjusted %s -> %s (fixed lot size)",
+                signal.strategy_id, signal.symbol, signal.quantity, quantity,
+                extra={"engine_ms": now_ms},
+            )  # fmt: skip
+        refusal = (
+            check_day(self.readiness, limits, now_ms)
+            or check_symbol(instrument, quote, self.locks.get(signal.symbol, ""), limits, now_ms)
+            or check_signal(signal, quote)
+        )
+        if refusal is None and not self._rate.left(now_ms, limits.orders_per_second_max):
+            refusal = Refusal(0, ReasonCode.ORDER_RATE, f"{limits.orders_per_second_max} entries left in this second already")
+        worst_paise = 0 if quote is None else worst_price_paise(quote.price_paise, limits.protection_bps)
+        request = EntryRequest(
+            signal.strategy_id, signal.symbol, signal.side, quantity, worst_paise, now_ms, loss_paise, cost_paise
+        )
+        before = self._snapshot
+        order_id = ""
+        if refusal is None:
+            order_id = client_order_id(self._id_prefix, self._sequence + 1)
+            refusal = self._claim(request, order_id)
+            if refusal is None or refusal.code is ReasonCode.LEDGER_UNAVAILABLE:
+                self._sequence += 1  # an id whose claim may have reached the ledger is never used for another order
+        if refusal is not None:
+            self._journal_decision(signal, request, before, refusal, "")
+            return refusal
+        self._rate.take(now_ms)
+        self._journal_decision(signal, request, before, None, order_id)
+        return approve(
+            client_order_id=order_id,
+            symbol=signal.symbol,
+            side=signal.side,
+            quantity=quantity,
+            order_type=OrderType.MARKET,
+            limit_price_paise=0,
+            product=self._product,
+            rank=None,
+            protection_bps=limits.protection_bps,
+        )
+
+    def _claim(self, request: EntryRequest, order_id: str) -> Refusal | None:
+        def build(snapshot: RiskSnapshot) -> LedgerChange | Refusal:
+            refusal = judge_entry(request, snapshot, self.limits)
+            if refusal is not None:
+                return refusal
+            return LedgerChange(
+                opens_risk=True,
+                put_claim=Claim(
+                    order_id,
+                    request.strategy_id,
+                    request.symbol,
+                    request.side,
+                    request.quantity,
+                    request.quantity * request.worst_price_paise,
+                    request.now_ms,
+                ),
+            )
+
+        return self._commit(build, order_id)
+
+    def refuse(self, signal: Signal, refusal: Refusal, now_ms: int) -> None:
+        """Journal and log a signal that was refused before it could be judged (malformed, or of a disabled strategy)."""
+        request = EntryRequest(signal.strategy_id, signal.symbol, signal.side, 0, 0, now_ms, 0, 0)
+        self._journal_decision(signal, request, self._snapshot, refusal, "")
+
+    def _journal_decision(
+        self, signal: Signal, request: EntryRequest, snapshot: RiskSnapshot, refusal: Refusal | None, order_id: str
+    ) -> None:
+        limits = self.limits
+        code = "OK" if refusal is None else refusal.code.value
+        self.decision_counts[code] = self.decision_counts.get(code, 0) + 1
+        body: Body = {
+            "strategy": signal.strategy_id,
+            "symbol": signal.symbol,
+            "side": signal.side.value,
+            "kind": signal.kind.value,
+            "asked": signal.quantity,
+            "quantity": request.quantity,
+            "approved": refusal is None,
+            "layer": 0 if refusal is None else refusal.layer,
+            "code": code,
+            "reason": "" if refusal is None else refusal.text,
+            "client_order_id": order_id,
+            "signal_reason": signal.reason,
+            "numbers": {
+                "worst_price": request.worst_price_paise,
+                "notional": request.quantity * request.worst_price_paise,
+                "notional_limit": limits.max_position_size_paise,
+                "positions": len(snapshot.positions),
+                "claims": len(snapshot.claims),
+                "strategy_limit": limits.max_positions_per_strategy,
+                "total_limit": limits.max_total_positions,
+                "loss": request.loss_paise,
+                "entry_cost": request.entry_cost_paise,
+                "loss_limit": limits.loss_limit_paise,
+                "ledger_version": snapshot.version,
+            },
+        }
+        self._journal.append(EventKind.DECISION, request.now_ms, body)
+        if refusal is not None:
+            _log.warning(
+                "[RISK_CHECK] %s/%s: REJECTED - %s",
+                signal.strategy_id, signal.symbol, refusal.text,
+                extra={"engine_ms": request.now_ms},
+            )  # fmt: skip
+        elif _log.isEnabledFor(logging.INFO):
+            own = count_positions(snapshot, signal.strategy_id)
+            _log.info(
+                "[RISK_CHECK] %s/%s: APPROVED - %s %s, %s of %s strategy positions, %s",
+                signal.strategy_id, signal.symbol, signal.side.value, request.quantity,
+                own, limits.max_positions_per_strategy, order_id,
+                extra={"engine_ms": request.now_ms},
+            )  # fmt: skip
+
+    # -- exits ------------------------------------------------------------------------------------------------
+
+    def request_exit(self, request: ExitRequest, now_ms: int) -> ApprovedOrder | Refusal:
+        """Let a reduce-only order leave, for the open quantity less the exits already working.
+
+        Never asks the ledger or the journal. A refusal of the same reason is journaled once, until it changes.
+        """
+        quantity, refusal = judge_exit(request.open_quantity, request.working_quantity, request.working_rank, request.rank)
+        if refusal is not None:
+            if self._recent_exit_refusals.get(request.symbol) is not refusal.code:
+                self._recent_exit_refusals[request.symbol] = refusal.code
+                self._journal_exit(request, quantity, refusal, "", now_ms)
+            return refusal
+        self._recent_exit_refusals.pop(request.symbol, None)
+        self._sequence += 1
+        order_id = client_order_id(self._id_prefix, self._sequence)
+        self._journal_exit(request, quantity, None, order_id, now_ms)
+        return approve(
+            client_order_id=order_id,
+            symbol=request.symbol,
+            side=request.side,
+            quantity=quantity,
+            order_type=OrderType.LIMIT if request.limit_price_paise else OrderType.MARKET,
+            limit_price_paise=request.limit_price_paise,
+            product=self._product,
+            rank=request.rank,
+            protection_bps=self.limits.protection_bps,
+        )
+
+    def _journal_exit(self, request: ExitRequest, quantity: int, refusal: Refusal | None, order_id: str, now_ms: int) -> None:
+        code = "OK" if refusal is None else refusal.code.value
+        key = f"EXIT_{code}" if refusal is None else code
+        self.decision_counts[key] = self.decision_counts.get(key, 0) + 1
+        self._journal.append(
+            EventKind.DECISION,
+            now_ms,
+            {
+                "strategy": request.strategy_id,
+                "symbol": request.symbol,
+                "side": request.side.value,
+                "kind": SignalKind.EXIT.value,
+                "asked": request.open_quantity,
+                "quantity": quantity,
+                "approved": refusal is None,
+                "layer": 0,
+                "code": code,
+                "reason": "" if refusal is None else refusal.text,
+                "client_order_id": order_id,
+                "signal_reason": request.reason,
+                "numbers": {
+                    "open_quantity": request.open_quantity,
+                    "working_quantity": request.working_quantity,
+                    "rank": int(request.rank),
+                },
+            },
+        )
+
+    # -- what happened to orders ------------------------------------------------------------------------------
+
+    def record_fill(
+        self,
+        change_id: str,
+        *,
+        symbol: str,
+        position: OpenPosition | None,
+        resolved_claim: str | None,
+        realised_paise: int,
+        charges_paise: int,
+    ) -> None:
+        """Bring the ledger up to a fill. A fault is remembered (entries refused), never raised: the fill has happened.
+
+        Args:
+            change_id: unique per trade.
+            symbol: the symbol traded.
+            position: its position after the fill, None when flat.
+            resolved_claim: the intent whose entry is terminal with this fill, None when it is not.
+            realised_paise, charges_paise: the day's totals after the fill.
+        """
+        change = LedgerChange(
+            drop_claim=resolved_claim,
+            put_position=position,
+            drop_position=symbol if position is None else None,
+            realised_paise=realised_paise,
+            charges_paise=charges_paise,
+        )
+        self._commit_fact(change, change_id)
+
+    def resolve_claim(self, intent_id: str) -> None:
+        """Free the slot of an entry that ended without filling further. A ledger fault is remembered, not raised."""
+        if intent_id in self._snapshot.claims:
+            self._commit_fact(LedgerChange(drop_claim=intent_id), f"{intent_id}:end")
+
+    def lock(self, symbol: str, reason: str, now_ms: int) -> None:
+        """Refuse entries in a symbol until each reason to is gone; exits are untouched."""
+        if self.note_lock(symbol, reason):
+            self._journal.append(EventKind.LOCK, now_ms, {"symbol": symbol, "reason": reason})
+            _log.warning("[LOCK] %s: %s", symbol, reason, extra={"engine_ms": now_ms})
+
+    def unlock(self, symbol: str, reason: str, now_ms: int) -> None:
+        """Take one reason back; entries are allowed again when it was the last."""
+        if self.note_unlock(symbol, reason):
+            self._journal.append(EventKind.UNLOCK, now_ms, {"symbol": symbol, "reason": reason})
+
+    def note_lock(self, symbol: str, reason: str) -> bool:
+        """Lock without journaling, as when a journal is read back. Returns whether the reason is new."""
+        reasons = self._lock_reasons.setdefault(symbol, [])
+        if reason in reasons:
+            return False
+        reasons.append(reason)
+        self.locks[symbol] = "; ".join(reasons)
+        return True
+
+    def note_unlock(self, symbol: str, reason: str) -> bool:
+        """Unlock without journaling. Returns whether the reason was there."""
+        reasons = self._lock_reasons.get(symbol, [])
+        if reason not in reasons:
+            return False
+        reasons.remove(reason)
+        if reasons:
+            self.locks[symbol] = "; ".join(reasons)
+        else:
+            del self.locks[symbol]
+        return True
+
+    # -- the emergency exit -----------------------------------------------------------------------------------
+
+    def attach_emergency_exit_manager(self, manager: EmergencyExitManager) -> None:
+        """Make the emergency exit manager reachable from here, as the safety guide shows it."""
+        self._emergency = manager
+
+    def get_emergency_exit_manager(self) -> EmergencyExitManager:
+        """Return the emergency exit manager. Raises InvariantError before one is attached."""
+        if self._emergency is None:
+            raise InvariantError("no emergency exit manager is attached to this risk manager")
+        return self._emergency
