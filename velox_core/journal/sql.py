@@ -1,0 +1,331 @@
+"""The SQL journal: events and their projections, durable in one transaction before an order leaves.
+
+- `append` encodes and projects at once, so that a bad body fails there; `commit` writes everything buffered.
+- One held connection, prepared inserts, no ORM on this way.
+- A failed commit keeps the buffer. Whether it went through after all is seen from the chain, and not written twice.
+- Another process may append to the same run (a halt from the command line): the chain then continues after it.
+- An intent that a backstop refuses is dropped from the buffer, the rest is written, and IntentRefused is raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
+from velox_core.domain.events import Body, EventKind, JournalEvent
+from velox_core.journal.chain import GENESIS, canonical, next_digest
+from velox_core.journal.database import connect_to_read, open_database, unavailable
+from velox_core.journal.projection import Projection, Target, project
+from velox_core.journal.run import RunIdentity
+from velox_core.journal.schema import JournalTable
+
+ENGINE_BUSY_TIMEOUT_MS = 200  # the engine's loop never waits longer than 250 ms
+_ATTEMPTS_MAX = 3
+_TABLES = JournalTable.metadata.tables
+_RUN, _EVENT, _INTENT = _TABLES["run"], _TABLES["event"], _TABLES["intent"]
+Prepared: TypeAlias = tuple[str, tuple[str, ...] | None]  # SQL, and the order of its parameters when they are positional
+
+
+class _Buffered:
+    """One appended event: what is hashed of it, and its rows."""
+
+    __slots__ = ("body", "kind", "projection", "ts_ms")
+
+    def __init__(self, kind: str, ts_ms: int, body: bytes, projection: Projection) -> None:
+        self.kind = kind
+        self.ts_ms = ts_ms
+        self.body = body
+        self.projection = projection
+
+
+class SqlJournal:
+    """One run's journal in SQL.
+
+    Args:
+        url: SQLAlchemy URL of the database; created or migrated if need be.
+        run: which run; its row is created, or found again.
+        busy_timeout_ms: how long a commit waits for another writer.
+    Raises: JournalUnavailable when the database cannot be used.
+    """
+
+    def __init__(self, url: str, run: RunIdentity, *, busy_timeout_ms: int = ENGINE_BUSY_TIMEOUT_MS) -> None:
+        self._engine = open_database(url, check=True)
+        self._busy_timeout_ms = busy_timeout_ms
+        self._insert_event = _prepare(self._engine, insert(_EVENT))
+        self._statements = _prepare_projections(self._engine)
+        self._buffer: list[_Buffered] = []
+        self._connection: Connection | None = None
+        self._tail: tuple[int, bytes] | None = None
+        self._attempt: tuple[int, str, int] | None = None
+        self.run_key: int = self._guard("open", lambda: _open_run(self._engine, run))
+        self._guard("open", self._read_tail_again)
+
+    def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
+        """Add one event, in order. Raises InvariantError for a body that lacks what its kind needs."""
+        try:
+            encoded = orjson.dumps(body)
+        except TypeError as error:
+            raise InvariantError(f"{kind} event {body!r} cannot be journaled: {error}") from error
+        self.append_encoded(kind, ts_ms, body, encoded)
+
+    def append_encoded(self, kind: EventKind, ts_ms: int, body: Body, encoded: bytes) -> None:
+        """Add one event whose body is encoded already: an import keeps the bytes, and so the digests."""
+        self._buffer.append(_Buffered(kind.value, ts_ms, encoded, project(kind, ts_ms, body)))
+
+    def commit(self) -> None:
+        """Make every appended event durable. Raises JournalUnavailable (events stay buffered), IntentRefused."""
+        if not self._buffer:
+            return
+        try:
+            self._commit()
+        except SQLAlchemyError as error:
+            self._let_go()
+            raise unavailable(self._engine, "write", error) from error
+
+    def _commit(self) -> None:
+        for _ in range(_ATTEMPTS_MAX):
+            known_tail = self._tail
+            try:
+                self._write()
+                return
+            except IntegrityError as error:
+                tail = self._read_tail_again()
+                if known_tail is not None and tail == known_tail:
+                    self._drop_refused(error)
+        raise JournalUnavailable(f"another process keeps writing to run {self.run_key} of the journal: end it, then go on")
+
+    def _write(self) -> None:
+        """Write the buffer in one transaction, after what an unclear earlier commit may have left."""
+        connection = self._held_connection()
+        with connection.begin():
+            if self._tail is None:
+                self._tail = _read_tail(connection, self.run_key)
+                self._forget_what_is_in(connection)
+            tail = self._write_events(connection, *self._tail)
+            self._attempt = (tail[0], tail[1].hex(), len(self._buffer))
+            first = self._tail[0] + 1
+            rows = (
+                (target, {**row, "sequence": first + position, "run_key": self.run_key, "of_run_key": self.run_key})
+                for position, buffered in enumerate(self._buffer)
+                for target, row in buffered.projection
+            )
+            for target, group in groupby(rows, key=lambda pair: pair[0]):
+                self._execute(connection, target, [row for _, row in group])
+        self._tail = tail
+        self._attempt = None
+        self._buffer.clear()
+
+    def _write_events(self, connection: Connection, sequence: int, digest: bytes) -> tuple[int, bytes]:
+        """Chain and insert the buffered events after the given tail, and return the new one."""
+        rows: list[dict[str, Any]] = []
+        for buffered in self._buffer:
+            sequence += 1
+            digest = next_digest(digest, canonical(sequence, buffered.ts_ms, buffered.kind, buffered.body))
+            rows.append(
+                {
+                    "run_key": self.run_key,
+                    "sequence": sequence,
+                    "ts_ms": buffered.ts_ms,
+                    "kind": buffered.kind,
+                    "body": buffered.body.decode(),
+                    "digest": digest.hex(),
+                }
+            )
+        if rows:
+            _execute(connection, self._insert_event, rows)
+        return sequence, digest
+
+    def _execute(self, connection: Connection, target: Target, rows: list[dict[str, Any]]) -> None:
+        prepared = self._statements.get(target)
+        if prepared is None:  # a halt: rare, and its date needs SQLAlchemy's own conversion
+            connection.execute(insert(_TABLES[target.value]), [_without(row, "of_run_key") for row in rows])
+        else:
+            _execute(connection, prepared, rows)
+
+    def _forget_what_is_in(self, connection: Connection) -> None:
+        """Drop from the buffer what the last attempt wrote although its commit seemed to fail."""
+        if self._attempt is None:
+            return
+        sequence, digest, number = self._attempt
+        of_run = (_EVENT.c.run_key == self.run_key) & (_EVENT.c.sequence == sequence)
+        if connection.execute(select(_EVENT.c.digest).where(of_run)).scalar() == digest:
+            del self._buffer[:number]
+        self._attempt = None
+
+    def _read_tail_again(self) -> tuple[int, bytes]:
+        connection = self._held_connection()
+        with connection.begin():
+            self._tail = _read_tail(connection, self.run_key)
+        return self._tail
+
+    def _drop_refused(self, cause: IntegrityError) -> None:
+        """Find the intents that a backstop refuses, write the rest, and raise IntentRefused."""
+        refused = self._refused_intents()
+        if not refused:
+            raise unavailable(self._engine, "write", cause) from cause
+        names = ", ".join(
+            f"{row['client_order_id']} ({row['role']} {row['symbol']})"
+            for buffered in refused
+            for _, row in buffered.projection
+        )
+        self._buffer = [buffered for buffered in self._buffer if buffered not in refused]
+        self._write()
+        raise IntentRefused(
+            f"the journal refused intent {names}: its id is used already, or the symbol has an entry that is not terminal; "
+            "it was not sent. Reconcile before the next entry"
+        ) from cause
+
+    def _refused_intents(self) -> list[_Buffered]:
+        """Try the projections one by one behind savepoints, take everything back, and return the intents that failed."""
+        refused = []
+        connection = self._held_connection()
+        with connection.begin() as transaction:
+            for position, buffered in enumerate(self._buffer):
+                for target, row in buffered.projection:
+                    numbered = {**row, "sequence": -1 - position, "run_key": self.run_key, "of_run_key": self.run_key}
+                    try:
+                        with connection.begin_nested():
+                            self._execute(connection, target, [numbered])
+                    except IntegrityError:
+                        if target is Target.INTENT:
+                            refused.append(buffered)
+            transaction.rollback()
+        return refused
+
+    def tail(self) -> tuple[int, str]:
+        """Return (sequence, digest in hex) of the newest committed event, (0, zeros) for none. Raises JournalUnavailable."""
+        if self._tail is None:
+            sequence, digest = self._guard("read", self._read_tail_again)
+            return sequence, digest.hex()
+        return self._tail[0], self._tail[1].hex()
+
+    def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
+        """Return the run's committed events, oldest first. Raises JournalUnavailable."""
+        try:
+            with connect_to_read(self._engine) as connection:
+                yield from read_events(connection, self.run_key, kinds)
+        except SQLAlchemyError as error:
+            raise unavailable(self._engine, "read", error) from error
+
+    def finish(self, status: str) -> None:
+        """Note how the run ended, e.g. ENDED or STOPPED. Raises JournalUnavailable."""
+        row = {"status": status, "ended_wall_ms": time.time_ns() // 1_000_000}
+
+        def write() -> None:
+            connection = self._held_connection()
+            with connection.begin():
+                connection.execute(update(_RUN).where(_RUN.c.run_key == self.run_key).values(row))
+
+        self._guard("write", write)
+
+    def close(self) -> None:
+        """Close the connection. What was not committed is gone."""
+        self._let_go()
+        self._engine.dispose()
+
+    def _guard(self, doing: str, work: Any) -> Any:
+        try:
+            return work()
+        except SQLAlchemyError as error:
+            self._let_go()
+            raise unavailable(self._engine, doing, error) from error
+
+    def _held_connection(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._engine.connect()
+            if self._engine.dialect.name == "sqlite":
+                self._connection.exec_driver_sql(f"PRAGMA busy_timeout={self._busy_timeout_ms}")
+                self._connection.rollback()
+        return self._connection
+
+    def _let_go(self) -> None:
+        """Forget connection and tail after a failure: the next commit begins with a fresh look."""
+        connection, self._connection, self._tail = self._connection, None, None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
+
+
+def read_events(connection: Connection, run_key: int, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
+    """Return a run's events, oldest first, as they stand on an open connection."""
+    query = select(_EVENT.c.sequence, _EVENT.c.ts_ms, _EVENT.c.kind, _EVENT.c.body, _EVENT.c.digest)
+    query = query.where(_EVENT.c.run_key == run_key).order_by(_EVENT.c.sequence)
+    if kinds is not None:
+        query = query.where(_EVENT.c.kind.in_([kind.value for kind in kinds]))
+    for sequence, ts_ms, kind, body, digest in connection.execute(query):
+        yield JournalEvent(sequence, ts_ms, EventKind(kind), orjson.loads(body), digest)
+
+
+def _open_run(engine: Engine, run: RunIdentity) -> int:
+    """Return the key of the run's row, creating it when the run is new."""
+    same = (_RUN.c.scope_key == run.scope_key) & (_RUN.c.trading_date == run.trading_date) & (_RUN.c.run_id == run.run_id)
+    with engine.begin() as connection:
+        found = connection.execute(select(_RUN.c.run_key).where(same)).scalar()
+        if found is not None:
+            return int(found)
+        row = {
+            "scope_key": run.scope_key,
+            "trading_date": run.trading_date,
+            "run_id": run.run_id,
+            "mode": run.mode,
+            "config_hash": run.config_hash,
+            "data_source": run.data_source,
+            "started_wall_ms": run.started_wall_ms,
+            "status": "RUNNING",
+        }
+        connection.execute(insert(_RUN).values(row))
+        return int(connection.execute(select(_RUN.c.run_key).where(same)).scalar_one())
+
+
+def _read_tail(connection: Connection, run_key: int) -> tuple[int, bytes]:
+    """Return (sequence, digest) of the run's newest event."""
+    query = select(_EVENT.c.sequence, _EVENT.c.digest).where(_EVENT.c.run_key == run_key)
+    newest = connection.execute(query.order_by(_EVENT.c.sequence.desc()).limit(1)).first()
+    return (0, GENESIS) if newest is None else (int(newest[0]), bytes.fromhex(newest[1]))
+
+
+def _prepare(engine: Engine, statement: Any, suffix: str = "") -> Prepared:
+    """Return a statement in the driver's own SQL, so that executing it costs no compilation."""
+    compiled = statement.compile(dialect=engine.dialect)
+    return str(compiled) + suffix, tuple(compiled.positiontup) if compiled.positional else None
+
+
+def _prepare_projections(engine: Engine) -> dict[Target, Prepared]:
+    """Prepare what orders write. A fill that is written twice stays one; an intent is not forgiven."""
+    change = (
+        update(_INTENT)
+        .where(_INTENT.c.run_key == bindparam("of_run_key"), _INTENT.c.client_order_id == bindparam("of_client_order_id"))
+        .values(
+            state=bindparam("new_state"),
+            live=bindparam("new_live"),
+            filled_quantity=bindparam("new_filled_quantity"),
+            broker_order_id=bindparam("new_broker_order_id"),
+            updated_ms=bindparam("new_updated_ms"),
+        )
+    )
+    return {
+        Target.DECISION: _prepare(engine, insert(_TABLES["decision"])),
+        Target.INTENT: _prepare(engine, insert(_INTENT)),
+        Target.INTENT_STATE: _prepare(engine, change),
+        Target.ORDER_EVENT: _prepare(engine, insert(_TABLES["order_event"])),
+        Target.FILL: _prepare(engine, insert(_TABLES["fill"]), " ON CONFLICT DO NOTHING"),
+    }
+
+
+def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
+
+
+def _execute(connection: Connection, prepared: Prepared, rows: list[dict[str, Any]]) -> None:
+    sql, order = prepared
+    if order is None:
+        connection.exec_driver_sql(sql, rows)
+    else:
+        connection.exec_driver_sql(sql, [tuple(row[name] for name in order) for row in rows])
