@@ -1,0 +1,200 @@
+"""In-memory stores that fail when the episode says so, and the crash that no code of the engine can catch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from velox_core.domain.errors import JournalUnavailable, LedgerUnavailable, VeloxError
+from velox_core.domain.events import Body, EventKind, JournalEvent
+from velox_core.domain.halts import HaltRecord
+from velox_core.ledger.memory import MemoryLedger
+from velox_core.ports import ControlRequest, Severity
+from velox_core.risk.ledger import CommitResult, LedgerChange, RiskSnapshot
+
+
+class Crash(BaseException):
+    """The engine process dies here: nothing of it runs any further."""
+
+
+class Outages:
+    """Which stores are down now, switched by the episode; and where the next crash is due."""
+
+    def __init__(self) -> None:
+        self.journal = False
+        self.ledger = False
+        self.halt_file = False
+        self.crash_at = ""
+
+    def step(self, place: str) -> None:
+        """Die here when it is due."""
+        if self.crash_at == place:
+            self.crash_at = ""
+            raise Crash(place)
+
+
+class SimJournal:
+    """A journal whose buffer dies with the engine and whose committed events do not."""
+
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
+        self._committed: list[JournalEvent] = []
+        self._buffer: list[tuple[EventKind, int, Body]] = []
+
+    def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
+        """Buffer one event."""
+        self._buffer.append((kind, ts_ms, body))
+
+    def commit(self) -> None:
+        """Make the buffer durable, unless the store is down."""
+        if not self._buffer:
+            return
+        self._outages.step("before commit")
+        if self._outages.journal:
+            raise JournalUnavailable("the journal is locked (simulated)")
+        for kind, ts_ms, body in self._buffer:
+            self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
+        self._buffer.clear()
+        self._outages.step("after commit")
+
+    def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
+        """Return what is committed."""
+        if self._outages.journal:
+            raise JournalUnavailable("the journal is locked (simulated)")
+        wanted = None if kinds is None else frozenset(kinds)
+        return (event for event in list(self._committed) if wanted is None or event.kind in wanted)
+
+    def lose_buffer(self) -> None:
+        """Forget what was never committed, as a killed process does."""
+        self._buffer.clear()
+
+    def all_bodies(self, kind: EventKind) -> list[Body]:
+        """Return the bodies of a kind, buffered ones included."""
+        return [event.body for event in self._committed if event.kind is kind] + [
+            body for buffered, _, body in self._buffer if buffered is kind
+        ]
+
+    def durable_intents(self) -> frozenset[str]:
+        """Return the client order ids whose intent would survive a crash now."""
+        return frozenset(str(e.body["client_order_id"]) for e in self._committed if e.kind is EventKind.INTENT)
+
+
+class SimLedger:
+    """A MemoryLedger that can be down, or come back empty."""
+
+    def __init__(self, outages: Outages, monotonic: Callable[[], float]) -> None:
+        self._outages = outages
+        self._monotonic = monotonic
+        self._inner = MemoryLedger(monotonic=monotonic)
+        self._lost = False
+        self._epoch = 0
+
+    def lose_content(self) -> None:
+        """Come back empty: every commit is refused until the ledger is rebuilt."""
+        self._inner = MemoryLedger(monotonic=self._monotonic)
+        self._lost = True
+
+    def _check(self, *, trusted: bool = True) -> None:
+        if self._outages.ledger:
+            raise LedgerUnavailable("the ledger does not answer (simulated)")
+        if trusted and self._lost:
+            raise LedgerUnavailable("the ledger came back empty (simulated)")
+
+    def acquire_lease(self, holder: str) -> int:
+        """Hand out an epoch above every earlier one, lost or not."""
+        self._check(trusted=False)
+        epoch = self._inner.acquire_lease(holder)
+        while epoch <= self._epoch:
+            self._inner.release_lease(epoch)
+            epoch = self._inner.acquire_lease(holder)
+        self._epoch = epoch
+        return epoch
+
+    def renew_lease(self, epoch: int) -> bool:
+        """Prolong the lease."""
+        self._check(trusted=False)
+        return self._inner.renew_lease(epoch)
+
+    def release_lease(self, epoch: int) -> None:
+        """Give the lease back."""
+        self._check(trusted=False)
+        self._inner.release_lease(epoch)
+
+    def snapshot(self) -> RiskSnapshot:
+        """Return the state."""
+        self._check()
+        return self._inner.snapshot()
+
+    def commit(self, expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
+        """Commit, unless down or untrusted."""
+        self._check()
+        result = self._inner.commit(expected_version, epoch, change, change_id)
+        self._outages.step("after claim" if change.put_claim is not None else "after ledger")
+        return result
+
+    def latch_halt(self, record: HaltRecord) -> None:
+        """Latch."""
+        self._check(trusted=False)
+        self._inner.latch_halt(record)
+
+    def rebuild(self, snapshot: RiskSnapshot) -> RiskSnapshot:
+        """Take the rebuilt content and be trusted again."""
+        self._check(trusted=False)
+        self._lost = False
+        return self._inner.rebuild(snapshot)
+
+    def put_mark(self, key: str, value: str) -> None:
+        """Publish."""
+        self._check(trusted=False)
+        self._inner.put_mark(key, value)
+
+    def get_mark(self, key: str) -> str | None:
+        """Read."""
+        self._check(trusted=False)
+        return self._inner.get_mark(key)
+
+
+class SimHaltFile:
+    """Halt records on a disk that can be full."""
+
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
+        self._records: list[HaltRecord] = []
+
+    def records(self) -> list[HaltRecord]:
+        """Return all records; reading works on a full disk."""
+        return list(self._records)
+
+    def append(self, record: HaltRecord) -> None:
+        """Add one."""
+        if self._outages.halt_file:
+            raise VeloxError("the disk is full (simulated)")
+        self._records.append(record)
+
+
+class SimControl:
+    """Requests put in by the episode; nobody watches."""
+
+    def __init__(self) -> None:
+        self.requests: list[ControlRequest] = []
+
+    def poll(self) -> ControlRequest | None:
+        """Return the next request."""
+        return self.requests.pop(0) if self.requests else None
+
+    def publish(self, status: Mapping[str, object]) -> None:
+        """Show it to nobody."""
+
+
+class SimAlerts:
+    """Remembers every alert."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Severity, str, str]] = []
+
+    def send(self, severity: Severity, title: str, text: str) -> None:
+        """Remember one."""
+        self.sent.append((severity, title, text))
+
+    def titles(self) -> list[str]:
+        """Return the titles so far."""
+        return [title for _, title, _ in self.sent]

@@ -1,0 +1,415 @@
+"""One episode: a seeded half hour with a faulty broker, failing stores, manual trades, crashes and restarts.
+
+The broker's own books (`SimulatedExchange`) are the truth that every invariant is judged by:
+
+- every order of ours has a durable intent before it is sent, exits with the journal down excepted;
+- no client order id is sent twice;
+- an entry is exactly the fixed lot, within the position size, in a symbol that nobody holds or is entering, within both
+  position limits, and never while a halt is latched;
+- an exit is never refused to a position, and never sends more than is open: nothing of ours reverses a position;
+- at the end the account is flat, or the alert says that it is not; P&L and charges from the broker's trades equal ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.simulation.market import DAY, MINUTES, OPEN_MS, TICK_PAISE, RandomStrategy, make_rows
+from tests.simulation.stores import Crash, Outages, SimAlerts, SimControl, SimHaltFile, SimJournal, SimLedger
+from velox_core.brokers.faults import FaultKind, FaultPlan
+from velox_core.brokers.simulated import SimulatedBroker
+from velox_core.brokers.simulated_market import SimulatedMarket
+from velox_core.brokers.simulated_orders import SimulationConfig
+from velox_core.clock import ReplayClock
+from velox_core.domain.charges import ChargeSchedule
+from velox_core.domain.errors import BrokerError
+from velox_core.domain.events import EventKind
+from velox_core.domain.halts import active_halts
+from velox_core.domain.market.bars import DayColumns
+from velox_core.domain.market.ticks import Instrument, SecurityClass
+from velox_core.domain.orders import TERMINAL_STATES, Side
+from velox_core.domain.positions import Position
+from velox_core.domain.time import MS_PER_MINUTE
+from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.plan import SessionPlan
+from velox_core.engine.session import SessionResult
+from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.feeds.replay import ReplayFeed
+from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, ControlRequest, Funds, OrderUpdate, SendOutcome
+from velox_core.risk.approval import ApprovedOrder
+from velox_core.risk.limits import RiskLimits
+
+CRASH_PLACES = ("before commit", "after commit", "after claim", "before send", "after send", "after ledger")
+RESTARTS_MAX = 6
+SCHEDULE = ChargeSchedule(
+    label="simulation",
+    brokerage_ppb=300_000,
+    brokerage_cap_paise=2_000,
+    stt_sell_ppb=250_000,
+    exchange_ppb=33_500,
+    sebi_ppb=1_000,
+    stamp_buy_ppb=30_000,
+    gst_ppb=180_000_000,
+)
+
+
+class InvariantBroken(AssertionError):
+    """What must never happen, happened."""
+
+
+def require(condition: bool, what: str) -> None:
+    """Raise InvariantBroken unless the condition holds."""
+    if not condition:
+        raise InvariantBroken(what)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an episode came to. Counts over all engine processes of the episode."""
+
+    seed: int
+    result: SessionResult | None = None
+    orders: int = 0
+    fills: int = 0
+    crashes: int = 0
+    faults: int = 0
+    halted: bool = False
+    flat: bool = False
+    export: list[tuple[str, int, str]] = field(default_factory=list)
+
+
+class WatchedBroker:
+    """The broker as the engine sees it, with every send judged against the truth first."""
+
+    name = "simulated"
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._broker = world.broker
+
+    def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        """Judge, then send."""
+        self._world.judge(order)
+        self._world.outages.step("before send")
+        outcome = self._broker.place(order, now_ms)
+        self._world.outages.step("after send")
+        return outcome
+
+    def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
+        """Pass on."""
+        return self._broker.cancel(broker_order_id, now_ms)
+
+    def drain_events(self) -> list[OrderUpdate | BrokerFill]:
+        """Pass on."""
+        return self._broker.drain_events()
+
+    def orders(self) -> list[BrokerOrder]:
+        """Pass on."""
+        return self._broker.orders()
+
+    def trades(self) -> list[BrokerFill]:
+        """Pass on."""
+        return self._broker.trades()
+
+    def positions(self) -> list[BrokerPosition]:
+        """Pass on."""
+        return self._broker.positions()
+
+    def funds(self) -> Funds:
+        """Pass on."""
+        return self._broker.funds()
+
+
+class World:
+    """Everything that outlives the engine's processes, and the episode's script of troubles."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        random = self.random
+        symbols = random.randint(1, 4)
+        self.universe = tuple(f"SYM{number}" for number in range(symbols))
+        self.instruments = {
+            s: Instrument(symbol=s, security_class=SecurityClass.CASH, tick_paise=TICK_PAISE) for s in self.universe
+        }
+        self.rows = make_rows(random, symbols)
+        self.seconds = 0.0
+        self.outages = Outages()
+        self.clock = ReplayClock(OPEN_MS, monotonic=self.monotonic)
+        self.journal = SimJournal(self.outages)
+        self.ledger = SimLedger(self.outages, self.monotonic)
+        self.halt_file = SimHaltFile(self.outages)
+        self.control = SimControl()
+        self.alerts = SimAlerts()
+        self.faults = self._fault_plan()
+        self.broker = SimulatedBroker(
+            self.universe,
+            instruments=self.instruments,
+            config=SimulationConfig(
+                seed=seed,
+                slippage_bps=random.choice((0, 2, 10)),
+                slippage_ticks=random.choice((0, 1)),
+                latency_ms=random.choice((0, 50, 2_000)),
+                partial_fill_probability=random.choice((0.0, 0.3)),
+                reject_probability=random.choice((0.0, 0.05)),
+                margin_multiplier=5,
+                capital_paise=10_000_000_00,
+            ),
+            faults=self.faults,
+        )
+        day = DayColumns(trading_date=DAY, universe=self.universe, rows=self.rows, source="simulation", synthetic=True)
+        self.feed = SimulatedMarket(TroubledFeed(ReplayFeed(day, self.clock, 0.0), self), self.broker, self.clock)
+        lot = random.choice((1, 1, 3))
+        self.limits = RiskLimits(
+            max_daily_loss_paise=random.choice((5_000, 20_000, 200_000)) * lot,
+            max_daily_loss_bps=200,
+            initial_capital_paise=10_000_000,
+            fixed_lot_size=lot,
+            dedup_window_ms=random.choice((5_000, 90_000)),
+            max_position_size_paise=random.choice((300_000, 1_000_000)) * lot,
+            max_positions_per_strategy=random.randint(1, 2),
+            max_total_positions=random.randint(2, 3),
+            orders_per_second_max=random.choice((1, 8)),
+        )
+        self.troubles = self._troubles()
+        self.sent: set[str] = set()
+        self.foreign: set[str] = set()
+        self.crashes = 0
+        self.engine: Engine | None = None
+
+    def monotonic(self) -> float:
+        """Return virtual seconds; every look at the clock takes a little."""
+        self.seconds += 0.01
+        return self.seconds
+
+    def _fault_plan(self) -> FaultPlan:
+        plan = FaultPlan.seeded(self.seed, intensity=self.random.choice((0.0, 0.1, 0.3)))
+        rates = {kind: rate for kind, rate in plan.rates.items() if kind is not FaultKind.APPEARS_LATE}
+        return FaultPlan(self.seed, rates=rates, delays_ms=(1_000, 10_000, 90_000))
+
+    def _troubles(self) -> dict[int, list[str]]:
+        """Return by minute what happens before it."""
+        random = self.random
+        troubles: dict[int, list[str]] = {}
+
+        def at(minute: int, what: str) -> None:
+            troubles.setdefault(minute, []).append(what)
+
+        for store in ("journal", "ledger", "halt_file"):
+            if random.random() < 0.3:
+                start = random.randrange(1, MINUTES - 8)
+                at(start, f"{store} down")
+                at(start + random.randrange(1, 6), f"{store} up")
+        if random.random() < 0.15:
+            at(random.randrange(2, MINUTES - 8), "ledger lost")
+        for _ in range(random.choice((0, 0, 1, 2))):
+            at(random.randrange(1, MINUTES - 4), f"crash {random.choice(CRASH_PLACES)}")
+        for _ in range(random.choice((0, 0, 0, 1))):
+            at(random.randrange(2, MINUTES - 8), "manual trade")
+        if random.random() < 0.1:
+            at(random.randrange(5, MINUTES - 5), "stop")
+        return troubles
+
+    def before_minute(self, minute: int) -> None:
+        """Let the troubles of a minute happen."""
+        for what in self.troubles.get(minute, ()):
+            head, _, rest = what.partition(" ")
+            if head == "crash":
+                self.outages.crash_at = rest
+            elif what == "ledger lost":
+                self.ledger.lose_content()
+            elif what == "manual trade":
+                self._trade_by_hand()
+            elif what == "stop":
+                self.control.requests.append(ControlRequest("stop", "episode", "asked for"))
+            else:
+                setattr(self.outages, head, rest == "down")
+
+    def _trade_by_hand(self) -> None:
+        symbol = self.random.choice(self.universe)
+        try:
+            self.broker.desk.trade_foreign(symbol, self.random.choice((Side.BUY, Side.SELL)), 1, self.clock.now_ms())
+        except BrokerError:
+            return
+        self.foreign.add(symbol)
+
+    # -- the invariants ---------------------------------------------------------------------------------------
+
+    def truth(self) -> dict[str, int]:
+        """Return the broker's net positions by symbol, open ones only."""
+        return {p.symbol: p.quantity for p in self.broker.exchange.positions() if p.quantity}
+
+    def judge(self, order: ApprovedOrder) -> None:
+        """Check what must hold at the moment of a send."""
+        tag = order.client_order_id
+        require(tag not in self.sent, f"{tag} is sent a second time")
+        self.sent.add(tag)
+        journaled = tag in self.journal.durable_intents()
+        require(journaled or (order.rank is not None and self.outages.journal), f"{tag} is sent without a durable intent")
+        live = [o for o in self.broker.exchange.orders.values() if o.state not in TERMINAL_STATES]
+        held = self.truth()
+        if order.rank is None:
+            self._judge_entry(order, held, [(o.position.symbol, o.tag) for o in live])
+            return
+        open_quantity = held.get(order.symbol, 0)
+        if order.symbol in self.foreign:
+            return  # a hand in the broker's app moves the position between our look and our send
+        working = sum(o.quantity - o.filled_quantity for o in live if o.position.symbol == order.symbol and o.is_buy is (order.side is Side.BUY))
+        closes = order.side is (Side.SELL if open_quantity > 0 else Side.BUY)
+        require(
+            closes and working + order.quantity <= abs(open_quantity),
+            f"exit {tag} of {order.quantity} {order.symbol} on a position of {open_quantity} with {working} working",
+        )
+
+    def _judge_entry(self, order: ApprovedOrder, held: dict[str, int], live: list[tuple[str, str]]) -> None:
+        limits, symbol, tag = self.limits, order.symbol, order.client_order_id
+        require(order.quantity == limits.fixed_lot_size, f"entry {tag} of {order.quantity} shares is not the lot")
+        price = next((row.closes[self.universe.index(symbol)] for row in self._past() if row.closes[self.universe.index(symbol)]), 0)
+        require(order.quantity * price <= limits.max_position_size_paise, f"entry {tag} is above the position size")
+        require(symbol not in held, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
+        require(all(symbol != other for other, _ in live), f"entry {tag} in {symbol}, which has a live order")
+        taken = set(held) | {other for other, _ in live}
+        require(
+            len(taken - self.foreign) < limits.max_total_positions,
+            f"entry {tag} would be position {len(taken) + 1} of {limits.max_total_positions}",
+        )
+        require(not active_halts(self.halt_file.records()), f"entry {tag} while a halt is latched")
+
+    def _past(self) -> list:  # type: ignore[type-arg]
+        now_ms = self.clock.now_ms()
+        return [row for row in reversed(self.rows) if row.ts_ms <= now_ms]
+
+    # -- the episode ------------------------------------------------------------------------------------------
+
+    def plan(self, resumed_ms: int) -> SessionPlan:
+        """Return the half hour's plan: entries for 22 minutes, square-off in the 25th."""
+        return SessionPlan(
+            trading_date=DAY,
+            universe=self.universe,
+            open_ms=OPEN_MS,
+            entries_from_ms=OPEN_MS,
+            entry_until_ms=OPEN_MS + 22 * MS_PER_MINUTE,
+            flat_by_ms=OPEN_MS + 25 * MS_PER_MINUTE,
+            hard_stop_ms=OPEN_MS + MINUTES * MS_PER_MINUTE,
+            tick_paise=(TICK_PAISE,) * len(self.universe),
+            resume_after_ms=resumed_ms,
+            source="simulation",
+            synthetic=True,
+        )
+
+    def start_engine(self) -> Engine:
+        """Start a new engine process on what the old one left."""
+        self.seconds += 3_600.0  # the old process' lease has run out
+        down, self.outages.ledger = self.outages.ledger, False
+        epoch = self.ledger.acquire_lease("simulation")
+        self.outages.ledger = down
+        hosts = tuple(
+            HostedStrategy(
+                RandomStrategy(name, self.seed + 1000 * self.crashes, faulty=name == "b"),
+                tuple(range(len(self.universe))),
+                self.universe,
+            )
+            for name in ("a", "b")
+        )
+        ports = EnginePorts(
+            clock=self.clock,
+            feed=self.feed,
+            broker=WatchedBroker(self),
+            journal=self.journal,
+            ledger=self.ledger,
+            halt_file=self.halt_file,
+            control=self.control,
+            alerts=self.alerts,
+        )
+        rules = EngineRules(
+            limits=self.limits, schedule=SCHEDULE, instruments=self.instruments, strategies=hosts, epoch=epoch
+        )
+        engine = assemble(self.plan(0), ports, rules)
+        engine.risk_manager.readiness.armed = True
+        self.engine = engine
+        return engine
+
+    def run(self) -> Outcome:
+        """Live through the half hour, with as many engine processes as it takes."""
+        result = None
+        for _ in range(RESTARTS_MAX):
+            try:
+                engine = self.start_engine()
+                result = engine.session(self.plan(self.clock.now_ms() if self.crashes else 0)).run()
+                break
+            except Crash:
+                self.crashes += 1
+                self.journal.lose_buffer()
+                self.outages.crash_at = ""
+        require(result is not None, "the engine never came through")
+        return self._judge_end(result)
+
+    def _judge_end(self, result: SessionResult | None) -> Outcome:
+        outcome = Outcome(seed=self.seed, result=result, crashes=self.crashes, faults=len(self.faults.injected))
+        if result is None or self.engine is None:
+            return outcome
+        require(not result.fault, f"the engine failed: {result.fault}")
+        orders = self.engine.order_manager
+        outcome.orders, outcome.fills = len(orders.orders), orders.fill_count
+        outcome.halted, outcome.flat = result.halted, result.flat
+        if result.flat:
+            mine = {s: q for s, q in self.truth().items() if s not in self.foreign}
+            require(not mine, f"flat by our books, but the broker holds {mine}")
+        else:
+            titles = self.alerts.titles()
+            require("NOT FLAT at the end of the session" in titles, f"not flat and nobody told: {titles}")
+        self._judge_money()
+        outcome.export = [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()] if not self.outages.journal else []
+        return outcome
+
+    def _judge_money(self) -> None:
+        """Compare the journal's P&L with one made from the broker's trades alone."""
+        booked = {str(body["trade_id"]): body for body in self.journal.all_bodies(EventKind.FILL)}
+        positions: dict[str, Position] = {}
+        realised = 0
+        for fill in self.broker.exchange.trades:
+            if fill.trade_id in booked:
+                realised += positions.setdefault(fill.symbol, Position(fill.symbol)).apply(
+                    fill.side.sign * fill.quantity, fill.price_paise
+                )
+        if self.engine is not None and self.crashes == 0:
+            loss = self.engine.order_manager.day_loss
+            ours = sum(int(str(body["realised"])) for body in booked.values())
+            require(loss.realised_paise == ours, f"realised {loss.realised_paise} in memory, {ours} in the journal")
+            order_of = {str(b["client_order_id"]) for b in booked.values()}
+            if len(booked) == len(self.broker.exchange.trades) and "" not in order_of:
+                require(realised == ours, f"realised {ours} by our books, {realised} by the broker's trades")
+
+
+class TroubledFeed:
+    """The feed, with the episode's troubles let loose before each minute."""
+
+    def __init__(self, feed: ReplayFeed, world: World) -> None:
+        self._feed = feed
+        self._world = world
+
+    @property
+    def universe(self) -> tuple[str, ...]:
+        """Return the symbols."""
+        return self._feed.universe
+
+    @property
+    def ended(self) -> bool:
+        """Return whether every minute was delivered."""
+        return self._feed.ended
+
+    def next_row(self, wait_seconds: float):  # type: ignore[no-untyped-def]
+        """Let the troubles happen, then deliver."""
+        self._world.before_minute(MINUTES - self._feed.remaining_rows)
+        self._world.seconds += 1.0
+        return self._feed.next_row(wait_seconds)
+
+    def hasten(self) -> None:
+        """Stop pacing."""
+        self._feed.hasten()
+
+
+def run_episode(seed: int) -> Outcome:
+    """Run one seed."""
+    return World(seed).run()

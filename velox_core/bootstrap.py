@@ -1,0 +1,486 @@
+"""The composition root: settings become adapters, adapters become an engine, and the engine runs one day.
+
+- The only module that knows which broker, feed, ledger and journal there are.
+- A replay lives in a world of its own (`Scope` with a run id): it can neither write nor clear an account's halt.
+- Live trading is not reachable from here yet: a live broker type is refused with what is missing.
+- A store that is down leaves the engine reduce-only; only bad configuration or data stops it from starting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+
+from velox_core.alerts import LogAlerts
+from velox_core.brokers.book import SqliteBook
+from velox_core.brokers.charges import load_charges
+from velox_core.brokers.simulated import SimulatedBroker
+from velox_core.brokers.simulated_market import SimulatedMarket
+from velox_core.brokers.simulated_orders import SimulationConfig
+from velox_core.calendar import MarketRules, load_market_rules
+from velox_core.clock import ReplayClock, WallClock
+from velox_core.control import CombinedControl, FileControl, LedgerControl
+from velox_core.domain.errors import (
+    EXIT_DONE,
+    EXIT_NOT_FLAT,
+    EXIT_OPERATING_ERROR,
+    ConfigError,
+    DataError,
+    JournalUnavailable,
+    LedgerUnavailable,
+    VeloxError,
+)
+from velox_core.domain.events import EventKind
+from velox_core.domain.market.bars import DayColumns
+from velox_core.domain.market.sessions import SessionDay, trading_window
+from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.money import rupees_text
+from velox_core.domain.orders import Product
+from velox_core.domain.scope import Scope
+from velox_core.domain.time import MS_PER_SECOND
+from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.plan import OnStop, SessionPlan
+from velox_core.engine.session import SessionResult, TradingSession
+from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.feeds.replay import ReplayFeed, load_day
+from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.journal.queries import JournalReader
+from velox_core.journal.records import JournalRecords
+from velox_core.journal.run import RunIdentity
+from velox_core.journal.sql import SqlJournal
+from velox_core.ledger.redis import RedisLedger
+from velox_core.ports import Control, ControlRequest, RiskLedger
+from velox_core.redis_server import EmbeddedRedis
+from velox_core.runs import RunFolder, RunState, choose_run, write_state
+from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
+from velox_core.strategies.base import Strategy
+
+FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
+
+_log = logging.getLogger("velox.system")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What a person asked for; None leaves it to the settings.
+
+    Attributes:
+        date: the trading date.
+        speed: engine seconds per wall second, 0.0 for as fast as possible.
+        data: a file or folder of bars.
+        scenario: synthetic bars instead of data.
+        fresh: begin a new run although an unfinished one of the same date could be taken up.
+        run_id: exactly this run, as an earlier step of the same day decided.
+    """
+
+    date: date
+    speed: float | None = None
+    data: Path | None = None
+    scenario: str | None = None
+    fresh: bool = False
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOutcome:
+    """How a run ended. `exit_code` is the process' own; `facts` is what a report says beside the journal."""
+
+    run: RunFolder
+    result: SessionResult
+    flat: bool
+    halted: bool
+    exit_code: int
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayDay:
+    """A replay ready to run: what, where and by which rules."""
+
+    day: DayColumns
+    session: SessionDay
+    rules: MarketRules
+    run: RunFolder
+    speed: float
+
+
+class NamedControl:
+    """A control channel whose status says which process and run it is of, and when it was written (wall time, ms)."""
+
+    def __init__(self, control: Control, run_id: str) -> None:
+        self._control = control
+        self._run_id = run_id
+        self._clock = WallClock()
+
+    def poll(self) -> ControlRequest | None:
+        """Return the newest request."""
+        return self._control.poll()
+
+    def publish(self, status: Mapping[str, object]) -> None:
+        """Publish the status with its origin."""
+        self._control.publish({**status, "run_id": self._run_id, "pid": os.getpid(), "wall_ms": self._clock.now_ms()})
+
+
+def load_rules(settings: Settings) -> MarketRules:
+    """Read calendar, tick sizes and instruments. Raises CalendarError."""
+    return load_market_rules(settings.calendar_path)
+
+
+def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
+    """Load what a replay needs and decide its run. Raises ConfigError, DataError, CalendarError."""
+    if settings.broker.type is not BrokerType.SIMULATED:
+        raise ConfigError(
+            f"{settings.source}: broker type {settings.broker.type.value} cannot be run yet: this version trades on the "
+            "simulated broker only. Set system.broker.type to simulated"
+        )
+    rules = load_rules(settings)
+    on = request.date
+    session = rules.calendar.session(on)
+    if session is None:
+        raise DataError(f"{on} is no trading day: {rules.calendar.closed_reason(on)}; choose another --date")
+    scenario = request.scenario or (None if request.data else settings.feed.scenario)
+    if scenario:
+        symbols = settings.feed.symbols or default_symbols(scenario)
+        day = synthetic_day(on, symbols, scenario, session, seed=settings.simulation.seed)
+    else:
+        path = request.data or settings.feed.path
+        if path is None:
+            raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
+        day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
+    stem = f"{on}-{scenario}" if scenario else f"{on}"
+    account = Scope(broker_type="simulated", account=settings.account)
+    run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
+    speed = settings.feed.speed if request.speed is None else request.speed
+    return ReplayDay(day=day, session=session, rules=rules, run=run, speed=speed)
+
+
+def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, Instrument]) -> SessionPlan:
+    """Return the day's plan: the earliest end of any class in the universe rules. Raises ConfigError."""
+    market = settings.market
+    try:
+        windows = [
+            trading_window(
+                replay.session,
+                security_class,
+                entry_until=market.entry_until,
+                flat_by=market.flat_by,
+                hard_stop=market.hard_stop,
+                margin_ms=market.margin_seconds * MS_PER_SECOND,
+            )
+            for security_class in {instrument.security_class for instrument in instruments.values()}
+        ]
+    except ValueError as error:
+        raise ConfigError(f"{settings.source}: market: {error}") from error
+    day = replay.day
+    return SessionPlan(
+        trading_date=day.trading_date,
+        universe=day.universe,
+        open_ms=min(window.entries_from_ms for window in windows),
+        entries_from_ms=max(window.entries_from_ms for window in windows),
+        entry_until_ms=min(window.entry_until_ms for window in windows),
+        flat_by_ms=min(window.flat_by_ms for window in windows),
+        hard_stop_ms=min(window.hard_stop_ms for window in windows),
+        tick_paise=tuple(instruments[symbol].tick_paise for symbol in day.universe),
+        on_stop=OnStop(settings.engine.on_stop.value),
+        heartbeat_seconds=min(settings.engine.heartbeat_seconds, 0.5)
+        if replay.speed != 1.0
+        else settings.engine.heartbeat_seconds,
+        source=day.source,
+        synthetic=day.synthetic,
+    )
+
+
+def load_strategy(chosen: StrategySettings) -> Strategy:
+    """Return a configured strategy. Raises ConfigError that names where it stands in the file."""
+    module_name, _, class_name = chosen.class_path.partition(":")
+    where = f"{chosen.origin or 'strategies'}: {chosen.name}"
+    try:
+        loaded = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ConfigError(f"{where}: class_path {chosen.class_path!r} cannot be loaded: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Strategy)):
+        raise ConfigError(f"{where}: {chosen.class_path!r} is not a Strategy (velox_core.strategies.base)")
+    try:
+        return loaded(chosen.name, chosen.parameters)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def hosted_strategies(settings: Settings, universe: tuple[str, ...]) -> tuple[HostedStrategy, ...]:
+    """Return the enabled strategies on their columns. Raises ConfigError for a symbol that the data has not."""
+    hosts = []
+    for chosen in settings.strategies:
+        if chosen.enabled:
+            missing = [symbol for symbol in chosen.symbols if symbol not in universe]
+            if missing:
+                raise ConfigError(
+                    f"{chosen.origin or 'strategies'}: {chosen.name}: no data for {', '.join(missing)}; the data has "
+                    f"{', '.join(universe)}"
+                )
+            columns = tuple(universe.index(symbol) for symbol in (chosen.symbols or universe))
+            hosts.append(HostedStrategy(load_strategy(chosen), columns, universe))
+    return tuple(hosts)
+
+
+def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
+    """Return the universe's instruments as of the date. Without a previous close the first price stands in for it."""
+    day = replay.day
+    first_prices = [0] * len(day.universe)
+    for row in day.rows:
+        for column, price in enumerate(row.opens):
+            if price and not first_prices[column]:
+                first_prices[column] = price
+        if all(first_prices):
+            break
+    closes = day.previous_close_paise or (0,) * len(day.universe)
+    return {
+        symbol: replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
+        for column, symbol in enumerate(day.universe)
+    }
+
+
+def redis_url(settings: Settings, paths: Paths) -> str:
+    """Return the ledger's server, starting the embedded one when none is configured. Raises VeloxError."""
+    return settings.stores.redis.url or EmbeddedRedis(paths.var / "redis").start()
+
+
+def open_ledger(settings: Settings, paths: Paths, scope: Scope, on: date, journal_at: str) -> RedisLedger:
+    """Return the ledger of a scope and date, held to what the journal knows of it.
+
+    A server that cannot be had gives a ledger that refuses every call: entries stay refused, exits work.
+    """
+    reader = JournalReader(journal_at)
+    try:
+        known = reader.high_water(scope.key, on)
+    finally:
+        reader.close()
+    try:
+        server = redis_url(settings, paths)
+    except VeloxError as error:
+        _log.error("[LEDGER] %s", error)
+        server = f"unix://{paths.var / 'redis' / 'absent.sock'}"
+    return RedisLedger(server, scope.key, on, version_floor=known.version, epoch_floor=known.epoch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A run with its stores open and its engine joined, caught up and reconciled, but not yet armed."""
+
+    settings: Settings
+    replay: ReplayDay
+    plan: SessionPlan
+    engine: Engine
+    journal: SqlJournal
+    epoch: int
+
+    @property
+    def run(self) -> RunFolder:
+        """Return the run's folder and scope."""
+        return self.replay.run
+
+
+@contextmanager
+def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[OpenRun]:
+    """Open one run: load its day, open its stores, take the lease, and catch the engine up. Closes everything after.
+
+    Raises: ConfigError, DataError, CalendarError for what cannot be run; VeloxError when another engine holds the lease;
+        JournalUnavailable when the run's journal cannot be opened.
+    """
+    replay = prepare(settings, paths, request)
+    instruments = day_instruments(replay)
+    plan = session_plan(settings, replay, instruments)
+    hosts = hosted_strategies(settings, replay.day.universe)
+    on = replay.day.trading_date
+    schedule = load_charges(settings.charges_path).schedule(settings.broker.type.value, Product.MIS, on)
+    run = replay.run
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        url = journal_url(settings, run)
+        journal = SqlJournal(url, run_identity(settings, replay))
+        stack.callback(journal.close)
+        ledger = open_ledger(settings, paths, run.scope, on, url)
+        stack.callback(ledger.close)
+        epoch = _lease(ledger, stack)
+        clock = ReplayClock(plan.open_ms)
+        broker = SimulatedBroker(
+            replay.day.universe,
+            instruments=instruments,
+            config=simulation_config(settings),
+            book=SqliteBook(run.folder / "broker.db"),
+        )
+        stack.callback(broker.close)
+        control = CombinedControl(LedgerControl(ledger), FileControl(run.folder))
+        control.forget_requests()
+        engine = assemble(
+            plan,
+            EnginePorts(
+                clock=clock,
+                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), broker, clock),
+                broker=broker,
+                journal=journal,
+                ledger=ledger,
+                halt_file=JsonLinesHaltFile(run.folder / "halt.jsonl"),
+                control=NamedControl(control, run.run_id),
+                alerts=LogAlerts(),
+            ),
+            EngineRules(limits=settings.risk.limits, schedule=schedule, instruments=instruments, strategies=hosts, epoch=epoch),
+        )
+        yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, journal=journal, epoch=epoch)
+
+
+def run_engine(settings: Settings, paths: Paths, request: RunRequest) -> SessionOutcome:
+    """Run one day in this process, from the first minute (or where an earlier process stopped) to flat.
+
+    Raises: what `open_run` raises; nothing once trading has begun.
+    """
+    with open_run(settings, paths, request) as opened:
+        opened.engine.risk_manager.readiness.armed = True  # a simulated run arms itself
+        return _trade(opened)
+
+
+def journal_url(settings: Settings, run: RunFolder) -> str:
+    """Return the run's journal: the configured server, or SQLite in the run's folder."""
+    return settings.stores.journal.url or f"sqlite:///{run.folder / 'journal.db'}"
+
+
+def run_identity(settings: Settings, replay: ReplayDay) -> RunIdentity:
+    """Return how the journal names the run."""
+    return RunIdentity(
+        scope_key=replay.run.scope.key,
+        trading_date=replay.day.trading_date,
+        run_id=replay.run.run_id,
+        mode="replay",
+        config_hash=settings.config_hash,
+        data_source=replay.day.source,
+        started_wall_ms=WallClock().now_ms(),
+    )
+
+
+def simulation_config(settings: Settings) -> SimulationConfig:
+    """Return the simulated broker's behaviour as configured."""
+    chosen = settings.simulation
+    return SimulationConfig(
+        seed=chosen.seed,
+        capital_paise=settings.broker.capital_paise,
+        slippage_bps=chosen.slippage_bps,
+        slippage_ticks=chosen.slippage_ticks,
+        latency_ms=chosen.latency_ms,
+        partial_fill_probability=chosen.partial_fill_probability,
+        reject_probability=chosen.reject_probability,
+        margin_multiplier=chosen.margin_multiplier,
+    )
+
+
+def _lease(ledger: RiskLedger, stack: ExitStack) -> int:
+    """Become the one engine of the scope. A ledger that is down gives no lease: epoch 1, exits only.
+
+    Raises: VeloxError when another engine holds it.
+    """
+    try:
+        epoch = ledger.acquire_lease(f"{socket.gethostname()}:{os.getpid()}")
+    except LedgerUnavailable as error:
+        _log.error("[LEDGER] no lease: %s; exits only", error)
+        return 1
+    stack.callback(_release, ledger, epoch)
+    return epoch
+
+
+def _release(ledger: RiskLedger, epoch: int) -> None:
+    with suppress(LedgerUnavailable):
+        ledger.release_lease(epoch)
+
+
+def _trade(opened: OpenRun) -> SessionOutcome:
+    run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
+    write_state(run.folder, RunState.BEGUN)
+    journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.epoch, "pid": os.getpid()})
+    session = engine.session(replace(plan, resume_after_ms=engine.resumed_ms))
+    _log.info(
+        "[SESSION] %s run %s on %s%s, %s bars, loss limit %s, pid %s", plan.trading_date, run.run_id, plan.source,
+        " (SYNTHETIC)" if plan.synthetic else "", opened.replay.day.bar_count,
+        rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
+    )  # fmt: skip
+    with _stopping_on_signals(session):
+        result = session.run()
+    exposure = engine.emergency.broker_exposure()
+    flat = result.flat and exposure == []
+    if not flat:
+        _log.error("[SESSION] NOT FLAT at the broker: %s", "; ".join(exposure or ["its book could not be read"]))
+    held = bool(result.stopped) and plan.on_stop is OnStop.HOLD
+    state = RunState.ENDED_NOT_FLAT if not flat else RunState.ENDED_HALTED if result.halted else RunState.ENDED
+    exit_code = EXIT_OPERATING_ERROR if result.fault else EXIT_DONE if flat or held else EXIT_NOT_FLAT
+    write_state(run.folder, RunState.BEGUN if held else state)
+    journal.append(EventKind.SESSION, plan.open_ms, {"phase": "CLOSED", "exit_code": exit_code, "flat": flat})
+    engine.order_manager.commit_journal()
+    _end_run(opened, state)
+    return SessionOutcome(
+        run=run,
+        result=result,
+        flat=flat,
+        halted=result.halted,
+        exit_code=exit_code,
+        facts=_facts(opened, result, flat=flat, exit_code=exit_code),
+    )
+
+
+def _end_run(opened: OpenRun, state: RunState) -> None:
+    try:
+        records = JournalRecords(journal_url(opened.settings, opened.run))
+        records.end_run(opened.journal.run_key, status=state.value, ended_wall_ms=WallClock().now_ms())
+        records.close()
+    except JournalUnavailable as error:
+        _log.error("[JOURNAL] how the run ended could not be noted: %s", error)
+
+
+def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int) -> dict[str, object]:
+    """Return what a report says beside the journal."""
+    settings, plan, day = opened.settings, opened.plan, opened.replay.day
+    return {
+        "trading_date": plan.trading_date.isoformat(),
+        "run_id": opened.run.run_id,
+        "environment": settings.environment,
+        "broker": settings.broker.type.value,
+        "account": settings.account,
+        "config_hash": settings.config_hash,
+        "loss_limit_paise": settings.risk.limits.loss_limit_paise,
+        "synthetic": plan.synthetic,
+        "source": plan.source,
+        "granularity": plan.granularity,
+        "bars": day.bar_count,
+        "dropped_rows": {drop.rule: drop.count for drop in day.drops},
+        "flat": flat,
+        "halted": result.halted,
+        "stopped": result.stopped,
+        "fault": result.fault,
+        "exit_code": exit_code,
+    }
+
+
+@contextmanager
+def _stopping_on_signals(session: TradingSession) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP ask the session to stop; a second one changes nothing. Main thread only."""
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        session.request_stop(f"signal {signal.Signals(number).name}")
+
+    before = [(number, signal.signal(number, ask)) for number in wanted]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
