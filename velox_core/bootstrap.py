@@ -66,6 +66,7 @@ from velox_core.runs import RunFolder, RunState, choose_run, write_state
 from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
 from velox_core.strategies.base import Strategy
 
+RECONCILE_SECONDS = 30.0
 FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
 
 _log = logging.getLogger("velox.system")
@@ -196,6 +197,7 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         heartbeat_seconds=min(settings.engine.heartbeat_seconds, 0.5)
         if replay.speed != 1.0
         else settings.engine.heartbeat_seconds,
+        reconcile_seconds=RECONCILE_SECONDS,
         source=day.source,
         synthetic=day.synthetic,
     )

@@ -12,8 +12,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from velox_core.domain.errors import InvariantError, LedgerUnavailable
@@ -43,14 +41,18 @@ if TYPE_CHECKING:
 
 COMMIT_ATTEMPTS_MAX = 5
 
+# Members by a module name: reading one off its class costs 0.09 us, and every order passes here.
+_DECISION = EventKind.DECISION
+_EXIT = SignalKind.EXIT
+_MARKET, _LIMIT = OrderType.MARKET, OrderType.LIMIT
+
 _log = logging.getLogger("velox.risk")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRequest:
     """What is to leave through the exit door.
 
-    Attributes:
+    Args:
         strategy_id: whose position it is, '' for one that this system never opened.
         symbol, side: what, and the closing side.
         open_quantity: shares of the position, unsigned.
@@ -61,15 +63,40 @@ class ExitRequest:
         limit_price_paise: 0 for a protected MARKET order, else a marketable limit.
     """
 
-    strategy_id: str
-    symbol: str
-    side: Side
-    open_quantity: int
-    working_quantity: int
-    working_rank: ExitRank | None
-    rank: ExitRank
-    reason: str
-    limit_price_paise: int = 0
+    __slots__ = (
+        "limit_price_paise",
+        "open_quantity",
+        "rank",
+        "reason",
+        "side",
+        "strategy_id",
+        "symbol",
+        "working_quantity",
+        "working_rank",
+    )
+
+    def __init__(
+        self,
+        *,
+        strategy_id: str,
+        symbol: str,
+        side: Side,
+        open_quantity: int,
+        working_quantity: int,
+        working_rank: ExitRank | None,
+        rank: ExitRank,
+        reason: str,
+        limit_price_paise: int = 0,
+    ) -> None:
+        self.strategy_id = strategy_id
+        self.symbol = symbol
+        self.side = side
+        self.open_quantity = open_quantity
+        self.working_quantity = working_quantity
+        self.working_rank = working_rank
+        self.rank = rank
+        self.reason = reason
+        self.limit_price_paise = limit_price_paise
 
 
 class RiskManager:
@@ -135,6 +162,17 @@ class RiskManager:
         self._take(self._ledger.rebuild(snapshot))
         self.readiness.ledger_fault = ""
 
+    def renew_lease(self) -> None:
+        """Keep the lease. One that another engine took stops entries for good; a ledger that is down stops them for now."""
+        if self.readiness.fenced or self.readiness.ledger_fault:
+            return
+        try:
+            if not self._ledger.renew_lease(self._epoch):
+                self.readiness.fenced = True
+                _log.error("[LEDGER] the lease of epoch %s is no longer ours; no entries any more", self._epoch)
+        except LedgerUnavailable as error:
+            self._ledger_failed(error)
+
     def latch(self, record: HaltRecord) -> None:
         """Put a halt or clear record into the ledger and read it back. Raises LedgerUnavailable."""
         self._ledger.latch_halt(record)
@@ -159,22 +197,32 @@ class RiskManager:
             _log.error("[LEDGER] unavailable: %s; entries are refused, exits go on", error)
         self.readiness.ledger_fault = str(error)
 
-    def _commit(self, build: Callable[[RiskSnapshot], LedgerChange | Refusal], change_id: str) -> Refusal | None:
-        """Commit what `build` makes of the newest snapshot; build again after a conflict. Returns a refusal, or None."""
+    def _commit(self, change: LedgerChange, change_id: str, request: EntryRequest | None = None) -> Refusal | None:
+        """Commit a change on the newest snapshot, again after a conflict. Returns a refusal, or None.
+
+        An entry's `request` is judged before each attempt, on the snapshot of that attempt.
+        """
         for _ in range(COMMIT_ATTEMPTS_MAX):
-            change = build(self._snapshot)
-            if isinstance(change, Refusal):
-                return change
+            known = self._snapshot
+            if request is not None:
+                refusal = judge_entry(request, known, self.limits)
+                if refusal is not None:
+                    return refusal
             try:
-                result = self._ledger.commit(self._snapshot.version, self._epoch, change, change_id)
+                result = self._ledger.commit(known.version, self._epoch, change, change_id)
             except LedgerUnavailable as error:
                 self._ledger_failed(error)
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {error}")
             if isinstance(result, Committed):
-                self._snapshot = apply_change(self._snapshot, change)
-                if self._snapshot.version != result.version:
-                    self._ledger_failed(LedgerUnavailable(f"version {result.version} where {self._snapshot.version} was due"))
-                return None
+                after = result.snapshot
+                if after is None or self._noted_halts:
+                    after = apply_change(known, change)
+                if after.version == result.version:
+                    self._snapshot = after
+                    return None
+                text = f"change {change_id} was answered with version {result.version} where {after.version} was due"
+                self._ledger_failed(LedgerUnavailable(text))
+                return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {text}")
             if isinstance(result, Fenced):
                 self.readiness.fenced = True
                 _log.error("[LEDGER] lease epoch %s was taken over by epoch %s", self._epoch, result.epoch)
@@ -186,7 +234,7 @@ class RiskManager:
         """Commit what has happened already. What does not get in leaves the ledger behind: a fault, never raised."""
         if self.readiness.ledger_fault:
             return
-        refusal = self._commit(lambda _: change, change_id)
+        refusal = self._commit(change, change_id)
         if refusal is not None and refusal.code is ReasonCode.LEDGER_UNAVAILABLE and not self.readiness.ledger_fault:
             self._ledger_failed(LedgerUnavailable(refusal.text))
 
@@ -248,7 +296,7 @@ class RiskManager:
             symbol=signal.symbol,
             side=signal.side,
             quantity=quantity,
-            order_type=OrderType.MARKET,
+            order_type=_MARKET,
             limit_price_paise=0,
             product=self._product,
             rank=None,
@@ -256,24 +304,17 @@ class RiskManager:
         )
 
     def _claim(self, request: EntryRequest, order_id: str) -> Refusal | None:
-        def build(snapshot: RiskSnapshot) -> LedgerChange | Refusal:
-            refusal = judge_entry(request, snapshot, self.limits)
-            if refusal is not None:
-                return refusal
-            return LedgerChange(
-                opens_risk=True,
-                put_claim=Claim(
-                    order_id,
-                    request.strategy_id,
-                    request.symbol,
-                    request.side,
-                    request.quantity,
-                    request.quantity * request.worst_price_paise,
-                    request.now_ms,
-                ),
-            )
-
-        return self._commit(build, order_id)
+        """Judge an entry by the seven layers and hold its slot in the ledger. Returns why not, or None."""
+        claim = Claim(
+            order_id,
+            request.strategy_id,
+            request.symbol,
+            request.side,
+            request.quantity,
+            request.quantity * request.worst_price_paise,
+            request.now_ms,
+        )
+        return self._commit(LedgerChange(opens_risk=True, put_claim=claim), order_id, request)
 
     def refuse(self, signal: Signal, refusal: Refusal, now_ms: int) -> None:
         """Journal and log a signal that was refused before it could be judged (malformed, or of a disabled strategy)."""
@@ -289,8 +330,8 @@ class RiskManager:
         body: Body = {
             "strategy": signal.strategy_id,
             "symbol": signal.symbol,
-            "side": signal.side.value,
-            "kind": signal.kind.value,
+            "side": signal.side,
+            "kind": signal.kind,
             "asked": signal.quantity,
             "quantity": request.quantity,
             "approved": refusal is None,
@@ -313,7 +354,7 @@ class RiskManager:
                 "ledger_version": snapshot.version,
             },
         }
-        self._journal.append(EventKind.DECISION, request.now_ms, body)
+        self._journal.append(_DECISION, request.now_ms, body)
         if refusal is not None:
             _log.warning(
                 "[RISK_CHECK] %s/%s: REJECTED - %s",
@@ -351,7 +392,7 @@ class RiskManager:
             symbol=request.symbol,
             side=request.side,
             quantity=quantity,
-            order_type=OrderType.LIMIT if request.limit_price_paise else OrderType.MARKET,
+            order_type=_LIMIT if request.limit_price_paise else _MARKET,
             limit_price_paise=request.limit_price_paise,
             product=self._product,
             rank=request.rank,
@@ -360,16 +401,16 @@ class RiskManager:
 
     def _journal_exit(self, request: ExitRequest, quantity: int, refusal: Refusal | None, order_id: str, now_ms: int) -> None:
         code = "OK" if refusal is None else refusal.code.value
-        key = f"EXIT_{code}" if refusal is None else code
+        key = "EXIT_OK" if refusal is None else code
         self.decision_counts[key] = self.decision_counts.get(key, 0) + 1
         self._journal.append(
-            EventKind.DECISION,
+            _DECISION,
             now_ms,
             {
                 "strategy": request.strategy_id,
                 "symbol": request.symbol,
-                "side": request.side.value,
-                "kind": SignalKind.EXIT.value,
+                "side": request.side,
+                "kind": _EXIT,
                 "asked": request.open_quantity,
                 "quantity": quantity,
                 "approved": refusal is None,

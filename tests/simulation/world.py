@@ -294,6 +294,7 @@ class World:
             hard_stop_ms=OPEN_MS + MINUTES * MS_PER_MINUTE,
             tick_paise=(TICK_PAISE,) * len(self.universe),
             resume_after_ms=resumed_ms,
+            reconcile_seconds=30.0,
             source="simulation",
             synthetic=True,
         )
@@ -402,7 +403,7 @@ class TroubledFeed:
     def next_row(self, wait_seconds: float):  # type: ignore[no-untyped-def]
         """Let the troubles happen, then deliver."""
         self._world.before_minute(MINUTES - self._feed.remaining_rows)
-        self._world.seconds += 1.0
+        self._world.seconds += 60.0
         return self._feed.next_row(wait_seconds)
 
     def hasten(self) -> None:

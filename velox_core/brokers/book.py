@@ -235,6 +235,11 @@ def _restore_order(exchange: SimulatedExchange, row: sqlite3.Row) -> None:
         position.selling_quantity += order.quantity - order.filled_quantity
 
 
+def _product_of(exchange: SimulatedExchange, broker_order_id: str) -> Product:
+    order = exchange.orders.get(broker_order_id)
+    return Product.MIS if order is None else order.position.product
+
+
 def _restore_fill(exchange: SimulatedExchange, row: sqlite3.Row) -> None:
     exchange.trades.append(
         BrokerFill(
@@ -246,6 +251,7 @@ def _restore_fill(exchange: SimulatedExchange, row: sqlite3.Row) -> None:
             Side(row["side"]),
             row["quantity"],
             row["price_paise"],
+            _product_of(exchange, row["broker_order_id"]),
         )
     )
 

@@ -93,8 +93,10 @@ class SimulatedBroker:
     def on_row(self, row: MinuteRow, now_ms: int) -> None:
         """Take a minute of the market, and fill what it fills."""
         exchange = self.exchange
-        exchange.rows.append(row)
-        exchange.closes = row.closes
+        closes = row.closes
+        if 0 in closes:
+            closes = [close or known for close, known in zip(closes, exchange.closes, strict=True)]
+        exchange.closes = closes
         if self._direct:
             if exchange.working:
                 exchange.trade(row)
@@ -321,7 +323,6 @@ class SimulatedBroker:
     def _reload(self, book: SqliteBook) -> None:
         fresh = SimulatedExchange(self._universe, self._instruments, self._config)
         fresh.says_completion = self.exchange.says_completion
-        fresh.rows = self.exchange.rows
         fresh.closes = self.exchange.closes
         fresh.locked = self.exchange.locked
         book.restore(fresh)

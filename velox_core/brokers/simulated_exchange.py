@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 
 from velox_core.brokers.simulated_fills import fill_price_paise, protection_limit_paise
@@ -29,7 +28,6 @@ from velox_core.domain.orders import CLIENT_ORDER_ID_LENGTH_MAX, OrderState, Ord
 from velox_core.domain.time import MS_PER_DAY, MS_PER_MINUTE, ist_date, ist_midnight_ms
 from velox_core.ports import BrokerFill, OrderUpdate
 
-ROWS_KEPT = 2_000  # how far back a price is looked for when the newest row has none
 NEVER_MS = 1 << 60
 _MASK = (1 << 64) - 1
 _BUY = Side.BUY
@@ -65,7 +63,6 @@ class SimulatedExchange:
         "locked",
         "order_sequence",
         "orders",
-        "rows",
         "says_completion",
         "strangers",
         "touched",
@@ -81,8 +78,7 @@ class SimulatedExchange:
         self.listings = {symbol: Listing(instruments[symbol], column, multiplier) for column, symbol in enumerate(universe)}
         self.strangers: dict[str, Listing] = {}  # symbols of the book that the universe lacks
         self.latency_ms = config.latency_ms
-        self.closes = [0] * len(universe)  # of the newest row
-        self.rows: deque[MinuteRow] = deque(maxlen=ROWS_KEPT)
+        self.closes = [0] * len(universe)  # the newest close of each column that had one
         self.orders: dict[str, SimulatedOrder] = {}
         self.working: list[SimulatedOrder] = []
         self.trades: list[BrokerFill] = []
@@ -113,7 +109,7 @@ class SimulatedExchange:
         listing = self.listings.get(request.symbol)
         if listing is None:
             return f"InputException: {request.symbol} has no market here; check the symbol, and that the feed carries it"
-        price = self.closes[listing.column] or self.last_price_paise(listing)
+        price = self.closes[listing.column] or listing.recorded_price_paise
         limit = request.limit_price_paise
         quantity = request.quantity
         is_buy = request.side is _BUY
@@ -225,7 +221,7 @@ class SimulatedExchange:
         position.margin_paise = margin
         self.trade_sequence = number = self.trade_sequence + 1
         fill = BrokerFill(
-            ts_ms, f"T{number}", order.tag, order.broker_order_id, position.symbol, order.side, quantity, price_paise
+            ts_ms, f"T{number}", order.tag, order.broker_order_id, position.symbol, order.side, quantity, price_paise, position.product
         )
         self.trades.append(fill)
         self.events.append(fill)
@@ -299,12 +295,8 @@ class SimulatedExchange:
 
     def last_price_paise(self, listing: Listing) -> int:
         """Return the newest close of a symbol, else the price its book recorded, else 0."""
-        column = listing.column
-        if column >= 0:
-            for row in reversed(self.rows):
-                if row.closes[column]:
-                    return row.closes[column]
-        return listing.recorded_price_paise
+        newest = self.closes[listing.column] if listing.column >= 0 else 0
+        return newest or listing.recorded_price_paise
 
     def remaining_price_paise(self, order: SimulatedOrder) -> int:
         """Return at what price an order fills that the market just reached: the last price, never past its limit."""

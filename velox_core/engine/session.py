@@ -43,6 +43,7 @@ from velox_core.strategies.base import StrategySession
 FEED_WAIT_SECONDS = 0.25
 CONTROL_INTERVAL_SECONDS = 0.5
 PRICE_ROWS_KEPT = 3
+LEASE_RENEWAL_SECONDS = 5.0
 FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
 LEDGER_RETRY_SECONDS = 5.0
 FEED_SILENT_MS_MAX = 300_000  # so long after the alert, positions without market data are closed
@@ -79,7 +80,6 @@ class SessionResult:
     stopped: str
     fault: str
     rows: int
-    bars: int
 
 
 class TradingSession:
@@ -95,10 +95,10 @@ class TradingSession:
         self._stop_reason = ""
         self._ending = False
         self._rows = 0
-        self._bars = 0
         self._now_ms = 0
         self._next_status = 0.0
         self._next_control = 0.0
+        self._next_lease = 0.0
         self._next_rebuild = 0.0
         self._next_reconcile = 0.0
         self._started_ms = 0
@@ -132,7 +132,6 @@ class TradingSession:
             stopped=self._stop_reason,
             fault=fault,
             rows=self._rows,
-            bars=self._bars,
         )
 
     def request_stop(self, reason: str) -> None:
@@ -250,8 +249,11 @@ class TradingSession:
             parts.emergency.fault(f"no market data for {age_ms // 1000} s while positions are open", now_ms)
 
     def _maintain(self, monotonic: float) -> None:
-        """Do what is due by wall time: bring a failed ledger back, compare our books with the broker's."""
+        """Do what is due by wall time: keep the lease, bring a failed ledger back, compare our books with the broker's."""
         parts, every_seconds = self._parts, self._plan.reconcile_seconds
+        if monotonic >= self._next_lease:
+            self._next_lease = monotonic + LEASE_RENEWAL_SECONDS
+            parts.risk_manager.renew_lease()
         if parts.risk_manager.readiness.ledger_fault and monotonic >= self._next_rebuild:
             self._next_rebuild = monotonic + LEDGER_RETRY_SECONDS
             self._rebuild_ledger()
