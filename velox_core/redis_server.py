@@ -46,7 +46,6 @@ class EmbeddedRedis:
         self._folder = folder
         self._executable = executable
         self._ready_seconds = ready_seconds
-        self._launched: tuple[int, int] | None = None
 
     @property
     def socket_path(self) -> Path:
@@ -84,9 +83,7 @@ class EmbeddedRedis:
         with self._start_lock():
             if self.is_running():
                 return self.url
-            if self._known_process() is None:
-                self._launch()
-            self._wait_until_ready()
+            self._launch_and_wait()
         return self.url
 
     def stop(self) -> None:
@@ -154,22 +151,30 @@ class EmbeddedRedis:
                 os.close(log)
         except OSError as error:
             raise LedgerUnavailable(f"cannot start {executable}: {error.strerror or error}") from error
-        self._launched = (pid, _start_ticks(pid))
-        self._pid_path.write_text(f"{self._launched[0]} {self._launched[1]}\n", encoding="ascii")
+        self._pid_path.write_text(f"{pid} {_start_ticks(pid)}\n", encoding="ascii")
 
-    def _wait_until_ready(self) -> None:
+    def _launch_and_wait(self) -> None:
+        """Wait for a server that is coming up, or launch one where there is none (any more), once."""
         until = time.monotonic() + self._ready_seconds
+        launched = False
         while not self.is_running():
-            ended = self._launched is not None and not _is_alive(self._launched)
-            if ended or time.monotonic() >= until:
-                why = "ended at once" if ended else f"was not ready after {self._ready_seconds:g} s"
-                if self._launched is not None:
+            process = self._known_process()
+            if process is None and launched:
+                raise self._failed("ended at once")
+            if process is None:
+                self._launch()
+                launched = True
+            if time.monotonic() >= until:
+                if launched:
                     self.stop()
-                raise LedgerUnavailable(
-                    f"the embedded Redis in {self._folder} {why}. The end of {self.log_path.name}:\n{self._log_tail()}\n"
-                    f"If its data is damaged, move {self._folder} away: the ledger is rebuilt from journal and broker"
-                )
+                raise self._failed(f"was not ready after {self._ready_seconds:g} s")
             time.sleep(_POLL_SECONDS)
+
+    def _failed(self, why: str) -> LedgerUnavailable:
+        return LedgerUnavailable(
+            f"the embedded Redis in {self._folder} {why}. The end of {self.log_path.name}:\n{self._log_tail()}\n"
+            f"If its data is damaged, move {self._folder} away: the ledger is rebuilt from journal and broker"
+        )
 
     def _log_tail(self) -> str:
         try:
@@ -265,11 +270,14 @@ def _ask(socket_path: Path, command: bytes) -> bytes:
 
 def _is_alive(server: tuple[int, int]) -> bool:
     """Return whether the very process (id, start time) runs; one of our own that ended is reaped."""
-    if server[1] > 0 and _start_ticks(server[0]) == server[1]:
-        return True
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(server[0], os.WNOHANG)
-    return False
+    pid, started = server
+    found = _start_ticks(pid)
+    if found not in (0, started):
+        return False
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:  # not our child
+        return found > 0
 
 
 def _start_ticks(pid: int) -> int:

@@ -15,6 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.events import EventKind
@@ -132,3 +134,13 @@ def test_migration_works_from_any_folder_without_an_ini_file(tmp_path: Path) -> 
     environ = {**os.environ, "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environ, check=True)
     assert "day_pass" in schema(path)
+
+
+def test_schema_and_statements_can_be_said_in_postgresql() -> None:
+    dialect = postgresql.dialect()
+    tables = JournalTable.metadata.sorted_tables
+    said = "\n".join(str(CreateTable(table).compile(dialect=dialect)) for table in tables)
+    indexes = [str(CreateIndex(index).compile(dialect=dialect)) for table in tables for index in table.indexes]
+    assert "ts_ms BIGINT NOT NULL" in said
+    assert "WITHOUT ROWID" not in said
+    assert any("UNIQUE" in index and "WHERE role = 'ENTRY' AND live" in index for index in indexes)
