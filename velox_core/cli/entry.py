@@ -1,0 +1,43 @@
+"""The outermost frame of the command line: turns every failure into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+
+from velox_core.domain.errors import EXIT_OPERATING_ERROR, VeloxError
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    from velox_core.cli.app import app
+
+    try:
+        app(prog_name="velox")
+    except VeloxError as error:
+        _say(f"velox: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("velox: interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output went away (`velox status | head`): not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # the outermost frame: a bug is told in one line and kept for its report
+        _say(f"velox: internal error, {type(error).__name__}: {error}\nThis is a bug. Its details are in {_keep_traceback()}")
+        sys.exit(EXIT_OPERATING_ERROR)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _keep_traceback() -> str:
+    with tempfile.NamedTemporaryFile("w", prefix="velox-error-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(traceback.format_exc())
+    return file.name

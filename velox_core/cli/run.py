@@ -1,0 +1,56 @@
+"""`velox run`: the engine in this process, with its progress on the terminal and its summary at the end.
+
+- The engine has the main thread and the signals; the view reads the published status from a thread of its own.
+- With --json nothing but the summary goes to stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from rich.console import Console
+
+from velox_core.bootstrap import RunRequest, run_engine
+from velox_core.cli.progress import RunView
+from velox_core.cli.tables import show, summary_panel
+from velox_core.operations.run_logs import logs_folder, open_logs
+from velox_core.operations.runs import RecordedRun, write_report
+from velox_core.operations.status import Status, account_folders, status_of_process
+from velox_core.operations.view import headline
+from velox_core.settings import Paths, Settings
+
+
+def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_json: bool) -> int:
+    """Run the engine to its end, write and show the summary, and return the exit code."""
+    started_ms = time.time_ns() // 1_000_000
+    console = Console(stderr=as_json)
+
+    def own_status() -> Status | None:
+        folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
+        return status_of_process(folders, pid=os.getpid(), since_wall_ms=started_ms)
+
+    logs = open_logs(settings, paths)
+    try:
+        with RunView(console, own_status, note=f"{request.date}: starting the engine ..."):
+            outcome = run_engine(settings, paths, request)
+    finally:
+        losses = logs.stop()
+    if losses.any:
+        sys.stderr.write(f"velox: {losses}\n")
+    report = write_report(settings, RecordedRun(run=outcome.run, trading_date=request.date), outcome.facts)
+    if as_json:
+        _print_json(report)
+    else:
+        show(console, summary_panel(report))
+        console.print(f"Logs: {logs_folder(settings, paths)}", highlight=False, soft_wrap=True)
+        console.print(headline(report), highlight=False, soft_wrap=True)
+    return outcome.exit_code
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2, default=str)
+    sys.stdout.write("\n")

@@ -1,0 +1,54 @@
+"""Which date a command is about, and whether the market has a session on it.
+
+- A live broker trades today (IST). A replay trades the date that was asked for, else the newest date in its data.
+- Synthetic data exist for every session; without a date they take the data's newest date, else the last session.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+
+from velox_core.calendar import load_calendar
+from velox_core.domain.errors import ConfigError
+from velox_core.domain.market.sessions import SessionCalendar
+from velox_core.domain.time import IST
+from velox_core.settings import BrokerType, Settings
+
+
+def today_ist() -> date:
+    """Return today's date in India."""
+    return datetime.now(IST).date()
+
+
+def choose_date(settings: Settings, *, given: date | None, data: Path | None, scenario: str | None) -> date:
+    """Return the trading date of a day.
+
+    Args:
+        settings: the configuration.
+        given: the date asked for, if any.
+        data: bars to replay instead of the configured ones.
+        scenario: synthetic bars instead.
+    Raises: ConfigError when a replay has neither date nor data; DataError when the data cannot be read.
+    """
+    if given is not None:
+        return given
+    if settings.broker.type is not BrokerType.SIMULATED:
+        return today_ist()
+    path = data or settings.feed.path
+    if path is not None:
+        from velox_core.feeds.replay import available_dates  # numpy: only when the data must be asked
+
+        dates = available_dates(path)
+        if dates:
+            return dates[-1]
+    if scenario or settings.feed.scenario:
+        session = market_calendar(settings).previous_session(today_ist())
+        if session is not None:
+            return session.trading_date
+    raise ConfigError("no date was given and there are no data to take one from: give --date, --data or --scenario")
+
+
+def market_calendar(settings: Settings) -> SessionCalendar:
+    """Return the session calendar of a configuration. Raises CalendarError."""
+    return load_calendar(settings.calendar_path)

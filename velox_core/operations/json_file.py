@@ -1,0 +1,23 @@
+"""Writing a JSON file whole or not at all, durably."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from velox_core.domain.errors import VeloxError
+
+
+def write_json(path: Path, body: object) -> None:
+    """Replace a JSON file: readers see the old one or the new one. Raises VeloxError when it cannot be written."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("w", encoding="utf-8") as file:
+            json.dump(body, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        raise VeloxError(f"{path} cannot be written: {error}. Check the disk and the folder's owner.") from error

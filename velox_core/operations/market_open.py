@@ -1,0 +1,40 @@
+"""Opening a day: the verdict of the checklist on record, then the pass or its refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, VeloxError
+from velox_core.operations.checklist import ItemResult, Verdict, refusals
+from velox_core.operations.day import Day
+from velox_core.operations.day_pass import record_checklist
+
+
+class ChecklistFailed(VeloxError):
+    """At least one item refuses the day; nothing is armed."""
+
+    exit_code = EXIT_CHECKLIST_FAILED
+
+
+def arm_day(day: Day, results: Sequence[ItemResult]) -> str:
+    """Keep the checklist on record and give the day its pass, or take an older pass away; returns the armed date.
+
+    Raises: ChecklistFailed with every refusal; JournalUnavailable or VeloxError when the record cannot be written.
+    """
+    record_checklist(day.settings, day.paths, day.trading_date, results, taken_wall_ms=time.time_ns() // 1_000_000)
+    failed = refusals(list(results))
+    if failed:
+        lines = [f"- {result.title}: {result.measured}. {_sentence(result.advice)}" for result in failed]
+        raise ChecklistFailed("\n".join([f"the checklist refuses {day.trading_date}; nothing is armed", *lines]))
+    return day.trading_date.isoformat()
+
+
+def broken_item(item: str, title: str, error: BaseException) -> ItemResult:
+    """Return the line of an item whose check itself broke: it fails the day."""
+    measured = f"the check broke: {type(error).__name__}: {error}"
+    return ItemResult(item=item, title=title, verdict=Verdict.FAILED, measured=measured, advice="report this as a bug")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

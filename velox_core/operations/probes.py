@@ -1,0 +1,207 @@
+"""Probes of what the day leans on: Redis, InfluxDB, the dashboard, the backup folder, an earlier simulated day.
+
+- A probe really uses the thing: PING and its eviction policy, one written point, one HTTP answer, one written file.
+- Every probe has a time-out and answers with a `ProbeResult`; it raises nothing for a thing that is down.
+- Heavy client libraries are imported inside the probe that needs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from velox_core.domain.errors import VeloxError
+from velox_core.operations.status import account_folders, read_summary
+from velox_core.settings import InfluxSettings, Paths, Settings
+from velox_core.settings.values import plain
+
+if TYPE_CHECKING:
+    from influxdb_client import InfluxDBClient
+
+TIMEOUT_SECONDS: Final = 2.0
+RUNS_LOOKED_AT_MAX: Final = 200
+REDIS_VERSION_MINIMUM: Final = (6, 2)
+SAFE_EVICTION: Final = "noeviction"
+FREE_BYTES_MINIMUM: Final = 500_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """Whether the thing is in order, what was measured, and what to do when it is not."""
+
+    ok: bool
+    measured: str
+    advice: str = ""
+
+
+def probe_redis(settings: Settings, paths: Paths) -> ProbeResult:
+    """Connect to the configured Redis (or start the embedded one), PING it and read its eviction policy."""
+    from velox_core.bootstrap import redis_url
+
+    configured = settings.stores.redis
+    if configured.url is not None:
+        advice = (
+            f"start the Redis server at {configured.display_url}, or remove system.stores.redis.url to use the embedded one"
+        )
+        return probe_redis_url(configured.url, shown=str(configured.display_url), advice=advice)
+    advice = "install redis-server (Debian, Ubuntu: apt-get install redis-server) or reinstall the packages: make setup"
+    try:
+        url = redis_url(settings, paths)
+    except VeloxError as error:
+        return ProbeResult(ok=False, measured=f"embedded server: {error}", advice=advice)
+    return probe_redis_url(url, shown="embedded server", advice=advice)
+
+
+def probe_redis_url(url: str, *, shown: str, advice: str) -> ProbeResult:
+    """Ask one Redis. `shown` names it without its password."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    client = redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+    )
+    try:
+        client.ping()
+        answer = client.info()
+    except (redis.RedisError, OSError) as error:
+        return ProbeResult(ok=False, measured=f"{shown} does not answer: {error}", advice=advice)
+    finally:
+        client.close()
+    info = answer if isinstance(answer, dict) else {}
+    version, policy = str(info.get("redis_version", "0")), str(info.get("maxmemory_policy", "unknown"))
+    measured = f"{shown} answers: version {version}, {policy}, append-only file {'on' if info.get('aof_enabled') else 'off'}"
+    if policy != SAFE_EVICTION:
+        return ProbeResult(
+            ok=False, measured=measured, advice="set maxmemory-policy noeviction: an evicted claim is a doubled order"
+        )
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < REDIS_VERSION_MINIMUM:
+        return ProbeResult(ok=False, measured=measured, advice="use Redis 6.2 or newer")
+    return ProbeResult(ok=True, measured=measured)
+
+
+def probe_influxdb(influx: InfluxSettings) -> ProbeResult:
+    """Ping the metrics server, check bucket and token where it has them, and write one point synchronously."""
+    from influxdb_client import InfluxDBClient
+    from influxdb_client.rest import ApiException
+    from urllib3.exceptions import HTTPError
+
+    token = influx.token.get_secret_value() if influx.token is not None else ""
+    client = InfluxDBClient(url=influx.url, token=token, org=influx.org, timeout=int(TIMEOUT_SECONDS * 1_000), retries=False)
+    try:
+        if not client.ping():
+            advice = f"start InfluxDB at {influx.url}, or set system.metrics.influxdb.enabled to false"
+            return ProbeResult(ok=False, measured=f"{influx.url} does not answer a ping", advice=advice)
+        name = _influx_name(client)
+        missing = _missing_bucket(client, influx) if name.startswith("InfluxDB 2") else ""
+        if missing:
+            return ProbeResult(
+                ok=False, measured=f"{name} at {influx.url}: {missing}", advice="create the bucket, or name another"
+            )
+        _write_point(client, influx)
+    except (ApiException, HTTPError, OSError) as error:
+        measured = f"{influx.url} answers, but a point cannot be written: {_one_line(error)}"
+        return ProbeResult(ok=False, measured=measured, advice="check org, bucket and token of system.metrics.influxdb")
+    finally:
+        client.close()
+    return ProbeResult(ok=True, measured=f"{name} at {influx.url} took a point into {influx.bucket}")
+
+
+def _influx_name(client: InfluxDBClient) -> str:
+    """Name the server. `/health` answers with an error on servers that are well, so it only names and never decides."""
+    from influxdb_client.rest import ApiException
+    from influxdb_client.service.health_service import HealthService
+
+    try:
+        health = HealthService(client.api_client).get_health()
+    except ApiException:
+        return "InfluxDB-compatible server"
+    version = str(getattr(health, "version", "") or "").lstrip("v")
+    return f"InfluxDB {version}".rstrip()
+
+
+def _missing_bucket(client: InfluxDBClient, influx: InfluxSettings) -> str:
+    found = client.buckets_api().find_bucket_by_name(influx.bucket)
+    return "" if found is not None else f"the bucket {influx.bucket!r} is not there, or the token may not see it"
+
+
+def _write_point(client: InfluxDBClient, influx: InfluxSettings) -> None:
+    from influxdb_client.client.write_api import SYNCHRONOUS
+
+    writer = client.write_api(write_options=SYNCHRONOUS)
+    try:
+        writer.write(bucket=influx.bucket, org=influx.org, record="velox_probe,source=checklist value=1i")
+    finally:
+        writer.close()
+
+
+def probe_http(host: str, port: int) -> ProbeResult:
+    """Ask a local HTTP server for its front page."""
+    reached = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    connection = http.client.HTTPConnection(reached, port, timeout=TIMEOUT_SECONDS)
+    advice = f"start the dashboard, or free port {port} for it"
+    try:
+        connection.request("GET", "/")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return ProbeResult(ok=False, measured=f"http://{reached}:{port} does not answer: {_one_line(error)}", advice=advice)
+    finally:
+        connection.close()
+    return ProbeResult(ok=status < 500, measured=f"http://{reached}:{port} answers {status}", advice=advice)
+
+
+def probe_backup_destination(destination: Path | str | None, paths: Paths) -> ProbeResult:
+    """Write and remove a file in the backup folder, and look at the free space. `destination` None: var/backups."""
+    if isinstance(destination, str):
+        advice = "name a folder; a backup to a URL cannot be verified from here"
+        return ProbeResult(ok=False, measured=f"destination {destination}", advice=advice)
+    folder = paths.var / "backups" if destination is None else destination
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{uuid4().hex[:8]}"
+        probe.write_bytes(b"velox")
+        probe.unlink()
+        space = os.statvfs(folder)
+    except OSError as error:
+        return ProbeResult(
+            ok=False, measured=f"{folder} cannot be written: {error}", advice="make the folder writable, or name another"
+        )
+    free = space.f_bavail * space.f_frsize
+    measured = f"{folder} is writable, {free / 1e9:.1f} GB free"
+    return ProbeResult(ok=free >= FREE_BYTES_MINIMUM, measured=measured, advice="free some space: a backup needs 0.5 GB")
+
+
+def strategy_fingerprint(settings: Settings) -> str:
+    """Return a digest of limits and strategies, the part of a configuration that a simulated day tests.
+
+    A live configuration and the simulated one that tests it share it, though their config hashes differ.
+    """
+    tested = json.dumps([plain(settings.risk), plain(settings.strategies)], sort_keys=True, default=str)
+    return hashlib.sha256(tested.encode()).hexdigest()
+
+
+def completed_simulated_run(settings: Settings, paths: Paths) -> str:
+    """Return the id of a simulated run with this configuration (or its limits and strategies) that ended flat, or ''."""
+    fingerprint = strategy_fingerprint(settings)
+    folders = account_folders(paths.var, broker_type="simulated", account=settings.account)
+    for folder in reversed(folders[-RUNS_LOOKED_AT_MAX:]):
+        summary = read_summary(folder)
+        if summary is None or summary.get("exit_code") != 0 or not summary.get("flat"):
+            continue
+        if summary.get("config_hash") == settings.config_hash or summary.get("fingerprint") == fingerprint:
+            return str(summary.get("run_id") or folder.name)
+    return ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

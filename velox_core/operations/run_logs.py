@@ -1,0 +1,23 @@
+"""The log files of a configuration: `logs/<environment>`, with its level, size and number of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from velox_core.logs import LogWriter, start_logging
+from velox_core.settings import Paths, Settings
+
+
+def logs_folder(settings: Settings, paths: Paths) -> Path:
+    """Return the folder of the four log files."""
+    return paths.logs / settings.environment
+
+
+def open_logs(settings: Settings, paths: Paths) -> LogWriter:
+    """Start writing the log files; the caller stops the writer. Raises VeloxError when they cannot be written."""
+    return start_logging(
+        logs_folder(settings, paths),
+        level=settings.logs.level.value,
+        max_megabytes=settings.logs.max_megabytes,
+        keep_files=settings.logs.keep_files,
+    )

@@ -1,0 +1,69 @@
+"""Asking a running engine to stop, from outside it.
+
+- The request is left where the engine looks at least once a second; nothing is killed.
+- What becomes of positions is the engine's `on_stop`; whether it ended is read from its process and its last status.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from velox_core.control import FileControl, new_request
+from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
+from velox_core.operations.processes import is_alive
+from velox_core.operations.status import Status, account_folders, newest_status, read_status
+from velox_core.settings import Paths, Settings
+
+POLL_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopOutcome:
+    """What came of a stop request."""
+
+    run: str
+    ended: bool
+    exit_code: int
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON values."""
+        return {"run": self.run, "ended": self.ended, "exit_code": self.exit_code, "message": self.sentence}
+
+
+def running_engine(settings: Settings, paths: Paths) -> Status | None:
+    """Return the status of the account's engine, None when none runs."""
+    folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
+    running = [
+        status.folder
+        for folder in folders
+        if (status := read_status(folder)) is not None and not status.ended and is_alive(status.number("pid"))
+    ]
+    return newest_status(running)
+
+
+def request_engine_stop(folder: Path, *, by: str, reason: str) -> None:
+    """Leave a stop request for the engine of a run's folder. Raises VeloxError when it cannot be left."""
+    FileControl(folder).request(new_request("stop", by=by, reason=reason))
+
+
+def request_stop(settings: Settings, paths: Paths, *, by: str, reason: str, wait_seconds: float) -> StopOutcome:
+    """Ask the account's engine to stop, and wait for its end within a bound. Raises VeloxError when none runs."""
+    status = running_engine(settings, paths)
+    if status is None:
+        raise VeloxError(f"no engine of account {settings.account!r} runs: there is nothing to stop")
+    run, pid = status.run_id or status.folder.name, status.number("pid")
+    request_engine_stop(status.folder, by=by, reason=reason)
+    until = time.monotonic() + wait_seconds
+    while is_alive(pid) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    if is_alive(pid):
+        code = EXIT_DONE if wait_seconds == 0 else EXIT_OPERATING_ERROR
+        return StopOutcome(run=run, ended=False, exit_code=code, sentence=f"run {run} was asked to stop; it is still at it")
+    last = read_status(status.folder)
+    state = last.state if last is not None else "without a last word"
+    held = f", {len(last.positions)} positions open" if last is not None and last.positions else ""
+    return StopOutcome(run=run, ended=True, exit_code=EXIT_DONE, sentence=f"run {run} has stopped: {state}{held}")

@@ -1,0 +1,190 @@
+"""Words and tables for people: one progress line, and the markdown that becomes a flow artifact.
+
+- Pure functions from a status, a report or check results to text; nothing is read and nothing is decided.
+- Money is shown in rupees with Indian grouping, time as IST.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from velox_core.domain.money import rupees_display
+from velox_core.domain.time import ist_clock_text
+from velox_core.operations.status import Status
+
+TRADES_SHOWN_MAX: Final = 200
+SYNTHETIC_NOTE: Final = "SYNTHETIC DATA: no market made these prices"
+
+
+def signed_rupees(paise: int) -> str:
+    """Return money with its sign, for a gain or a loss: 12300 -> '+₹123.00'."""
+    return f"+{rupees_display(paise)}" if paise > 0 else rupees_display(paise)
+
+
+def loss_share(status: Status) -> float:
+    """Return how much of the day's loss limit is used, 0 when the day is in profit, 1 at the limit or past it."""
+    limit = status.number("loss_limit_paise")
+    return min(1.0, max(0.0, -status.number("net_paise") / limit)) if limit > 0 else 0.0
+
+
+def progress_line(status: Status) -> str:
+    """Return the run in one line: clock, phase, P&L against the limit, positions, orders."""
+    clock = ist_clock_text(status.number("engine_ms")) if status.number("engine_ms") else "--:--:--"
+    parts = [
+        f"{status.text('trading_date')} {clock}",
+        f"{status.state.lower()} {status.text('phase').lower()}".strip(),
+        f"{round(status.progress * 100)} %",
+        f"net {signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}",
+        f"{len(status.positions)} open",
+        f"{status.number('orders')} orders, {status.number('fills')} fills, {status.number('refusals')} refused",
+    ]
+    if status.flag("halted"):
+        parts.append(f"HALTED: {status.text('halt_reason')}")
+    if status.flag("synthetic"):
+        parts.append("synthetic data")
+    return " | ".join(parts)
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Return a report's result in one sentence."""
+    flat = "flat" if report.get("flat") else "NOT FLAT"
+    sentence = (
+        f"{report.get('trading_date', '')}: net {signed_rupees(_int(report, 'net_paise'))} after "
+        f"{rupees_display(_int(report, 'charges_paise'))} of charges, {_int(report, 'trade_count')} trades, ended {flat}"
+    )
+    return f"{sentence} ({SYNTHETIC_NOTE})" if report.get("synthetic") else sentence
+
+
+def report_markdown(report: Mapping[str, Any]) -> str:
+    """Return a session's report as markdown."""
+    lines = [f"# Session {report.get('trading_date', '')} ({report.get('run_id') or report.get('account', '')})", ""]
+    if report.get("synthetic"):
+        lines += [f"**{SYNTHETIC_NOTE}**", ""]
+    lines += [headline(report), ""]
+    lines += _markdown_table(("", ""), ((label, value) for label, value in headline_rows(report)))
+    lines += ["", "## Trades", ""]
+    trades = _rows(report, "trades")
+    header = ("Strategy", "Symbol", "Side", "Quantity", "In", "Out", "Entry", "Exit", "Charges", "Net", "Why out")
+    lines += _markdown_table(header, (trade_cells(trade) for trade in trades[:TRADES_SHOWN_MAX])) if trades else ["None."]
+    if len(trades) > TRADES_SHOWN_MAX:
+        lines += ["", f"The first {TRADES_SHOWN_MAX} of {len(trades)} trades; `velox summary --json` has all."]
+    lines += ["", "## Decisions", ""]
+    lines += _markdown_table(("Layer", "Refused"), ((name, str(count)) for name, count in decision_rows(report)))
+    lines += ["", "## Strategies", ""]
+    lines += _markdown_table(STRATEGY_HEADER, (strategy_cells(row) for row in _rows(report, "strategies")))
+    halts = _rows(report, "halts")
+    if halts:
+        lines += ["", "## Halts", ""]
+        lines += _markdown_table(("Id", "Kind", "Reason", "Cleared"), (halt_cells(halt) for halt in halts))
+    return "\n".join(lines) + "\n"
+
+
+STRATEGY_HEADER: Final = ("Strategy", "Trades", "Won", "Approved", "Refused", "Charges", "Net")
+
+
+def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the figures that stand at the top of a summary, as label and text."""
+    limit = _int(report, "loss_limit_paise")
+    worst = _int(report, "worst_loss_paise")
+    rows = [
+        ("Net P&L", signed_rupees(_int(report, "net_paise"))),
+        ("Realised", signed_rupees(_int(report, "realised_paise"))),
+        ("Charges", rupees_display(_int(report, "charges_paise"))),
+        ("Trades won", f"{_int(report, 'win_count')} of {_int(report, 'trade_count')}"),
+        ("Orders and fills", f"{_int(report, 'order_count')} and {_int(report, 'fill_count')}"),
+        ("Worst loss of the day", f"{rupees_display(worst)} of the limit's {rupees_display(limit)}"),
+        _headroom_row(_int(report, "headroom_paise")),
+        ("At the end", "flat" if report.get("flat") else f"NOT FLAT: {open_text(report)}"),
+        ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
+    ]
+    for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
+        if report.get(key):
+            rows.insert(0, (label, str(report[key])))
+    if report.get("halts"):
+        rows.insert(0, ("Trading was halted", str(_rows(report, "halts")[-1].get("reason", ""))))
+    return rows
+
+
+def _headroom_row(headroom_paise: int) -> tuple[str, str]:
+    if headroom_paise < 0:
+        return "Overshoot past the limit", rupees_display(-headroom_paise)
+    return "Headroom left at the worst", rupees_display(headroom_paise)
+
+
+def open_text(report: Mapping[str, Any]) -> str:
+    """Return what is still held, for a report that is not flat."""
+    held = report.get("open_quantities")
+    return ", ".join(f"{quantity:+d} {symbol}" for symbol, quantity in held.items()) if isinstance(held, Mapping) else ""
+
+
+def trade_cells(trade: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one trade as the cells of its table row."""
+    return (
+        str(trade["strategy"]),
+        str(trade["symbol"]),
+        str(trade["side"]),
+        str(trade["quantity"]),
+        ist_clock_text(_int(trade, "opened_ms")),
+        ist_clock_text(_int(trade, "closed_ms")),
+        rupees_display(_int(trade, "entry_price_paise")),
+        rupees_display(_int(trade, "exit_price_paise")),
+        rupees_display(_int(trade, "charges_paise")),
+        signed_rupees(_int(trade, "net_paise")),
+        str(trade.get("exit_reason", "")),
+    )
+
+
+def decision_rows(report: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return approvals, then refusals by layer in the gate's order."""
+    decisions = report.get("decisions")
+    if not isinstance(decisions, Mapping):
+        return []
+    rows = [("Approved (entries and exits)", _int(decisions, "approved"))]
+    for entry in decisions.get("by_layer", []):
+        label = f"{entry['layer']}. {entry['name']}" if entry["layer"] else str(entry["name"])
+        rows.append((label, int(entry["refused"])))
+    return rows
+
+
+def strategy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one strategy's totals as the cells of its table row."""
+    return (
+        str(row["strategy"]),
+        str(row["trades"]),
+        str(row["wins"]),
+        str(row["approved"]),
+        str(row["refused"]),
+        rupees_display(_int(row, "charges_paise")),
+        signed_rupees(_int(row, "net_paise")),
+    )
+
+
+def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one halt as the cells of its table row."""
+    return (
+        str(halt.get("halt_id", "")),
+        str(halt.get("kind", "")),
+        str(halt.get("reason", "")),
+        "yes" if halt.get("cleared") else "no",
+    )
+
+
+def _markdown_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    lines = [_markdown_row(header), "|" + " --- |" * len(header)]
+    lines.extend(_markdown_row(row) for row in rows)
+    return lines
+
+
+def _markdown_row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _rows(body: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = body.get(key)
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
+
+
+def _int(body: Mapping[str, Any], key: str) -> int:
+    value = body.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
