@@ -1,0 +1,38 @@
+"""market_open: checklist, then the day pass. A refused item fails the flow and nothing is armed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.guards import reason_not_to_start
+from flows.parameters import day_request, open_flow_day, run_name
+from tasks.checklist import arm, check_all, show_checklist
+
+
+@flow(name="market-open", flow_run_name=run_name("market-open"), retries=0, persist_result=False)
+async def market_open(
+    config: str | None = None, date: str | None = None, data: str | None = None, scenario: str | None = None
+) -> Any:
+    """Check that the day may be traded, and arm it.
+
+    Args:
+        config: configuration file; the default is config/system_simulated.yaml.
+        date: trading date, as 2024-01-15; the default is the newest in the data, today for a live broker.
+        data: file or folder of one-minute bars instead of the configured one.
+        scenario: synthetic data instead of a file: calm or crash.
+    """
+    day = open_flow_day(day_request(config, date, data=data, scenario=scenario))
+    ended = reason_not_to_start(day, "market_open")
+    if ended is not None:
+        return ended
+    results = await check_all(day)
+    await show_checklist(results)
+    return arm(day, results)
+
+
+if __name__ == "__main__":
+    from flows.command import run_flow
+
+    run_flow(market_open)

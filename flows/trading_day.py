@@ -1,0 +1,48 @@
+"""trading_day: market open, intraday, end of day, in order, for a replay date or for today."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.end_of_day import end_of_day
+from flows.guards import reason_not_to_start
+from flows.intraday import intraday
+from flows.market_open import market_open
+from flows.parameters import day_request, open_flow_day, run_name
+
+
+@flow(name="trading-day", flow_run_name=run_name("trading-day"), retries=0, persist_result=False)
+async def trading_day(
+    config: str | None = None,
+    date: str | None = None,
+    speed: float | None = None,
+    data: str | None = None,
+    scenario: str | None = None,
+) -> Any:
+    """Run a whole trading day.
+
+    Args:
+        config: configuration file; the default is config/system_simulated.yaml.
+        date: trading date, as 2024-01-15; the default is the newest in the data, today for a live broker.
+        speed: seconds of the session per second: 1.0 is true time, 0 does not wait; the default is the configuration's.
+        data: file or folder of one-minute bars instead of the configured one.
+        scenario: synthetic data instead of a file: calm or crash.
+    """
+    day = open_flow_day(day_request(config, date, speed=speed, data=data, scenario=scenario))
+    ended = reason_not_to_start(day, "market_open")
+    if ended is not None:
+        return ended
+    chosen = day.trading_date.isoformat()
+    await market_open(config=config, date=chosen, data=data, scenario=scenario)
+    traded = await intraday(config=config, date=chosen, speed=speed, data=data, scenario=scenario, return_state=True)
+    closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
+    await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
+    return await closed.aresult()
+
+
+if __name__ == "__main__":
+    from flows.command import run_flow
+
+    run_flow(trading_day)

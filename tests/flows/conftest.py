@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import (
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    temporary_settings,
+)
+from prefect.testing.utilities import prefect_test_harness
+
+from velox_core.redis_server import EmbeddedRedis
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run async tests on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One server for all flow tests, on a database of its own, with nothing sent to anybody."""
+    home = tmp_path_factory.mktemp("prefect")
+    quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_HOME: home}
+    with temporary_settings(quiet), prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def garbage_of_the_client() -> Iterator[None]:
+    """Let Prefect's client drop its sockets inside the test whose filter knows of them."""
+    yield
+    gc.collect()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Prefect's own client leaves loopback sockets to the garbage collector; ours are closed and tested elsewhere."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(
+                pytest.mark.filterwarnings(
+                    r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
+                )
+            )
+
+
+@pytest.fixture
+def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A var folder of the test's own, also for the processes it starts; its Redis ends with it."""
+    folder = tmp_path / "var"
+    monkeypatch.setenv("VELOX__VAR", str(folder))
+    yield folder
+    EmbeddedRedis(folder / "redis").stop()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The shipped default, with its data named absolutely, as a file that a test may change."""
+    text = (ROOT / "config" / "system_simulated.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "config" / "system.yaml"
+    path.parent.mkdir()
+    path.write_text(text.replace("data/tcs_2024-01-15.csv", str(ROOT / "data" / "tcs_2024-01-15.csv")), encoding="utf-8")
+    return path

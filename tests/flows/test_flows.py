@@ -1,0 +1,188 @@
+"""The flows on a real Prefect server, with the real engine as its own process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+
+from flows.end_of_day import end_of_day
+from flows.intraday import intraday
+from flows.market_open import market_open
+from flows.trading_day import trading_day
+from velox_core.domain.errors import HaltedError, VeloxError
+from velox_core.operations.day import DayRequest, open_day, too_late
+from velox_core.operations.market_open import ChecklistFailed
+from velox_core.operations.processes import is_alive
+from velox_core.operations.status import account_folders, newest_status
+from velox_core.settings import CHECKLIST_ITEMS
+
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
+DAY = "2024-01-15"
+
+
+async def newest_runs(count: int = 1) -> list[Any]:
+    async with get_client() as client:
+        return list(await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=count))
+
+
+async def artifacts(key: str) -> list[Any]:
+    async with get_client() as client:
+        return list(await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))))
+
+
+async def task_states(flow_run_id: Any) -> dict[str, str]:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    async with get_client() as client:
+        runs = await client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])), sort=TaskRunSort.EXPECTED_START_TIME_ASC
+        )
+    return {run.name: str(run.state.name) for run in runs}
+
+
+def engine_of(var: Path) -> Any:
+    return newest_status(account_folders(var, broker_type="simulated", account="primary"))
+
+
+async def test_market_open_runs_every_item_as_one_task_run_and_arms_the_day(var: Path, config: Path) -> None:
+    state = await market_open(config=str(config), date=DAY, return_state=True)
+    assert await state.aresult() == DAY
+    (run,) = await newest_runs()
+    assert run.name == "market-open 2024-01-15 simulated"
+    await asyncio.sleep(2)  # the server records task runs in batches, once a second
+    states = await task_states(run.id)
+    assert set(CHECKLIST_ITEMS) | {"arm-day"} == set(states)
+    assert states["fixed_lot_size"] == "Completed"
+    assert states["influxdb"] == "Warned"
+    table = json.loads((await artifacts("pre-production-checklist"))[-1].data)
+    assert len(table) == 11
+    assert engine_of(var) is None
+
+
+async def test_market_open_with_a_refused_item_shows_all_of_them_and_arms_nothing(var: Path, config: Path) -> None:
+    strict = "\n  checklist: {severities: {influxdb: refuse, dashboard: refuse}}\n  dashboard: {port: 9}\n"
+    config.write_text(config.read_text(encoding="utf-8") + strict, encoding="utf-8")
+    with pytest.raises(ChecklistFailed) as caught:
+        await market_open(config=str(config), date=DAY)
+    assert "InfluxDB" in str(caught.value)
+    assert "Dashboard" in str(caught.value)
+    with pytest.raises(HaltedError, match="refused"):
+        await intraday(config=str(config), date=DAY)
+    assert engine_of(var) is None
+
+
+async def test_intraday_without_a_day_pass_starts_no_engine(var: Path, config: Path) -> None:
+    with pytest.raises(HaltedError, match="no day pass"):
+        await intraday(config=str(config), date=DAY)
+    assert not (var / "output").exists()
+    assert engine_of(var) is None
+
+
+@pytest.mark.parametrize("flow", [market_open, intraday, end_of_day, trading_day])
+async def test_flows_on_a_holiday_end_at_once_in_a_named_state(flow: Any, var: Path, config: Path) -> None:
+    state = await flow(config=str(config), date="2024-01-26", return_state=True)
+    assert (state.name, state.type.value) == ("Holiday", "COMPLETED")
+    assert "Republic Day" in state.message
+    assert not (var / "output").exists()
+
+
+async def test_flows_on_a_year_that_the_calendar_does_not_know_fail_and_say_so(var: Path, config: Path) -> None:
+    with pytest.raises(VeloxError, match="2031 is not in the calendar"):
+        await trading_day(config=str(config), date="2031-01-06")
+
+
+async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var: Path, config: Path) -> None:
+    report = await trading_day(config=str(config), date=DAY, speed=0.0)
+    assert report["flat"] is True
+    assert (report["trading_date"], report["exit_code"], report["synthetic"]) == (DAY, 0, False)
+    assert report["broker_says"] == "the broker says flat"
+    assert report["net_paise"] == report["realised_paise"] - report["charges_paise"]
+    assert report["fill_count"] > 0
+    names = {run.name for run in await newest_runs(4)}
+    assert names == {f"{flow} 2024-01-15 simulated" for flow in ("trading-day", "market-open", "intraday", "end-of-day")}
+    logs = var / "logs" / "simulated"
+    assert sorted(path.name for path in logs.iterdir()) == [
+        "emergency_exit.log",
+        "order_manager.log",
+        "risk_manager.log",
+        "system.log",
+    ]
+    markdown = (await artifacts("session-summary"))[-1].data
+    assert "## Trades" in markdown
+    assert not is_alive(engine_of(var).number("pid"))
+
+
+async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_day(var: Path, config: Path) -> None:
+    report = await trading_day(config=str(config), date="2024-01-16", speed=0.0, scenario="crash")
+    assert report["flat"] is True
+    assert report["synthetic"] is True
+    assert report["worst_loss_paise"] >= report["loss_limit_paise"]
+    assert [(halt["kind"], halt["cleared"]) for halt in report["halts"]] == [("LOSS", True)]
+    block = (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")
+    assert "🚨 EMERGENCY EXIT TRIGGERED 🚨" in block
+    assert "Max Daily Loss: -2000.00" in block
+
+
+async def test_trading_day_on_a_date_without_data_fails_with_the_engines_reason(var: Path, config: Path) -> None:
+    with pytest.raises(VeloxError, match="2024-01-17"):
+        await trading_day(config=str(config), date="2024-01-17", speed=0.0)
+
+
+async def wait_for_engine(var: Path, state: str = "RUNNING") -> Any:
+    for _ in range(600):
+        status = engine_of(var)
+        if status is not None and status.state == state:
+            return status
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"the engine did not reach {state}")
+
+
+async def test_intraday_cancelled_asks_the_engine_to_stop_and_it_ends_flat(var: Path, config: Path) -> None:
+    await market_open(config=str(config), date=DAY)
+    running = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0))
+    status = await wait_for_engine(var)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    last = engine_of(var)
+    assert last.state == "DONE"
+    assert last.positions == []
+    assert last.number("pid") == status.number("pid")
+    assert last.progress < 1.0
+    assert not is_alive(last.number("pid"))
+
+
+async def test_engine_is_in_a_session_of_its_own_and_sigterm_stops_it_flat(var: Path, config: Path) -> None:
+    await market_open(config=str(config), date=DAY)
+    running = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
+    status = await wait_for_engine(var)
+    pid = status.number("pid")
+    assert os.getsid(pid) == pid
+    assert os.getsid(pid) != os.getsid(0)
+    os.kill(pid, signal.SIGTERM)
+    state = await running
+    assert state.type.value == "COMPLETED"
+    assert engine_of(var).positions == []
+
+
+def test_too_late_only_a_scheduled_wall_clock_run_past_its_allowance_is(var: Path, config: Path) -> None:
+    import dataclasses
+
+    replay = open_day(DayRequest(config=config, date=date(2024, 1, 15)), os.environ)
+    live = dataclasses.replace(replay, wall_clock=True)
+    due = datetime(2024, 1, 15, 3, 45, tzinfo=UTC)
+    allowed = timedelta(minutes=replay.settings.market.lateness_minutes.intraday)
+    assert too_late(live, "intraday", scheduled=due, now=due + allowed) == ""
+    assert "minutes ago" in too_late(live, "intraday", scheduled=due, now=due + allowed + timedelta(seconds=1))
+    assert too_late(live, "intraday", scheduled=None, now=due + timedelta(days=3)) == ""
+    assert too_late(replay, "intraday", scheduled=due, now=due + timedelta(days=3)) == ""
