@@ -1,0 +1,86 @@
+# VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
+#
+#   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
+#   make test | unit | coverage | check | format | simulate [SEEDS=200] [FIRST_SEED=1] | clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup day test unit coverage check format simulate lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.velox-ready
+TYPED := velox_core flows tasks deployments
+SEEDS ?= 200
+FIRST_SEED ?= 1
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+setup: $(READY)
+
+# The lock names every package with its hashes, uv included, so a machine gets what was tested or nothing.
+$(READY): requirements.lock pyproject.toml
+	@python=""; \
+	for candidate in "$${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.14; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "setup: Python 3.11 or newer was not found. Install it (Debian, Ubuntu: apt-get install python3 python3-venv), or name it: make setup PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "setup: $$("$$python" --version) cannot make virtual environments: the venv module is missing. Install it (Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  echo "setup: making $(VENV) with $$("$$python" --version)"; rm -rf $(VENV); "$$python" -m venv $(VENV); \
+	fi
+	@wanted="$$(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)"; \
+	if [ "$$($(BIN)/uv --version 2>/dev/null | cut -d' ' -f2)" != "$$wanted" ]; then \
+	  echo "setup: installing uv $$wanted"; \
+	  sed -n '/^uv==/,/^    # via/p' requirements.lock > $(VENV)/uv.lock; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; \
+	fi
+	@echo "setup: installing the packages of requirements.lock"
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+	@echo "setup: ready"
+
+day: $(READY)
+	@$(BIN)/velox day $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATE),--date '$(DATE)') $(if $(SPEED),--speed '$(SPEED)') \
+	  $(if $(SCENARIO),--scenario '$(SCENARIO)') $(if $(DATA),--data '$(DATA)')
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+unit: $(READY)
+	$(BIN)/python -m pytest tests/unit
+
+coverage: $(READY)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/simulation --cov --cov-report=
+	$(BIN)/python -m coverage report --fail-under=95 \
+	  --include='velox_core/domain/*,velox_core/risk/*,velox_core/risk_manager.py,velox_core/order_manager.py'
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+simulate: $(READY)
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
+# After a change of the dependencies in pyproject.toml. No index address and no machine path may be in the lock.
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf build dist htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis velox.egg-info
