@@ -49,7 +49,8 @@ def run_day(world: tuple[Settings, Paths], request: RunRequest) -> tuple[Session
     outcome = run_engine(settings, paths, request)
     reader = JournalReader(f"sqlite:///{outcome.run.folder / 'journal.db'}")
     run = reader.latest_run(request.date)
-    assert run is not None and run.run_key is not None
+    assert run is not None
+    assert run.run_key is not None
     events = reader.events(run.run_key)
     assert reader.verify_chain(run.run_key) is None
     reader.close()
@@ -73,7 +74,8 @@ def test_trading_day_tcs_ends_flat_and_its_summary_is_what_the_fills_say(world: 
     outcome, events = run_day(world, RunRequest(date=TCS_DAY, speed=0.0, fresh=True))
     report = build_report(events, outcome.facts)
     assert (outcome.exit_code, outcome.flat, outcome.halted) == (0, True, False)
-    assert report["flat"] and report["fill_count"] >= 2
+    assert report["flat"]
+    assert report["fill_count"] >= 2
     assert report["net_paise"] == net_from_fills_alone(events, TCS_DAY)
     assert read_state(outcome.run.folder) is RunState.ENDED
     status = json.loads((outcome.run.folder / "status.json").read_text())
@@ -86,19 +88,22 @@ def test_trading_day_every_order_was_journaled_before_it_was_sent_and_every_trad
     outcome, events = run_day(world, RunRequest(date=TCS_DAY, speed=0.0, fresh=True))
     intent_at = {str(e.body["client_order_id"]): e.sequence for e in events if e.kind is EventKind.INTENT}
     answered = [(str(e.body["client_order_id"]), e.sequence) for e in events if e.kind is EventKind.ORDER]
-    assert answered and all(intent_at[order_id] < sequence for order_id, sequence in answered)
+    assert answered
+    assert all(intent_at[order_id] < sequence for order_id, sequence in answered)
     with closing(sqlite3.connect(outcome.run.folder / "broker.db")) as book:
         at_broker = [f"T{number}" for (number,) in book.execute("SELECT number FROM trades ORDER BY number")]
         assert book.execute("SELECT count(*) FROM positions WHERE quantity <> 0").fetchone() == (0,)
     assert at_broker == [str(e.body["trade_id"]) for e in events if e.kind is EventKind.FILL]
     entries = [e.body for e in events if e.kind is EventKind.INTENT and e.body["role"] == "ENTRY"]
-    assert entries and {body["quantity"] for body in entries} == {1}
+    assert entries
+    assert {body["quantity"] for body in entries} == {1}
 
 
 @pytest.mark.skipif(not SHARED_MONTH.is_file(), reason="the month of real TCS minutes lies beside the project, not in it")
 def test_trading_days_all_22_tcs_days_run_flat_and_add_up(world: tuple[Settings, Paths]) -> None:
     dates = available_dates(SHARED_MONTH)
-    assert len(dates) == 22 and date(2024, 1, 20) in dates
+    assert len(dates) == 22
+    assert date(2024, 1, 20) in dates
     fills = 0
     for day in dates:
         outcome, events = run_day(world, RunRequest(date=day, speed=0.0, data=SHARED_MONTH, fresh=True))
@@ -127,14 +132,17 @@ def test_trading_day_crash_halts_closes_everything_and_stays_off(world: tuple[Se
     outcome, events = run_day(world, RunRequest(date=CRASH_DAY, speed=0.0, scenario="crash", fresh=True))
     report = build_report(events, outcome.facts)
     assert (outcome.exit_code, outcome.flat, outcome.halted) == (0, True, True)
-    assert report["synthetic"] is True and "crash" in str(report["source"])
+    assert report["synthetic"] is True
+    assert "crash" in str(report["source"])
     assert [halt["kind"] for halt in report["halts"]] == ["LOSS"]
     after = _kinds_after(events, EventKind.HALT)
     assert not [e for e in after if e.kind is EventKind.INTENT and e.body["role"] == "ENTRY"]
     refused = [e.body for e in after if e.kind is EventKind.DECISION and e.body["kind"] == "ENTRY"]
-    assert refused and {body["code"] for body in refused} == {"EMERGENCY_EXIT_ACTIVE"}
+    assert refused
+    assert {body["code"] for body in refused} == {"EMERGENCY_EXIT_ACTIVE"}
     exits = [e.body for e in after if e.kind is EventKind.INTENT]
-    assert exits and {body["rank"] for body in exits} == {4}
+    assert exits
+    assert {body["rank"] for body in exits} == {4}
     assert read_state(outcome.run.folder) is RunState.ENDED_HALTED
 
 
@@ -143,7 +151,8 @@ def test_trading_day_started_again_after_a_halt_stays_halted_and_sends_nothing(w
     EmbeddedRedis(world[1].var / "redis").stop()
     again, after = run_day(world, RunRequest(date=CRASH_DAY, speed=0.0, scenario="crash"))
     assert again.run.run_id == first.run.run_id
-    assert again.halted and again.flat
+    assert again.halted
+    assert again.flat
 
     def traded(events: list[JournalEvent]) -> list[Any]:
         return [e.body for e in events if e.kind in (EventKind.INTENT, EventKind.FILL)]
@@ -155,7 +164,7 @@ def test_trading_day_with_the_ledger_away_opens_nothing(world: tuple[Settings, P
     settings = load_settings(CONFIG, {"VELOX__STORES__REDIS__URL": f"unix://{tmp_path / 'nobody.sock'}"})
     paths = Paths(var=tmp_path / "var", logs=tmp_path / "logs")
     outcome, events = run_day((settings, paths), RunRequest(date=TCS_DAY, speed=0.0))
-    assert outcome.flat and not [e for e in events if e.kind is EventKind.INTENT]
+    assert outcome.flat
+    assert not [e for e in events if e.kind is EventKind.INTENT]
     codes = {e.body["code"] for e in events if e.kind is EventKind.DECISION}
     assert codes == {"LEDGER_UNAVAILABLE"}
-

@@ -1,4 +1,4 @@
-"""Run many seeds: `python -m tests.simulation.run --seeds 10000 --first-seed 1`. A failing seed is printed and replays alone."""
+"""Run many seeds: `python -m tests.simulation.run --seeds 10000 --first-seed 1`. A failing seed replays alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def main() -> int:
             totals[name] += int(getattr(outcome, name))
     elapsed = time.perf_counter() - began
     counts = ", ".join(f"{value} {name}" for name, value in totals.items())
-    print(f"{arguments.seeds} seeds from {arguments.first_seed}: {len(failed)} failed; {counts}; {arguments.seeds / elapsed:.0f} seeds/s")
+    rate = f"{arguments.seeds / elapsed:.0f} seeds/s"
+    print(f"{arguments.seeds} seeds from {arguments.first_seed}: {len(failed)} failed; {counts}; {rate}")
     return 1 if failed else 0
 
 

@@ -26,7 +26,7 @@ from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import active_halts
-from velox_core.domain.market.bars import DayColumns
+from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import TERMINAL_STATES, Side
 from velox_core.domain.positions import Position
@@ -255,7 +255,11 @@ class World:
         open_quantity = held.get(order.symbol, 0)
         if order.symbol in self.foreign:
             return  # a hand in the broker's app moves the position between our look and our send
-        working = sum(o.quantity - o.filled_quantity for o in live if o.position.symbol == order.symbol and o.is_buy is (order.side is Side.BUY))
+        working = sum(
+            o.quantity - o.filled_quantity
+            for o in live
+            if o.position.symbol == order.symbol and o.is_buy is (order.side is Side.BUY)
+        )
         closes = order.side is (Side.SELL if open_quantity > 0 else Side.BUY)
         require(
             closes and working + order.quantity <= abs(open_quantity),
@@ -265,7 +269,9 @@ class World:
     def _judge_entry(self, order: ApprovedOrder, held: dict[str, int], live: list[tuple[str, str]]) -> None:
         limits, symbol, tag = self.limits, order.symbol, order.client_order_id
         require(order.quantity == limits.fixed_lot_size, f"entry {tag} of {order.quantity} shares is not the lot")
-        price = next((row.closes[self.universe.index(symbol)] for row in self._past() if row.closes[self.universe.index(symbol)]), 0)
+        price = next(
+            (row.closes[self.universe.index(symbol)] for row in self._past() if row.closes[self.universe.index(symbol)]), 0
+        )
         require(order.quantity * price <= limits.max_position_size_paise, f"entry {tag} is above the position size")
         require(symbol not in held, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
         require(all(symbol != other for other, _ in live), f"entry {tag} in {symbol}, which has a live order")
@@ -276,7 +282,7 @@ class World:
         )
         require(not active_halts(self.halt_file.records()), f"entry {tag} while a halt is latched")
 
-    def _past(self) -> list:  # type: ignore[type-arg]
+    def _past(self) -> list[MinuteRow]:
         now_ms = self.clock.now_ms()
         return [row for row in reversed(self.rows) if row.ts_ms <= now_ms]
 
@@ -323,9 +329,7 @@ class World:
             control=self.control,
             alerts=self.alerts,
         )
-        rules = EngineRules(
-            limits=self.limits, schedule=SCHEDULE, instruments=self.instruments, strategies=hosts, epoch=epoch
-        )
+        rules = EngineRules(limits=self.limits, schedule=SCHEDULE, instruments=self.instruments, strategies=hosts, epoch=epoch)
         engine = assemble(self.plan(0), ports, rules)
         engine.risk_manager.readiness.armed = True
         self.engine = engine
@@ -361,7 +365,9 @@ class World:
             titles = self.alerts.titles()
             require("NOT FLAT at the end of the session" in titles, f"not flat and nobody told: {titles}")
         self._judge_money()
-        outcome.export = [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()] if not self.outages.journal else []
+        outcome.export = (
+            [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()] if not self.outages.journal else []
+        )
         return outcome
 
     def _judge_money(self) -> None:
@@ -400,7 +406,7 @@ class TroubledFeed:
         """Return whether every minute was delivered."""
         return self._feed.ended
 
-    def next_row(self, wait_seconds: float):  # type: ignore[no-untyped-def]
+    def next_row(self, wait_seconds: float) -> MinuteRow | None:
         """Let the troubles happen, then deliver."""
         self._world.before_minute(MINUTES - self._feed.remaining_rows)
         self._world.seconds += 60.0
