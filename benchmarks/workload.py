@@ -18,9 +18,7 @@ from velox_core.domain.time import MS_PER_MINUTE, ist_midnight_ms
 
 BARS_PER_DAY = 375
 FIRST_DAY = date(2025, 6, 2)
-HOLIDAYS = frozenset(
-    {date(2025, 8, 15), date(2025, 8, 27), date(2025, 10, 2), date(2025, 10, 21), date(2025, 10, 22)}
-)
+HOLIDAYS = frozenset({date(2025, 8, 15), date(2025, 8, 27), date(2025, 10, 2), date(2025, 10, 21), date(2025, 10, 22)})
 MINUTE_SIGMA = 0.0008
 TICK_RUPEES = 0.05
 OPEN_MINUTE = 9 * 60 + 15

@@ -101,6 +101,8 @@ class EmergencyExitManager:
         self._next_proof_ms = 0
         self._next_alert_ms = 0
         self._warned_percent = 0
+        limit_paise = risk_manager.limits.loss_limit_paise
+        self._judged_from_paise = min(limit_paise, limit_paise * WARNING_SHARES_PERCENT[0] // 100)
         self._known: dict[str, HaltRecord] = {}
         self._used_ids: set[str] = set()
 
@@ -141,13 +143,14 @@ class EmergencyExitManager:
 
     def check(self, now_ms: int) -> None:
         """Judge the loss after a price or a fill, and act when it reaches the limit. O(1) while it does not."""
-        limit_paise = self._risk.limits.loss_limit_paise
-        loss = self._orders.day_loss
         if not self._known:
-            if loss.reaches(limit_paise):
-                self.trigger_loss(now_ms)
-            elif loss.reaches(limit_paise * WARNING_SHARES_PERCENT[0] // 100):
-                self._warn(loss.loss_paise, limit_paise, now_ms)
+            loss = self._orders.day_loss
+            if loss.loss_at_most_paise >= self._judged_from_paise:
+                limit_paise = self._risk.limits.loss_limit_paise
+                if loss.reaches(limit_paise):
+                    self.trigger_loss(now_ms)
+                elif loss.reaches(self._judged_from_paise):
+                    self._warn(loss.loss_paise, limit_paise, now_ms)
         elif self._must_close and not self._orders.is_flat():
             self._closing = True
         if self._closing:

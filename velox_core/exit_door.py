@@ -21,7 +21,8 @@ from velox_core.domain.positions import Position
 from velox_core.order_manager import OrderIntent, OrderManager
 from velox_core.ports import Alerts, Severity
 from velox_core.risk.approval import ApprovedOrder
-from velox_core.risk_manager import ExitRequest, RiskManager
+from velox_core.risk.gate import ExitRequest
+from velox_core.risk_manager import RiskManager
 
 WORKING_MS_MAX = 90_000  # a marketable exit older than this no longer counts as working
 ENTRY_CANCEL_MS_MAX = 5_000  # so long an exit waits for the cancel of what is left of its entry
@@ -30,6 +31,7 @@ NEVER_MS = 1 << 60
 REJECTIONS_BEFORE_LIMIT = 2
 REJECTIONS_BEFORE_ALARM = 5
 
+_BUY, _SELL = Side.BUY, Side.SELL  # by a module name: reading a member off its class costs 0.09 us
 _log = logging.getLogger("velox.orders")
 
 
@@ -101,7 +103,7 @@ class ExitDoor:
 
     def _work_one(self, symbol: str, goal: ExitGoal, now_ms: int) -> bool:
         """Return whether the goal is reached."""
-        entries = self._orders.live_orders(symbol, entries=True)
+        entries = self._orders.live_orders(symbol, entries=True) if self._orders.live else []
         if entries and self._awaits_entries(entries, goal, now_ms):
             return False
         working_quantity, working_rank, blocked = self._working(symbol, goal, now_ms)
@@ -142,7 +144,10 @@ class ExitDoor:
 
     def _working(self, symbol: str, goal: ExitGoal, now_ms: int) -> tuple[int, ExitRank | None, bool]:
         """Return the quantity and strongest rank of exits that count as working, and whether a cancel is awaited."""
-        quantity, strongest, blocked = 0, None, False
+        quantity, blocked = 0, False
+        strongest: ExitRank | None = None
+        if not self._orders.live:
+            return quantity, strongest, blocked
         for order in self._orders.live_orders(symbol, entries=False):
             position = self._orders.positions.get(symbol)
             closable = 0 if position is None else -position.quantity * order.side.sign
@@ -170,7 +175,7 @@ class ExitDoor:
         if goal.last_order is not None and goal.last_order.state is OrderState.REJECTED:
             self._rejected(goal.last_order, goal)
             goal.last_order = None
-        side = Side.SELL if position.quantity > 0 else Side.BUY
+        side = _SELL if position.quantity > 0 else _BUY
         instrument = self._instruments.get(position.symbol)
         open_quantity = abs(position.quantity)
         if instrument is not None:

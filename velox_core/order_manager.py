@@ -29,6 +29,11 @@ CANCEL_INTERVAL_MS = 1_000  # an order is asked to be cancelled at most this oft
 
 _log = logging.getLogger("velox.orders")
 
+# Members by a module name: reading one off its class costs 0.09 us, and every order passes here.
+_INTENT, _ORDER, _FILL = EventKind.INTENT, EventKind.ORDER, EventKind.FILL
+_SUBMITTING, _OPEN, _UNKNOWN, _FILLED = OrderState.SUBMITTING, OrderState.OPEN, OrderState.UNKNOWN, OrderState.FILLED
+_ACKNOWLEDGED, _REJECTED = SendStatus.ACKNOWLEDGED, SendStatus.REJECTED
+
 FOREIGN = ""  # the strategy of an order or position that this system did not make
 
 
@@ -120,11 +125,10 @@ class OrderManager:
             stop_paise=intent.stop_paise,
             target_paise=intent.target_paise,
         )
-        self.orders[order.client_order_id] = order
-        self.live[order.client_order_id] = order
-        self._journal.append(EventKind.INTENT, now_ms, intent_body(order, self._risk.snapshot.version))
+        self.orders[order.client_order_id] = self.live[order.client_order_id] = order
+        self._journal.append(_INTENT, now_ms, intent_body(order, self._risk.snapshot.version))
         if self._may_leave(order, now_ms):
-            order.move_to(OrderState.SUBMITTING, now_ms)
+            order.move_to(_SUBMITTING, now_ms)
             self._record_outcome(order, self._broker.place(approved, now_ms), now_ms)
         return order
 
@@ -147,16 +151,16 @@ class OrderManager:
         return True
 
     def _record_outcome(self, order: Order, outcome: SendOutcome, now_ms: int) -> None:
-        if outcome.status is SendStatus.ACKNOWLEDGED:
+        if outcome.status is _ACKNOWLEDGED:
             order.broker_order_id = outcome.broker_order_id
-            if order.state is OrderState.SUBMITTING:
-                self._move(order, OrderState.OPEN, now_ms, "")
-        elif outcome.status is SendStatus.REJECTED:
+            if order.state is _SUBMITTING:
+                self._move(order, _OPEN, now_ms, "")
+        elif outcome.status is _REJECTED:
             self._end(order, OrderState.REJECTED, now_ms, outcome.reason)
         else:
             self._move(order, OrderState.UNKNOWN, now_ms, outcome.reason)
             self._risk.lock(order.symbol, unknown_lock(order), now_ms)
-        if self.on_position is not None:
+        if order.rank is None and self.on_position is not None:
             self.on_position(order.symbol)
 
     def doubt_submitting(self, now_ms: int) -> None:
@@ -254,52 +258,56 @@ class OrderManager:
 
     def _book(self, fill: BrokerFill, order: Order | None, now_ms: int) -> None:
         symbol, quantity, price_paise = fill.symbol, fill.quantity, fill.price_paise
+        strategy_id = FOREIGN if order is None else order.strategy_id
         position = self.positions.get(symbol)
         if position is None:
             position = self.positions[symbol] = Position(symbol)
         held_before = position.quantity
         realised_paise = position.apply(fill.side.sign * quantity, price_paise)
+        held = position.quantity
         charges_paise = self._charge(order, fill)
         loss = self.day_loss
         loss.realised_paise += realised_paise
         loss.charges_paise += charges_paise
-        loss.book(self._column(symbol), position.quantity, position.cost_paise, price_paise)
-        if position.quantity and (held_before == 0 or (held_before > 0) != (position.quantity > 0)):
+        loss.book(self._column(symbol), held, position.cost_paise, price_paise)
+        if held and (held_before == 0 or (held_before > 0) != (held > 0)):
             _open_by(position, order, fill)
-        self._note_overshoot(position, order, fill, now_ms)
+        if held or self.overshot:
+            self._note_overshoot(position, order, fill, now_ms)
         self.fill_count += 1
         self._journal.append(
-            EventKind.FILL,
+            _FILL,
             fill.ts_ms,
             {
                 "trade_id": fill.trade_id,
                 "client_order_id": fill.client_order_id,
-                "strategy": FOREIGN if order is None else order.strategy_id,
+                "strategy": strategy_id,
                 "symbol": symbol,
-                "side": fill.side.value,
+                "side": fill.side,
                 "quantity": quantity,
                 "price": price_paise,
                 "charges": charges_paise,
                 "realised": realised_paise,
-                "position": position.quantity,
+                "position": held,
                 "cost": position.cost_paise,
             },
         )
-        ended = order is not None and self._advance(order, fill)
+        entry_ended = order is not None and self._advance(order, fill) and order.rank is None
         self._risk.record_fill(
             fill.trade_id,
             symbol=symbol,
-            position=None
-            if not position.quantity
-            else OpenPosition(symbol, position.strategy_id, position.quantity, position.cost_paise, position.opened_ms),
-            resolved_claim=order.client_order_id if order is not None and ended and order.is_entry else None,
+            position=OpenPosition(symbol, position.strategy_id, held, position.cost_paise, position.opened_ms)
+            if held
+            else None,
+            resolved_claim=fill.client_order_id if entry_ended else None,
             realised_paise=loss.realised_paise,
             charges_paise=loss.charges_paise,
         )
-        _log.info(
-            "[FILL] %s %s %s %s @ %s paise, position %s, order %s", fill.trade_id, fill.side.value, quantity, symbol,
-            price_paise, position.quantity, fill.client_order_id or "foreign", extra={"engine_ms": now_ms},
-        )  # fmt: skip
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(
+                "[FILL] %s %s %s %s @ %s paise, position %s, order %s", fill.trade_id, fill.side.value, quantity, symbol,
+                price_paise, held, fill.client_order_id or "foreign", extra={"engine_ms": now_ms},
+            )  # fmt: skip
         if self.on_position is not None:
             self.on_position(symbol)
 
@@ -336,8 +344,9 @@ class OrderManager:
                     f"order {order.client_order_id} filled {order.filled_quantity} of {order.quantity}",
                     fill.ts_ms,
                 )
-            self._explained(order, fill.ts_ms)
-            self._move(order, OrderState.FILLED, fill.ts_ms, "")
+            if order.state is _UNKNOWN:
+                self._explained(order, fill.ts_ms)
+            self._move(order, _FILLED, fill.ts_ms, "")
             self._forget(order)
             return True
         self._explained(order, fill.ts_ms)
@@ -350,7 +359,7 @@ class OrderManager:
 
     def _move(self, order: Order, state: OrderState, at_ms: int, reason: str) -> None:
         order.move_to(state, at_ms)
-        self._journal.append(EventKind.ORDER, at_ms, order_body(order, reason))
+        self._journal.append(_ORDER, at_ms, order_body(order, reason))
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 "[ORDER] %s %s %s %s %s: %s%s", order.client_order_id, order.strategy_id or "foreign", order.side.value,
@@ -369,12 +378,13 @@ class OrderManager:
             self.on_position(order.symbol)
 
     def _forget(self, order: Order) -> None:
-        self.live.pop(order.client_order_id, None)
-        self._awaiting_fills.pop(order.client_order_id, None)
-        self._cancel_asked_ms.pop(order.client_order_id, None)
+        order_id = order.client_order_id
+        self.live.pop(order_id, None)
+        self._awaiting_fills.pop(order_id, None)
+        self._cancel_asked_ms.pop(order_id, None)
 
     def _explained(self, order: Order, now_ms: int) -> None:
-        if order.state is OrderState.UNKNOWN:
+        if order.state is _UNKNOWN:
             self._risk.unlock(order.symbol, unknown_lock(order), now_ms)
 
     def _column(self, symbol: str) -> int:
@@ -451,7 +461,7 @@ class OrderManager:
 
     def live_orders(self, symbol: str, *, entries: bool) -> list[Order]:
         """Return the symbol's live entries, or its live exits."""
-        return [order for order in self.live.values() if order.symbol == symbol and order.is_entry is entries]
+        return [order for order in self.live.values() if order.symbol == symbol and (order.rank is None) is entries]
 
     def is_flat(self) -> bool:
         """Return whether, by our own books, nothing is held and nothing is live. The broker has the last word."""

@@ -18,10 +18,20 @@ from velox_core.domain.errors import InvariantError, LedgerUnavailable
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.orders import ExitRank, OrderType, Product, Side, Signal, SignalKind, client_order_id
+from velox_core.domain.orders import OrderType, Product, Signal, SignalKind, client_order_id
 from velox_core.ports import Journal, RiskLedger
 from velox_core.risk.approval import ApprovedOrder, approve
-from velox_core.risk.gate import OrderRate, Quote, Readiness, check_day, check_signal, check_symbol, judge_entry, judge_exit
+from velox_core.risk.gate import (
+    ExitRequest,
+    OrderRate,
+    Quote,
+    Readiness,
+    check_day,
+    check_signal,
+    check_symbol,
+    judge_entry,
+    judge_exit,
+)
 from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal, count_positions
 from velox_core.risk.ledger import (
     Claim,
@@ -47,56 +57,6 @@ _EXIT = SignalKind.EXIT
 _MARKET, _LIMIT = OrderType.MARKET, OrderType.LIMIT
 
 _log = logging.getLogger("velox.risk")
-
-
-class ExitRequest:
-    """What is to leave through the exit door.
-
-    Args:
-        strategy_id: whose position it is, '' for one that this system never opened.
-        symbol, side: what, and the closing side.
-        open_quantity: shares of the position, unsigned.
-        working_quantity: shares of exits that still count as working.
-        working_rank: the strongest rank among those.
-        rank: how urgent this exit is.
-        reason: one sentence for people.
-        limit_price_paise: 0 for a protected MARKET order, else a marketable limit.
-    """
-
-    __slots__ = (
-        "limit_price_paise",
-        "open_quantity",
-        "rank",
-        "reason",
-        "side",
-        "strategy_id",
-        "symbol",
-        "working_quantity",
-        "working_rank",
-    )
-
-    def __init__(
-        self,
-        *,
-        strategy_id: str,
-        symbol: str,
-        side: Side,
-        open_quantity: int,
-        working_quantity: int,
-        working_rank: ExitRank | None,
-        rank: ExitRank,
-        reason: str,
-        limit_price_paise: int = 0,
-    ) -> None:
-        self.strategy_id = strategy_id
-        self.symbol = symbol
-        self.side = side
-        self.open_quantity = open_quantity
-        self.working_quantity = working_quantity
-        self.working_rank = working_rank
-        self.rank = rank
-        self.reason = reason
-        self.limit_price_paise = limit_price_paise
 
 
 class RiskManager:

@@ -18,10 +18,10 @@ from velox_core.order_manager import OrderIntent, OrderManager
 from velox_core.order_recovery import OrderRecovery
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.breach import DayLoss
-from velox_core.risk.gate import Quote
+from velox_core.risk.gate import ExitRequest, Quote
 from velox_core.risk.layers import Refusal
 from velox_core.risk.limits import RiskLimits
-from velox_core.risk_manager import ExitRequest, RiskManager
+from velox_core.risk_manager import RiskManager
 
 DAY = date(2024, 1, 16)
 OPEN_MS = ist_midnight_ms(DAY) + (9 * 60 + 15) * 60_000

@@ -12,10 +12,10 @@ from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, OrderType, Product, Side
 from velox_core.ledger.memory import MemoryLedger
 from velox_core.risk.approval import ApprovedOrder
-from velox_core.risk.gate import Quote
+from velox_core.risk.gate import ExitRequest, Quote
 from velox_core.risk.layers import ReasonCode, Refusal
 from velox_core.risk.ledger import Claim, LedgerChange, OpenPosition, RiskSnapshot
-from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX, ExitRequest
+from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX
 
 HALT = HaltRecord(halt_id="20240116-MANUAL-1", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=NOW_MS)
 CLEAR = HaltRecord(

@@ -128,8 +128,8 @@ class SimulatedExchange:
         ):
             return self._input_refusal(request, listing)
         position = listing.intraday if request.product is _MIS else listing.delivery
-        self.order_sequence = number = self.order_sequence + 1
-        order_id = f"O{number}"
+        self.order_sequence += 1
+        order_id = f"O{self.order_sequence}"
         self.orders[order_id] = order = SimulatedOrder(order_id, request, listing, position, limit, now_ms)
         order.arrives_ms = now_ms + self.latency_ms
         if self.touched is not None:
@@ -221,7 +221,15 @@ class SimulatedExchange:
         position.margin_paise = margin
         self.trade_sequence = number = self.trade_sequence + 1
         fill = BrokerFill(
-            ts_ms, f"T{number}", order.tag, order.broker_order_id, position.symbol, order.side, quantity, price_paise, position.product
+            ts_ms,
+            f"T{number}",
+            order.tag,
+            order.broker_order_id,
+            position.symbol,
+            order.side,
+            quantity,
+            price_paise,
+            position.product,
         )
         self.trades.append(fill)
         self.events.append(fill)

@@ -122,6 +122,24 @@ class ChargeSchedule:
             taxes = (value_paise * self.stt_sell_ppb + _HALF) // BILLION
         return brokerage + exchange + sebi + gst + taxes
 
+    def round_trip_charges_paise(self, value_paise: int) -> int:
+        """Return the charges of buying and of selling this value: `order_charges_paise` of both sides, worked out at once.
+
+        Raises: InvariantError for a negative value.
+        """
+        if value_paise <= 0:
+            return _nothing(value_paise)
+        brokerage = (value_paise * self.brokerage_ppb + _HALF) // BILLION
+        if brokerage > self.brokerage_cap_paise:
+            brokerage = self.brokerage_cap_paise
+        brokerage += self.brokerage_flat_paise
+        exchange = (value_paise * self.exchange_ppb + _HALF) // BILLION
+        sebi = (value_paise * self.sebi_ppb + _HALF) // BILLION
+        gst = ((brokerage + exchange + sebi * self.sebi_in_gst) * self.gst_ppb + _HALF) // BILLION
+        buy = (value_paise * self.stt_buy_ppb + _HALF) // BILLION + (value_paise * self.stamp_buy_ppb + _HALF) // BILLION
+        sell = (value_paise * self.stt_sell_ppb + _HALF) // BILLION
+        return 2 * (brokerage + exchange + sebi + gst) + buy + sell
+
     def breakdown(self, side: Side, value_paise: int) -> ChargeBreakdown:
         """Return the components whose sum is `order_charges_paise`."""
         if value_paise <= 0:

@@ -3,6 +3,7 @@
 - Bodies hold engine-time values only (ints, text, booleans, None, and lists or dicts of them), so that the same
   day at another speed, on another machine or in another folder writes the same bytes.
 - Wall-clock facts (process ids, paths, durations) belong to SESSION events, which exports leave out.
+- A member of a StrEnum is text: it is written as its value.
 - Money is paise, quantity shares, `*_ms` epoch milliseconds.
 """
 

@@ -12,11 +12,11 @@ def intent_body(order: Order, ledger_version: int) -> Body:
         "client_order_id": order.client_order_id,
         "strategy": order.strategy_id,
         "symbol": order.symbol,
-        "side": order.side.value,
+        "side": order.side,
         "quantity": order.quantity,
-        "order_type": order.order_type.value,
+        "order_type": order.order_type,
         "limit_price": order.limit_price_paise,
-        "product": order.product.value,
+        "product": order.product,
         "role": "ENTRY" if order.rank is None else "EXIT",
         "rank": None if order.rank is None else int(order.rank),
         "reason": order.reason,
@@ -30,7 +30,7 @@ def order_body(order: Order, reason: str) -> Body:
     """Return the body of the event for the state that the order is in now."""
     return {
         "client_order_id": order.client_order_id,
-        "state": order.state.value,
+        "state": order.state,
         "broker_order_id": order.broker_order_id,
         "filled": order.filled_quantity,
         "reason": reason,

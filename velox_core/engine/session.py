@@ -30,7 +30,7 @@ from velox_core.engine.resume import align_ledger, reconcile
 from velox_core.engine.status import session_status
 from velox_core.engine.step import protective_exit, round_trip_cost_paise
 from velox_core.engine.strategy_host import HostedStrategy
-from velox_core.exit_door import ExitDoor
+from velox_core.exit_door import NEVER_MS, ExitDoor
 from velox_core.order_manager import FOREIGN, OrderIntent, OrderManager
 from velox_core.order_recovery import OrderRecovery
 from velox_core.ports import Alerts, Broker, Clock, Control, Journal, MarketFeed, Severity
@@ -47,6 +47,11 @@ LEASE_RENEWAL_SECONDS = 5.0
 FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
 LEDGER_RETRY_SECONDS = 5.0
 FEED_SILENT_MS_MAX = 300_000  # so long after the alert, positions without market data are closed
+
+# Members by a module name: reading one off its class costs 0.09 us.
+_MARK = EventKind.MARK
+_ENTRY = SignalKind.ENTRY
+_BUY, _SELL = Side.BUY, Side.SELL
 
 _log = logging.getLogger("velox.system")
 
@@ -92,6 +97,7 @@ class TradingSession:
         self._hosts = {host.strategy.strategy_id: host for host in parts.strategies}
         self._recent: deque[MinuteRow] = deque(maxlen=PRICE_ROWS_KEPT)
         self._protected: set[str] = set()
+        self._square_off_ms = plan.flat_by_ms if plan.square_off else NEVER_MS
         self._stop_reason = ""
         self._ending = False
         self._rows = 0
@@ -191,9 +197,7 @@ class TradingSession:
         self._recent.append(row)
         parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
         orders.poll(now_ms)
-        loss = orders.day_loss
-        if loss.open_marks:
-            loss.mark_row(row.closes)
+        orders.day_loss.mark_row(row.closes)
         parts.emergency.check(now_ms)
         if self._protected:
             self._take_protective_exits(row)
@@ -211,7 +215,7 @@ class TradingSession:
 
     def _work(self, now_ms: int) -> None:
         parts = self._parts
-        if now_ms >= self._plan.flat_by_ms and self._plan.square_off and not self._ending:
+        if not self._ending and now_ms >= self._square_off_ms:
             self._ending = True
             parts.risk_manager.readiness.stopping = "square-off time"
             _log.info("[SESSION] square-off at %s", ist_clock_text(now_ms), extra={"engine_ms": now_ms})
@@ -226,7 +230,7 @@ class TradingSession:
         parts = self._parts
         if parts.order_manager.poll(now_ms) or parts.emergency.closing:
             parts.emergency.check(now_ms)
-        if parts.order_manager.day_loss.open_marks:
+        if parts.order_manager.day_loss.is_open:
             self._watch_feed(now_ms)
         self._work(now_ms)
 
@@ -288,7 +292,7 @@ class TradingSession:
 
     def _take_signals(self, signals: Sequence[Signal], now_ms: int) -> None:
         for signal in signals:
-            if signal.kind is SignalKind.ENTRY:
+            if signal.kind is _ENTRY:
                 self._enter(signal, now_ms)
             else:
                 self._leave(signal, now_ms)
@@ -323,8 +327,8 @@ class TradingSession:
         parts, symbol = self._parts, signal.symbol
         position = parts.order_manager.positions.get(symbol)
         if position is not None and position.quantity:
-            opened_by = Side.BUY if position.quantity > 0 else Side.SELL
-            is_own = position.strategy_id == signal.strategy_id and signal.side is opened_by.opposite
+            closing_side = _SELL if position.quantity > 0 else _BUY
+            is_own = position.strategy_id == signal.strategy_id and signal.side is closing_side
         else:
             entries = parts.order_manager.live_orders(symbol, entries=True)
             is_own = any(e.strategy_id == signal.strategy_id and e.side is signal.side.opposite for e in entries)
@@ -365,23 +369,24 @@ class TradingSession:
         orders = self._parts.order_manager
         if symbol in orders.overshot:
             self._parts.exit_door.want(symbol, ExitRank.STOP, "an exit traded past the position")
-        position = orders.positions.get(symbol)
         column = self._columns.get(symbol)
         if column is None:
             return
-        quantity = 0 if position is None else position.quantity
-        owner = "" if position is None else position.strategy_id
-        if position is not None and quantity and (position.stop_paise or position.target_paise):
-            self._protected.add(symbol)
-        else:
+        quantity, owner = 0, FOREIGN
+        position = orders.positions.get(symbol)
+        if position is not None and position.quantity:
+            quantity, owner = position.quantity, position.strategy_id
+            if position.stop_paise or position.target_paise:
+                self._protected.add(symbol)
+            else:
+                self._protected.discard(symbol)
+        elif self._protected:
             self._protected.discard(symbol)
-        pending: dict[str, int] = {}
+        for host in self._parts.strategies:
+            host.positions[column] = quantity if owner == host.strategy_id else 0
         for order in orders.live.values():
-            if order.rank is None and order.symbol == symbol:
-                pending[order.strategy_id] = pending.get(order.strategy_id, 0) + order.side.sign * order.open_quantity
-        for strategy_id, host in self._hosts.items():
-            own = quantity if owner == strategy_id and owner != FOREIGN else 0
-            host.positions[column] = own + pending.get(strategy_id, 0)
+            if order.symbol == symbol and order.rank is None and order.strategy_id in self._hosts:
+                self._hosts[order.strategy_id].positions[column] += order.side.sign * order.open_quantity
 
     # -- stopping and ending ----------------------------------------------------------------------------------
 
@@ -456,11 +461,7 @@ class TradingSession:
         mark = (loss.realised_paise, loss.open_paise, loss.charges_paise)
         if mark != self._last_mark:
             self._last_mark = mark
-            self._parts.journal.append(
-                EventKind.MARK,
-                now_ms,
-                {"realised": mark[0], "open": mark[1], "charges": mark[2]},
-            )
+            self._parts.journal.append(_MARK, now_ms, {"realised": mark[0], "open": mark[1], "charges": mark[2]})
         self._parts.order_manager.commit_journal()
 
     def _publish(self, state: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.market.bars import MinuteRow
-from velox_core.domain.orders import ExitRank, Side
+from velox_core.domain.orders import ExitRank
 from velox_core.domain.positions import Position
 
 
@@ -31,9 +31,4 @@ def protective_exit(position: Position, row: MinuteRow, column: int) -> tuple[Ex
 
 def round_trip_cost_paise(schedule: ChargeSchedule, quantity: int, price_paise: int, spread_paise: int) -> int:
     """Return what entering and leaving at this price costs: charges of both orders and the spread once."""
-    value_paise = quantity * price_paise
-    return (
-        schedule.order_charges_paise(Side.BUY, value_paise)
-        + schedule.order_charges_paise(Side.SELL, value_paise)
-        + quantity * spread_paise
-    )
+    return schedule.round_trip_charges_paise(quantity * price_paise) + quantity * spread_paise

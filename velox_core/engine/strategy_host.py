@@ -19,10 +19,11 @@ _log = logging.getLogger("velox.system")
 class HostedStrategy:
     """One strategy with its net shares by column, entries on their way included, and why it is disabled ('' = it is not)."""
 
-    __slots__ = ("columns", "disabled", "positions", "strategy", "symbols")
+    __slots__ = ("columns", "disabled", "positions", "strategy", "strategy_id", "symbols")
 
     def __init__(self, strategy: Strategy, columns: tuple[int, ...], universe: tuple[str, ...]) -> None:
         self.strategy = strategy
+        self.strategy_id = strategy.strategy_id
         self.columns = columns
         self.symbols = frozenset(universe[column] for column in columns)
         self.positions = [0] * len(universe)
@@ -52,11 +53,16 @@ class HostedStrategy:
         for signal in signals:
             if type(signal) is not Signal:
                 raise TypeError(f"on_minute returned {type(signal).__name__} where Signals are due")
-            if signal.strategy_id != self.strategy.strategy_id or signal.symbol not in self.symbols:
+            if signal.strategy_id != self.strategy_id or signal.symbol not in self.symbols:
                 raise ValueError(f"signal of {signal.strategy_id} for {signal.symbol}, which is not its own")
-            numbers = (signal.quantity, signal.stop_paise, signal.target_paise)
-            enums = (type(signal.side), type(signal.kind), type(signal.rank))
-            if enums != (Side, SignalKind, ExitRank) or any(type(number) is not int for number in numbers):
+            if not (
+                type(signal.quantity) is type(signal.stop_paise) is type(signal.target_paise) is int
+                and type(signal.side) is Side
+                and type(signal.kind) is SignalKind
+                and type(signal.rank) is ExitRank
+            ):
+                numbers = (signal.quantity, signal.stop_paise, signal.target_paise)
+                enums = (type(signal.side), type(signal.kind), type(signal.rank))
                 raise TypeError(
                     f"signal for {signal.symbol} with quantity, stop and target {numbers} of {enums}: ints and enums are due"
                 )

@@ -4,6 +4,8 @@
   last such line were never committed; the next commit replaces them.
 - `append` encodes at once, so a body may change afterwards; `commit` hashes and writes in one go.
 - A failed write is taken back: the file ends at its last commit, and the events stay buffered.
+- A replay sweep may write less often (`write_every_events`): its commits return at once until so many events wait, and
+  `flush` or `close` writes the rest. What such a journal loses in a crash, the replay makes again.
 - One writer at a time (kernel lock); readers need none.
 - Imports nothing but orjson: the replay process stays light.
 """
@@ -33,23 +35,25 @@ class FileJournal:
     Args:
         path: the file; its folder is created.
         fsync: make each commit survive a power cut, not only a crash of the process.
+        write_every_events: 1 makes every commit durable; more is for replays, whose events can be made again.
     Raises: JournalUnavailable when the file cannot be opened, has another writer, or its chain is broken.
     """
 
-    def __init__(self, path: Path, *, fsync: bool = False) -> None:
+    def __init__(self, path: Path, *, fsync: bool = False, write_every_events: int = 1) -> None:
         self._path = path
         self._fsync = fsync
+        self._write_every_events = write_every_events
+        self._pending: list[bytes] = []
+        self._add = self._pending.append
         self._file = _open_for_appending(path)
         self._digest, self._sequence, self._size = GENESIS, 0, 0
         with contextlib.ExitStack() as on_failure:
-            on_failure.callback(self.close)
+            on_failure.callback(os.close, self._file)
             for line, digest, end in _committed(path):
                 self._sequence, self._digest, self._size = _head(line)[0], digest, end
             self._torn = os.fstat(self._file).st_size > self._size
             self._check_tail()
             on_failure.pop_all()
-        self._pending: list[bytes] = []
-        self._add = self._pending.append
 
     def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
         """Add one event. Raises InvariantError for a body that is not JSON."""
@@ -61,6 +65,11 @@ class FileJournal:
         self._sequence = sequence
 
     def commit(self) -> None:
+        """Write what was appended, once `write_every_events` wait. Raises JournalUnavailable; the events stay in order."""
+        if len(self._pending) >= self._write_every_events:
+            self.flush()
+
+    def flush(self) -> None:
         """Write what was appended. Raises JournalUnavailable; the events stay buffered and in order."""
         pending = self._pending
         if not pending:
@@ -105,11 +114,20 @@ class FileJournal:
 
     def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
         """Return the committed events, oldest first. Raises JournalUnavailable where the chain is broken."""
+        if self._write_every_events > 1:
+            self.flush()
         return read_events(self._path, kinds)
 
     def close(self) -> None:
-        """Release the file. What was not committed is gone."""
-        os.close(self._file)
+        """Release the file. What was not committed is gone; what a relaxed journal still holds back is written first.
+
+        Raises: JournalUnavailable when that cannot be written; the file is released all the same.
+        """
+        try:
+            if self._write_every_events > 1:
+                self.flush()
+        finally:
+            os.close(self._file)
 
 
 def read_events(path: Path, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:

@@ -70,7 +70,7 @@ class MemoryLedger:
                 return Conflict(current)
             self._snapshot = fresh = apply_change(current, change)
             applied[change_id] = fresh.version
-            return Committed(fresh.version)
+            return Committed(fresh.version, fresh)
 
     def snapshot(self) -> RiskSnapshot:
         """Return the current state; after a commit it is the very next snapshot, at no cost."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.orders import ExitRank, Signal
+from velox_core.domain.orders import ExitRank, Side, Signal
 from velox_core.risk.layers import LAYERS, EntryRequest, ReasonCode, Refusal
 from velox_core.risk.ledger import RiskSnapshot
 from velox_core.risk.limits import RiskLimits
@@ -61,6 +61,56 @@ class Quote:
     def __init__(self, price_paise: int, ts_ms: int) -> None:
         self.price_paise = price_paise
         self.ts_ms = ts_ms
+
+
+class ExitRequest:
+    """What is to leave through the exit door.
+
+    Args:
+        strategy_id: whose position it is, '' for one that this system never opened.
+        symbol, side: what, and the closing side.
+        open_quantity: shares of the position, unsigned.
+        working_quantity: shares of exits that still count as working.
+        working_rank: the strongest rank among those.
+        rank: how urgent this exit is.
+        reason: one sentence for people.
+        limit_price_paise: 0 for a protected MARKET order, else a marketable limit.
+    """
+
+    __slots__ = (
+        "limit_price_paise",
+        "open_quantity",
+        "rank",
+        "reason",
+        "side",
+        "strategy_id",
+        "symbol",
+        "working_quantity",
+        "working_rank",
+    )
+
+    def __init__(
+        self,
+        *,
+        strategy_id: str,
+        symbol: str,
+        side: Side,
+        open_quantity: int,
+        working_quantity: int,
+        working_rank: ExitRank | None,
+        rank: ExitRank,
+        reason: str,
+        limit_price_paise: int = 0,
+    ) -> None:
+        self.strategy_id = strategy_id
+        self.symbol = symbol
+        self.side = side
+        self.open_quantity = open_quantity
+        self.working_quantity = working_quantity
+        self.working_rank = working_rank
+        self.rank = rank
+        self.reason = reason
+        self.limit_price_paise = limit_price_paise
 
 
 class OrderRate:

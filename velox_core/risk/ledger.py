@@ -137,12 +137,13 @@ class LedgerChange:
 
 
 class Committed:
-    """The change is in. `version` is the ledger's new version."""
+    """The change is in. `version` is the ledger's new version; `snapshot` its new state, where the store has it at hand."""
 
-    __slots__ = ("version",)
+    __slots__ = ("snapshot", "version")
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, snapshot: RiskSnapshot | None = None) -> None:
         self.version = version
+        self.snapshot = snapshot
 
 
 class Conflict:
@@ -168,30 +169,29 @@ CommitResult: TypeAlias = Committed | Conflict | Fenced
 
 def apply_change(snapshot: RiskSnapshot, change: LedgerChange) -> RiskSnapshot:
     """Return the snapshot after a commit: one version later, with the change in it."""
+    claim, ended_claim = change.put_claim, change.drop_claim
+    position, flat_symbol = change.put_position, change.drop_position
+    realised_paise, charges_paise = change.realised_paise, change.charges_paise
     fresh = _copy(snapshot)
-    fresh.version = snapshot.version + 1
-    claim = change.put_claim
-    if claim is not None or change.drop_claim is not None:
-        claims = dict(snapshot.claims)
-        if change.drop_claim is not None:
-            claims.pop(change.drop_claim, None)
+    fresh.version += 1
+    if claim is not None or ended_claim is not None:
+        fresh.claims = claims = dict(snapshot.claims)
+        if ended_claim is not None:
+            claims.pop(ended_claim, None)
         if claim is not None:
             claims[claim.intent_id] = claim
-            last_entry_ms = dict(snapshot.last_entry_ms)
+            fresh.last_entry_ms = last_entry_ms = dict(snapshot.last_entry_ms)
             last_entry_ms[claim.strategy_id, claim.symbol, claim.side] = claim.created_ms
-            fresh.last_entry_ms = last_entry_ms
-        fresh.claims = claims
-    if change.put_position is not None or change.drop_position is not None:
-        positions = dict(snapshot.positions)
-        if change.drop_position is not None:
-            positions.pop(change.drop_position, None)
-        if change.put_position is not None:
-            positions[change.put_position.symbol] = change.put_position
-        fresh.positions = positions
-    if change.realised_paise is not None:
-        fresh.realised_paise = change.realised_paise
-    if change.charges_paise is not None:
-        fresh.charges_paise = change.charges_paise
+    if position is not None or flat_symbol is not None:
+        fresh.positions = positions = dict(snapshot.positions)
+        if flat_symbol is not None:
+            positions.pop(flat_symbol, None)
+        if position is not None:
+            positions[position.symbol] = position
+    if realised_paise is not None:
+        fresh.realised_paise = realised_paise
+    if charges_paise is not None:
+        fresh.charges_paise = charges_paise
     return fresh
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class RiskLimits:
         mark_age_ms_max: an entry needs the marks of all held symbols no older than this.
         band_margin_bps: an entry nearer than this to a price band is refused.
         orders_per_second_max: entries sent in any one second of engine time.
+        loss_limit_paise: min(absolute, percent of capital), whichever comes first; rounded down, so never above either.
     """
 
     max_daily_loss_paise: int
@@ -37,8 +38,9 @@ class RiskLimits:
     mark_age_ms_max: int = 90_000
     band_margin_bps: int = 50
     orders_per_second_max: int = 8
+    loss_limit_paise: int = field(init=False)
 
-    @property
-    def loss_limit_paise(self) -> int:
-        """Return min(absolute, percent of capital): whichever comes first. Rounded down, so never above either."""
-        return min(self.max_daily_loss_paise, self.initial_capital_paise * self.max_daily_loss_bps // 10_000)
+    def __post_init__(self) -> None:
+        """Work out the loss limit once: every minute and every entry reads it."""
+        limit_paise = min(self.max_daily_loss_paise, self.initial_capital_paise * self.max_daily_loss_bps // 10_000)
+        object.__setattr__(self, "loss_limit_paise", limit_paise)

@@ -56,6 +56,12 @@ def test_order_charges_any_order_is_the_sum_of_its_breakdown(schedule: ChargeSch
     assert schedule.order_charges_paise(side, value) == schedule.breakdown(side, value).total
 
 
+@given(SCHEDULES, VALUES)
+def test_round_trip_charges_are_those_of_both_orders(schedule: ChargeSchedule, value: int) -> None:
+    both = schedule.order_charges_paise(Side.BUY, value) + schedule.order_charges_paise(Side.SELL, value)
+    assert schedule.round_trip_charges_paise(value) == both
+
+
 @given(SCHEDULES, st.sampled_from(Side), VALUES)
 def test_closing_estimate_any_order_is_never_below_and_at_most_a_few_paise_above(
     schedule: ChargeSchedule, side: Side, value: int

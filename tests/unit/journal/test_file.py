@@ -10,6 +10,7 @@ import pytest
 
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.events import EventKind
+from velox_core.domain.orders import Side
 from velox_core.journal.file import FileJournal, read_events, verify_chain
 
 
@@ -132,3 +133,57 @@ def test_failed_write_keeps_the_events_and_takes_back_what_got_out(
     journal.commit()
     assert losses(path) == [1, 2, 3]
     assert verify_chain(path) is None
+
+
+def test_relaxed_journal_writes_once_enough_events_wait_and_the_rest_at_its_close(path: Path) -> None:
+    relaxed = FileJournal(path, write_every_events=3)
+    for number in (1, 2):
+        relaxed.append(EventKind.MARK, number, {"loss": number})
+        relaxed.commit()
+    assert losses(path) == []
+    relaxed.append(EventKind.MARK, 3, {"loss": 3})
+    relaxed.commit()
+    assert losses(path) == [1, 2, 3]
+    relaxed.append(EventKind.MARK, 4, {"loss": 4})
+    relaxed.commit()
+    assert losses(path) == [1, 2, 3]
+    relaxed.close()
+    assert losses(path) == [1, 2, 3, 4]
+    assert verify_chain(path) is None
+
+
+def test_relaxed_journal_gives_back_what_it_has_not_written_yet(path: Path) -> None:
+    relaxed = FileJournal(path, write_every_events=100)
+    relaxed.append(EventKind.MARK, 1, {"loss": 1})
+    relaxed.commit()
+    assert [event.body["loss"] for event in relaxed.events()] == [1]
+    relaxed.flush()
+    assert losses(path) == [1]
+    relaxed.close()
+
+
+def test_relaxed_journal_has_the_digests_of_a_durable_one(tmp_path: Path) -> None:
+    digests = []
+    for every, name in ((1, "durable"), (4, "relaxed")):
+        journal = FileJournal(tmp_path / name, write_every_events=every)
+        for number in range(1, 8):
+            journal.append(EventKind.MARK, number, {"loss": number})
+            journal.commit()
+        journal.close()
+        digests.append([event.digest for event in read_events(tmp_path / name)])
+    assert digests[0] == digests[1]
+    assert len(digests[0]) == 7
+
+
+def test_journal_that_is_not_relaxed_forgets_at_its_close_what_was_not_committed(path: Path) -> None:
+    durable = FileJournal(path)
+    durable.append(EventKind.MARK, 1, {"loss": 1})
+    durable.close()
+    assert losses(path) == []
+
+
+def test_text_enum_is_written_as_its_value(journal: FileJournal, path: Path) -> None:
+    journal.append(EventKind.LOCK, 1, {"symbol": "TCS", "side": Side.BUY})
+    journal.commit()
+    assert [event.body["side"] for event in read_events(path)] == ["BUY"]
+    assert b'"side":"BUY"' in path.read_bytes()

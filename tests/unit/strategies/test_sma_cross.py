@@ -180,6 +180,32 @@ def test_benchmark_rule_is_reproduced_exactly_over_days(fast, slow):
         assert len(said[symbol]) > 20
 
 
+CLOSE = st.sampled_from((980, 990, 1_000, 1_010, 1_020))  # few values, so that averages often meet exactly
+
+
+@given(
+    closes=st.lists(st.tuples(CLOSE, CLOSE), min_size=2, max_size=60),
+    gaps=st.sets(st.integers(0, 59), max_size=6),
+    short=st.booleans(),
+    level=st.booleans(),
+    reset_daily=st.booleans(),
+)
+def test_rows_without_a_gap_say_the_same_as_bars_one_by_one(closes, gaps, short, level, reset_daily):
+    rules = {"fast": 2, "slow": 3, "allow_short": short, "enter_on_level": level, "reset_daily": reset_daily}
+    by_row, by_bar = strategy(("AAA", "BBB"), **rules), strategy(("AAA", "BBB", "GAPS"), **rules)
+    positions = [0, 0]
+    for number, (first, second) in enumerate(closes):
+        if number % 20 == 0:
+            by_row.start_session(session(("AAA", "BBB")))
+            by_bar.start_session(session(("AAA", "BBB", "GAPS")))
+        row = minute(number, first, 0 if number in gaps else second)
+        signals = by_row.on_minute(row.ts_ms, row, positions)
+        row = minute(number, first, 0 if number in gaps else second, 0 if number % 20 == 0 else 1_000)
+        assert told(signals) == told(by_bar.on_minute(row.ts_ms, row, [*positions, 0]))
+        for signal in signals:
+            positions[("AAA", "BBB").index(signal.symbol)] += signal.side.sign * signal.quantity
+
+
 @given(
     closes=st.lists(st.integers(0, 3_000), min_size=8, max_size=60),
     positions=st.lists(st.integers(-3, 3), min_size=60, max_size=60),
