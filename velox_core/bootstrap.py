@@ -11,10 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import import_module
@@ -37,8 +36,6 @@ from velox_core.domain.errors import (
     ConfigError,
     DataError,
     JournalUnavailable,
-    LedgerUnavailable,
-    VeloxError,
 )
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import DayColumns
@@ -55,13 +52,9 @@ from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.halt_file import JsonLinesHaltFile
-from velox_core.journal.queries import JournalReader
-from velox_core.journal.records import JournalRecords
 from velox_core.journal.run import RunIdentity
-from velox_core.journal.sql import SqlJournal
-from velox_core.ledger.redis import RedisLedger
-from velox_core.ports import Control, ControlRequest, RiskLedger
-from velox_core.redis_server import EmbeddedRedis
+from velox_core.ports import Control, ControlRequest, Journal
+from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
 from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
 from velox_core.strategies.base import Strategy
@@ -252,29 +245,6 @@ def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
     }
 
 
-def redis_url(settings: Settings, paths: Paths) -> str:
-    """Return the ledger's server, starting the embedded one when none is configured. Raises VeloxError."""
-    return settings.stores.redis.url or EmbeddedRedis(paths.var / "redis").start()
-
-
-def open_ledger(settings: Settings, paths: Paths, scope: Scope, on: date, journal_at: str) -> RedisLedger:
-    """Return the ledger of a scope and date, held to what the journal knows of it.
-
-    A server that cannot be had gives a ledger that refuses every call: entries stay refused, exits work.
-    """
-    reader = JournalReader(journal_at)
-    try:
-        known = reader.high_water(scope.key, on)
-    finally:
-        reader.close()
-    try:
-        server = redis_url(settings, paths)
-    except VeloxError as error:
-        _log.error("[LEDGER] %s", error)
-        server = f"unix://{paths.var / 'redis' / 'absent.sock'}"
-    return RedisLedger(server, scope.key, on, version_floor=known.version, epoch_floor=known.epoch)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun:
     """A run with its stores open and its engine joined, caught up and reconciled, but not yet armed."""
@@ -283,8 +253,12 @@ class OpenRun:
     replay: ReplayDay
     plan: SessionPlan
     engine: Engine
-    journal: SqlJournal
-    epoch: int
+    stores: RunStores
+
+    @property
+    def journal(self) -> Journal:
+        """Return the run's journal."""
+        return self.stores.journal
 
     @property
     def run(self) -> RunFolder:
@@ -296,8 +270,7 @@ class OpenRun:
 def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[OpenRun]:
     """Open one run: load its day, open its stores, take the lease, and catch the engine up. Closes everything after.
 
-    Raises: ConfigError, DataError, CalendarError for what cannot be run; VeloxError when another engine holds the lease;
-        JournalUnavailable when the run's journal cannot be opened.
+    Raises: ConfigError, DataError, CalendarError for what cannot be run; VeloxError when another engine trades the run.
     """
     replay = prepare(settings, paths, request)
     instruments = day_instruments(replay)
@@ -308,12 +281,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run = replay.run
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        url = journal_url(settings, run)
-        journal = SqlJournal(url, run_identity(settings, replay))
-        stack.callback(journal.close)
-        ledger = open_ledger(settings, paths, run.scope, on, url)
-        stack.callback(ledger.close)
-        epoch = _lease(ledger, stack)
+        stores = open_stores(settings, paths, run, run_identity(settings, replay), stack)
         clock = ReplayClock(plan.open_ms)
         broker = SimulatedBroker(
             replay.day.universe,
@@ -322,7 +290,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             book=SqliteBook(run.folder / "broker.db"),
         )
         stack.callback(broker.close)
-        control = CombinedControl(LedgerControl(ledger), FileControl(run.folder))
+        control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
             plan,
@@ -330,15 +298,19 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 clock=clock,
                 feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), broker, clock),
                 broker=broker,
-                journal=journal,
-                ledger=ledger,
+                journal=stores.journal,
+                ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / "halt.jsonl"),
                 control=NamedControl(control, run.run_id),
                 alerts=LogAlerts(),
             ),
-            EngineRules(limits=settings.risk.limits, schedule=schedule, instruments=instruments, strategies=hosts, epoch=epoch),
+            EngineRules(
+                limits=settings.risk.limits, schedule=schedule, instruments=instruments, strategies=hosts, epoch=stores.epoch
+            ),
         )
-        yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, journal=journal, epoch=epoch)
+        if stores.exits_only:
+            engine.risk_manager.readiness.stopping = f"exits only: {stores.exits_only}"
+        yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
 
 
 def run_engine(settings: Settings, paths: Paths, request: RunRequest) -> SessionOutcome:
@@ -349,11 +321,6 @@ def run_engine(settings: Settings, paths: Paths, request: RunRequest) -> Session
     with open_run(settings, paths, request) as opened:
         opened.engine.risk_manager.readiness.armed = True  # a simulated run arms itself
         return _trade(opened)
-
-
-def journal_url(settings: Settings, run: RunFolder) -> str:
-    """Return the run's journal: the configured server, or SQLite in the run's folder."""
-    return settings.stores.journal.url or f"sqlite:///{run.folder / 'journal.db'}"
 
 
 def run_identity(settings: Settings, replay: ReplayDay) -> RunIdentity:
@@ -384,29 +351,10 @@ def simulation_config(settings: Settings) -> SimulationConfig:
     )
 
 
-def _lease(ledger: RiskLedger, stack: ExitStack) -> int:
-    """Become the one engine of the scope. A ledger that is down gives no lease: epoch 1, exits only.
-
-    Raises: VeloxError when another engine holds it.
-    """
-    try:
-        epoch = ledger.acquire_lease(f"{socket.gethostname()}:{os.getpid()}")
-    except LedgerUnavailable as error:
-        _log.error("[LEDGER] no lease: %s; exits only", error)
-        return 1
-    stack.callback(_release, ledger, epoch)
-    return epoch
-
-
-def _release(ledger: RiskLedger, epoch: int) -> None:
-    with suppress(LedgerUnavailable):
-        ledger.release_lease(epoch)
-
-
 def _trade(opened: OpenRun) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
-    journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.epoch, "pid": os.getpid()})
+    journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.stores.epoch, "pid": os.getpid()})
     session = engine.session(replace(plan, resume_after_ms=engine.resumed_ms))
     _log.info(
         "[SESSION] %s run %s on %s%s, %s bars, loss limit %s, pid %s", plan.trading_date, run.run_id, plan.source,
@@ -421,7 +369,7 @@ def _trade(opened: OpenRun) -> SessionOutcome:
         _log.error("[SESSION] NOT FLAT at the broker: %s", "; ".join(exposure or ["its book could not be read"]))
     held = bool(result.stopped) and plan.on_stop is OnStop.HOLD
     state = RunState.ENDED_NOT_FLAT if not flat else RunState.ENDED_HALTED if result.halted else RunState.ENDED
-    exit_code = EXIT_OPERATING_ERROR if result.fault else EXIT_DONE if flat or held else EXIT_NOT_FLAT
+    exit_code = EXIT_NOT_FLAT if not (flat or held) else EXIT_OPERATING_ERROR if result.fault else EXIT_DONE
     write_state(run.folder, RunState.BEGUN if held else state)
     journal.append(EventKind.SESSION, plan.open_ms, {"phase": "CLOSED", "exit_code": exit_code, "flat": flat})
     engine.order_manager.commit_journal()
@@ -437,10 +385,11 @@ def _trade(opened: OpenRun) -> SessionOutcome:
 
 
 def _end_run(opened: OpenRun, state: RunState) -> None:
+    records = opened.stores.records
+    if records is None:
+        return
     try:
-        records = JournalRecords(journal_url(opened.settings, opened.run))
-        records.end_run(opened.journal.run_key, status=state.value, ended_wall_ms=WallClock().now_ms())
-        records.close()
+        records.finish(state.value)
     except JournalUnavailable as error:
         _log.error("[JOURNAL] how the run ended could not be noted: %s", error)
 

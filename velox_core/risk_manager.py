@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from velox_core.domain.errors import InvariantError, LedgerUnavailable
@@ -121,6 +122,14 @@ class RiskManager:
         """Replace the ledger's content by what journal and broker say, and trust it. Raises LedgerUnavailable."""
         self._take(self._ledger.rebuild(snapshot))
         self.readiness.ledger_fault = ""
+
+    def continue_after(self, order_ids: Iterable[str]) -> None:
+        """Number the next order above every given id of this engine's own date, actor and epoch."""
+        prefix = self._id_prefix
+        for order_id in order_ids:
+            number = order_id.removeprefix(prefix)
+            if number != order_id and number.isdecimal():
+                self._sequence = max(self._sequence, int(number))
 
     def renew_lease(self) -> None:
         """Keep the lease. One that another engine took stops entries for good; a ledger that is down stops them for now."""

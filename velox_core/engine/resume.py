@@ -44,6 +44,7 @@ def restore(events: Iterable[JournalEvent], order_manager: OrderManager, risk_ma
             risk_manager.note_lock(str(body["symbol"]), str(body["reason"]))
         elif event.kind is EventKind.UNLOCK:
             risk_manager.note_unlock(str(body["symbol"]), str(body["reason"]))
+    risk_manager.continue_after(orders)
     for order_id, order in orders.items():
         known = last_state.get(order_id)
         # An intent without any answer may have reached the broker: UNKNOWN until the book says.

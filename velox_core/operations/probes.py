@@ -42,7 +42,7 @@ class ProbeResult:
 
 def probe_redis(settings: Settings, paths: Paths) -> ProbeResult:
     """Connect to the configured Redis (or start the embedded one), PING it and read its eviction policy."""
-    from velox_core.bootstrap import redis_url
+    from velox_core.run_stores import redis_url
 
     configured = settings.stores.redis
     if configured.url is not None:

@@ -15,7 +15,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from velox_core.bootstrap import journal_url
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.scope import Scope
 from velox_core.journal.export import export_events
@@ -26,6 +25,7 @@ from velox_core.operations.json_file import write_json
 from velox_core.operations.probes import strategy_fingerprint
 from velox_core.operations.report import build_report
 from velox_core.operations.status import SUMMARY_FILE, read_status, read_summary
+from velox_core.run_stores import journal_url
 from velox_core.runs import RunFolder, run_folder
 from velox_core.settings import BrokerType, Paths, Settings
 

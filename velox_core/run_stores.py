@@ -1,0 +1,162 @@
+"""The stores of one run: lock, journal, ledger, lease and broker book, each with what it falls back to.
+
+- The lock is a must: without it no engine runs. Everything else may be down, and the engine is then reduce-only.
+- A journal that cannot be opened is replaced by an emergency file beside it: what is sent is still written first, the
+  engine finds itself halted (a journal that cannot be read means halted) and closes what the broker holds. The next
+  start imports the file.
+- Without a ledger there is no lease; the epoch is then one above every epoch that the journal knows.
+- A run is taken up with the data it was begun on, or not at all; with another configuration it is taken up for exits only.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from velox_core.domain.errors import ConfigError, JournalUnavailable, LedgerUnavailable, VeloxError
+from velox_core.domain.events import Body, EventKind, JournalEvent
+from velox_core.engine_lock import EngineLock
+from velox_core.journal.file import FileJournal
+from velox_core.journal.imports import import_emergency_file
+from velox_core.journal.queries import HighWater, JournalReader
+from velox_core.journal.run import RunIdentity
+from velox_core.journal.sql import SqlJournal
+from velox_core.ledger.redis import RedisLedger
+from velox_core.ports import Journal
+from velox_core.redis_server import EmbeddedRedis
+from velox_core.runs import RunFolder
+from velox_core.settings import Paths, Settings
+
+EMERGENCY_FILE = "emergency.jsonl"
+UNREADABLE_EPOCH_FROM = 9_000  # epochs of engines that know neither ledger nor journal; leases count up from 1
+
+_log = logging.getLogger("velox.system")
+
+
+class EmergencyJournal:
+    """What the engine writes when its journal cannot be opened: a file, imported when the journal is back."""
+
+    def __init__(self, path: Path, cause: JournalUnavailable) -> None:
+        self._file = FileJournal(path, fsync=True)
+        self._cause = cause
+
+    def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
+        """Add one event."""
+        self._file.append(kind, ts_ms, body)
+
+    def commit(self) -> None:
+        """Make it durable. Raises JournalUnavailable."""
+        self._file.commit()
+
+    def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
+        """Raise JournalUnavailable: what happened before cannot be read."""
+        raise self._cause
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStores:
+    """The open stores of a run. `exits_only` says why no entry may be made, '' when it may; `records` is the SQL journal."""
+
+    journal: Journal
+    records: SqlJournal | None
+    ledger: RedisLedger
+    epoch: int
+    exits_only: str
+
+
+def journal_url(settings: Settings, run: RunFolder) -> str:
+    """Return the run's journal: the configured server, or SQLite in the run's folder."""
+    return settings.stores.journal.url or f"sqlite:///{run.folder / 'journal.db'}"
+
+
+def redis_url(settings: Settings, paths: Paths) -> str:
+    """Return the ledger's server, starting the embedded one when none is configured. Raises VeloxError."""
+    return settings.stores.redis.url or EmbeddedRedis(paths.var / "redis").start()
+
+
+def open_stores(settings: Settings, paths: Paths, run: RunFolder, identity: RunIdentity, stack: ExitStack) -> RunStores:
+    """Open the stores of a run; `stack` closes them.
+
+    Raises: VeloxError when another process trades the run; ConfigError when the run was begun on other data.
+    """
+    lock = EngineLock(run.folder / "engine.lock")
+    stack.callback(lock.release)
+    known, exits_only = _what_was_begun(settings, run, identity)
+    journal, records = _open_journal(settings, run, identity)
+    stack.callback(journal.close)
+    try:
+        server = redis_url(settings, paths)
+    except VeloxError as error:
+        _log.error("[LEDGER] %s", error)
+        server = f"unix://{paths.var / 'redis' / 'absent.sock'}"
+    ledger = RedisLedger(server, run.scope.key, identity.trading_date, version_floor=known.version, epoch_floor=known.epoch)
+    stack.callback(ledger.close)
+    epoch = _lease(ledger, known.epoch + 1, stack)
+    return RunStores(journal=journal, records=records, ledger=ledger, epoch=epoch, exits_only=exits_only)
+
+
+def _what_was_begun(settings: Settings, run: RunFolder, identity: RunIdentity) -> tuple[HighWater, str]:
+    """Return what the journal knows of the scope, and why a run begun differently may only exit."""
+    if settings.stores.journal.url is None and not (run.folder / "journal.db").exists():
+        return HighWater(version=0, epoch=0), ""
+    try:
+        reader = JournalReader(journal_url(settings, run))
+        try:
+            known = reader.high_water(run.scope.key, identity.trading_date)
+            begun = reader.latest_run(identity.trading_date, scope_key=run.scope.key)
+        finally:
+            reader.close()
+    except JournalUnavailable as error:
+        return HighWater(version=0, epoch=UNREADABLE_EPOCH_FROM), f"the journal cannot be read: {error}"
+    if begun is None:
+        return known, ""
+    if begun.data_source != identity.data_source:
+        raise ConfigError(
+            f"run {run.run_id} was begun on {begun.data_source}, this is {identity.data_source}: finish it with the data "
+            "it was begun on, or begin another run with --fresh"
+        )
+    if begun.config_hash != identity.config_hash:
+        return known, "the configuration changed since this run was begun"
+    return known, ""
+
+
+def _open_journal(
+    settings: Settings, run: RunFolder, identity: RunIdentity
+) -> tuple[SqlJournal | EmergencyJournal, SqlJournal | None]:
+    emergency = run.folder / EMERGENCY_FILE
+    try:
+        journal = SqlJournal(journal_url(settings, run), identity)
+    except JournalUnavailable as error:
+        _log.critical("[JOURNAL] cannot be opened: %s; exits only, written to %s", error, emergency)
+        return EmergencyJournal(emergency, error), None
+    try:
+        count = import_emergency_file(emergency, journal)
+        if count:
+            _log.warning("[JOURNAL] %s events imported from %s", count, emergency)
+    except JournalUnavailable as error:
+        _log.error("[JOURNAL] %s could not be imported: %s", emergency, error)
+    return journal, journal
+
+
+def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> int:
+    """Become the one engine of the scope on any host. Another host's lease is a VeloxError; a ledger that is down is not."""
+    try:
+        epoch = ledger.acquire_lease(socket.gethostname())
+    except LedgerUnavailable as error:
+        _log.error("[LEDGER] no lease: %s; exits only", error)
+        return epoch_without_lease
+    stack.callback(_release, ledger, epoch)
+    return epoch
+
+
+def _release(ledger: RedisLedger, epoch: int) -> None:
+    with suppress(LedgerUnavailable):
+        ledger.release_lease(epoch)
