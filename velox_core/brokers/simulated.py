@@ -18,8 +18,8 @@ import heapq
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.faults import Fault, FaultKind, FaultPlan
 from velox_core.brokers.simulated_desk import BrokerDesk
 from velox_core.brokers.simulated_exchange import SimulatedExchange
@@ -30,6 +30,9 @@ from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import TERMINAL_STATES, OrderState
 from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, OrderUpdate, SendOutcome, SendStatus
 from velox_core.risk.approval import ApprovedOrder
+
+if TYPE_CHECKING:  # a replay without a book need not load SQLite
+    from velox_core.brokers.book import SqliteBook
 
 Event = OrderUpdate | BrokerFill
 _ACKNOWLEDGED = SendStatus.ACKNOWLEDGED

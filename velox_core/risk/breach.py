@@ -9,12 +9,8 @@
 
 from __future__ import annotations
 
-from operator import mul
-
 from velox_core.domain.charges import BILLION, ChargeSchedule
 from velox_core.domain.orders import Side
-
-DENSE_SHARE = 8  # with an open position in at least one of so many columns, a row is marked by sums over all columns
 
 
 class OpenMark:
@@ -38,14 +34,9 @@ class DayLoss:
     __slots__ = (
         "_closing_fixed_paise",
         "_closing_rate_ppb",
-        "_cost_paise",
-        "_is_dense",
-        "_open_marks",
-        "_quantities",
-        "_shorts",
-        "_unwritten_row",
         "charges_paise",
         "gross_paise",
+        "open_marks",
         "open_paise",
         "realised_paise",
         "schedule",
@@ -59,50 +50,18 @@ class DayLoss:
         self.charges_paise = 0
         self.open_paise = 0
         self.gross_paise = 0
-        self._open_marks: dict[int, OpenMark] = {}
-        self._quantities: list[int] = []  # signed shares by column, as far as any column was ever held
-        self._cost_paise = 0  # of all open positions
-        self._shorts = 0  # how many of them are short
-        self._is_dense = False
-        self._unwritten_row: list[int] | None = None  # the newest row, while the marks do not have it yet
-
-    @property
-    def open_marks(self) -> dict[int, OpenMark]:
-        """Return the open positions by column, their marks up to date. Not to be changed by the caller."""
-        row = self._unwritten_row
-        if row is not None:
-            self._unwritten_row = None
-            for column, held in self._open_marks.items():
-                held.mark_paise = row[column]
-        return self._open_marks
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether any position is open."""
-        return bool(self._open_marks)
+        self.open_marks: dict[int, OpenMark] = {}
 
     def book(self, column: int, quantity: int, cost_paise: int, price_paise: int) -> None:
         """Set a column's position after a fill; flat removes it. `price_paise` is the mark until the next price."""
-        marks = self._open_marks if self._unwritten_row is None else self.open_marks
-        old = marks.pop(column, None)
+        old = self.open_marks.pop(column, None)
         if old is not None:
-            held, mark_paise = old.quantity, old.mark_paise
-            self.open_paise -= held * mark_paise - old.cost_paise
-            self.gross_paise -= abs(held) * mark_paise
-            self._cost_paise -= old.cost_paise
-            self._shorts -= held < 0
+            self.open_paise -= old.quantity * old.mark_paise - old.cost_paise
+            self.gross_paise -= abs(old.quantity) * old.mark_paise
         if quantity:
-            marks[column] = OpenMark(quantity, cost_paise, price_paise)
+            self.open_marks[column] = OpenMark(quantity, cost_paise, price_paise)
             self.open_paise += quantity * price_paise - cost_paise
             self.gross_paise += abs(quantity) * price_paise
-            self._cost_paise += cost_paise
-            self._shorts += quantity < 0
-        quantities = self._quantities
-        if column >= len(quantities):
-            quantities += [0] * (column + 1 - len(quantities))
-        if column >= 0:
-            quantities[column] = quantity
-        self._is_dense = len(marks) * DENSE_SHARE >= len(quantities) and min(marks, default=0) >= 0
 
     def mark(self, column: int, price_paise: int) -> None:
         """Take one price of one column, if it is held."""
@@ -114,29 +73,19 @@ class DayLoss:
             self.gross_paise += abs(held.quantity) * moved
 
     def mark_row(self, prices_paise: list[int]) -> None:
-        """Take one price per column; 0 means none. The row is kept and must not change afterwards.
-
-        Where much of the universe is held and all of it has a price, the sums are made anew over all columns, which
-        costs less than to look at each position; else only held columns are looked at.
-        """
-        if not self._open_marks:
-            return
-        if self._is_dense and 0 not in prices_paise:
-            value_paise = sum(map(mul, self._quantities, prices_paise))
-            self.open_paise = value_paise - self._cost_paise
-            self.gross_paise = sum(map(mul, map(abs, self._quantities), prices_paise)) if self._shorts else value_paise
-            self._unwritten_row = prices_paise
-            return
-        open_moved = gross_moved = 0
+        """Take one price per column; 0 means none. Only held columns are looked at."""
+        moved_paise = of_shorts_paise = 0
         for column, held in self.open_marks.items():
             price_paise = prices_paise[column] if column >= 0 else 0
             if price_paise:
-                moved = held.quantity * (price_paise - held.mark_paise)
+                quantity = held.quantity
+                moved = quantity * (price_paise - held.mark_paise)
                 held.mark_paise = price_paise
-                open_moved += moved
-                gross_moved += moved if held.quantity > 0 else -moved
-        self.open_paise += open_moved
-        self.gross_paise += gross_moved
+                moved_paise += moved
+                if quantity < 0:
+                    of_shorts_paise += moved
+        self.open_paise += moved_paise
+        self.gross_paise += moved_paise - 2 * of_shorts_paise
 
     def closing_charges_paise(self) -> int:
         """Return the charges of closing every position at its mark, each rounded up."""
@@ -154,7 +103,7 @@ class DayLoss:
     @property
     def loss_at_most_paise(self) -> int:
         """Return an upper bound on the loss, in O(1): closing charges by rate, without the cap on brokerage."""
-        closing = -(-self.gross_paise * self._closing_rate_ppb // BILLION) + self._closing_fixed_paise * len(self._open_marks)
+        closing = -(-self.gross_paise * self._closing_rate_ppb // BILLION) + self._closing_fixed_paise * len(self.open_marks)
         return self.charges_paise - self.realised_paise - self.open_paise + closing
 
     def reaches(self, limit_paise: int) -> bool:

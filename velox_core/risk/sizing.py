@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from velox_core.domain.money import ceil_div
 from velox_core.risk.limits import RiskLimits
 
 
@@ -16,4 +15,4 @@ def worst_price_paise(price_paise: int, protection_bps: int) -> int:
 
     A short is valued at the same upper bound: it may fill above the price at which it was decided.
     """
-    return price_paise + ceil_div(price_paise * protection_bps, 10_000)
+    return price_paise - (-price_paise * protection_bps // 10_000)
