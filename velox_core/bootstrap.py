@@ -54,6 +54,7 @@ from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.halt_file import JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
 from velox_core.ports import Control, ControlRequest, Journal
+from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
 from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
@@ -303,6 +304,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 halt_file=JsonLinesHaltFile(run.folder / "halt.jsonl"),
                 control=NamedControl(control, run.run_id),
                 alerts=LogAlerts(),
+                revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
             ),
             EngineRules(
                 limits=settings.risk.limits, schedule=schedule, instruments=instruments, strategies=hosts, epoch=stores.epoch

@@ -98,6 +98,7 @@ class EmergencyExitManager:
         self._alerts = alerts
         self._closing = False
         self._must_close = False
+        self._loss_halted = False  # a LOSS halt of this date is known: the limit is not judged again
         self._next_proof_ms = 0
         self._next_alert_ms = 0
         self._warned_percent = 0
@@ -136,14 +137,19 @@ class EmergencyExitManager:
         except (JournalUnavailable, ValueError, KeyError) as error:
             record = self._record(HaltKind.FAULT, f"the journal's halt records cannot be read: {error}", "engine", 0)
             found[record.halt_id] = record
+            self._must_close = True
         self._known = found
+        self._loss_halted = any(self._is_todays_loss(halt) for halt in found.values())
         for halt in found.values():
             self._risk.note_halt(halt)
         return tuple(found.values())
 
     def check(self, now_ms: int) -> None:
-        """Judge the loss after a price or a fill, and act when it reaches the limit. O(1) while it does not."""
-        if not self._known:
+        """Judge the loss after a price or a fill, and act when it reaches the limit. O(1) while it does not.
+
+        A halt of another kind leaves positions open, or closes them slowly: the limit is judged all the same.
+        """
+        if not self._loss_halted:
             loss = self._orders.day_loss
             if loss.loss_at_most_paise >= self._judged_from_paise:
                 limit_paise = self._risk.limits.loss_limit_paise
@@ -151,10 +157,13 @@ class EmergencyExitManager:
                     self.trigger_loss(now_ms)
                 elif loss.reaches(self._judged_from_paise):
                     self._warn(loss.loss_paise, limit_paise, now_ms)
-        elif self._must_close and not self._orders.is_flat():
+        if self._must_close and not self._orders.is_flat():
             self._closing = True
         if self._closing:
             self._continue_closing(now_ms)
+
+    def _is_todays_loss(self, halt: HaltRecord) -> bool:
+        return halt.kind is HaltKind.LOSS and halt.trading_date == self._trading_date
 
     def _warn(self, loss_paise: int, limit_paise: int, now_ms: int) -> None:
         reached = max((share for share in WARNING_SHARES_PERCENT if loss_paise * 100 >= limit_paise * share), default=0)
@@ -182,6 +191,7 @@ class EmergencyExitManager:
     def _trigger(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
         record = self._record(kind, reason, by, now_ms)
         self._known[record.halt_id] = record
+        self._loss_halted = self._loss_halted or kind is HaltKind.LOSS
         failed = self._latch(record)
         loss_paise = self._orders.day_loss.loss_paise
         limit_paise = self._risk.limits.loss_limit_paise
@@ -288,7 +298,8 @@ class EmergencyExitManager:
             raise VeloxError("reset refused: the broker does not answer, so flat cannot be proven; try again when it does")
         if exposure or not self._orders.is_flat():
             raise NotFlatError(
-                f"reset refused: not flat ({'; '.join(exposure) or 'orders are live'}); run `velox flatten` first"
+                f"reset refused: not flat ({'; '.join(exposure) or 'orders are live'}); "
+                "run the engine again first, it squares off"
             )
         active = tuple(self._known.values())
         for halt in active:
@@ -313,7 +324,7 @@ class EmergencyExitManager:
             del self._known[halt.halt_id]
             clears.append(record)
             _log.warning("Halt %s cleared by %s: %s", halt.halt_id, by, reason, extra={"engine_ms": now_ms})
-        self._closing = self._must_close = False
+        self._closing = self._must_close = self._loss_halted = False
         return clears
 
     # -- views ------------------------------------------------------------------------------------------------

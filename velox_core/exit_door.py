@@ -6,7 +6,9 @@
 - TARGET < STOP < SQUARE_OFF < EMERGENCY: a stronger goal replaces a weaker one. A marketable exit that is younger than
   a bound counts as working, whatever its rank; an older or resting one is cancelled, awaited and replaced.
 - Exits that would close more than is open, or the wrong side, are cancelled: together they never reverse a position.
-- After the hard stop the broker closes too: nothing is sent without a look at its book that shows no foreign order.
+- After the hard stop the broker closes too: nothing is sent without a look at its book that shows no foreign order. So
+  too where the journal could not be read at the start: orders of an earlier engine may work unknown to us. Those, being
+  no broker's, are cancelled.
 - A rejected exit is tried again, a bounded number of times per minute; after two rejections as a marketable LIMIT.
 - Nothing here asks the ledger, the journal, the session or the loss limit.
 """
@@ -61,6 +63,7 @@ class ExitDoor:
         alerts: told when a position cannot be closed.
 
     `hard_stop_ms` is the engine time from which on the broker may square off by itself; the session sets it.
+    `orders_unknown` is True where an earlier engine's orders could not be read back.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ExitDoor:
     ) -> None:
         self.goals: dict[str, ExitGoal] = {}
         self.hard_stop_ms = NEVER_MS
+        self.orders_unknown = False
         self._risk = risk_manager
         self._orders = order_manager
         self._instruments = instruments
@@ -112,7 +116,7 @@ class ExitDoor:
             return not blocked and not any(entry.is_live for entry in entries)
         if blocked or now_ms - goal.last_attempt_ms < RETRY_INTERVAL_MS:
             return False
-        if now_ms >= self.hard_stop_ms and self._foreign_order_works(symbol, goal, now_ms):
+        if (self.orders_unknown or now_ms >= self.hard_stop_ms) and self._foreign_order_works(symbol, goal, now_ms):
             return False
         if position.quantity:
             self._send(position, goal, working_quantity, working_rank, now_ms)
@@ -139,7 +143,9 @@ class ExitDoor:
         ):
             return False
         goal.last_attempt_ms = now_ms
-        _log.warning("[EXIT] %s: not sent after the hard stop, a foreign order may be closing it", symbol)
+        _log.warning("[EXIT] %s: not sent now, an order that is not known to us may be closing it", symbol)
+        if self.orders_unknown and now_ms < self.hard_stop_ms:
+            self._orders.cancel_foreign(now_ms)
         return True
 
     def _working(self, symbol: str, goal: ExitGoal, now_ms: int) -> tuple[int, ExitRank | None, bool]:

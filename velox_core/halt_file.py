@@ -51,7 +51,8 @@ class JsonLinesHaltFile:
         if garbled:
             name = GARBLED_HALT_ID_PREFIX + hashlib.sha256(b"\n".join(garbled)).hexdigest()[:8]
             why = (
-                f"has {len(garbled)} line(s) that are no halt records: a halt may be lost; inspect the file, then `velox reset`"
+                f"has {len(garbled)} line(s) that are no halt records: a halt may be lost; inspect the file; "
+                "the end of day clears it"
             )
             records.insert(0, self._fault(name, why))
         return records

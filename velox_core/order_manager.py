@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import EventKind
+from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import intent_body, order_body
 from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState
 from velox_core.domain.positions import Position
@@ -142,12 +143,13 @@ class OrderManager:
             self._forget(order)
             return False
         except JournalUnavailable as error:
-            self._journal_failed(error)
+            self._risk.faults.journal_failed(error)
             if order.is_entry:
                 reason = "the intent could not be journaled; nothing was sent"
                 self._end(order, OrderState.CANCELLED, now_ms, reason, free=False)
             return not order.is_entry
-        self._risk.readiness.journal_fault = ""
+        if self._risk.readiness.journal_fault:
+            self._risk.faults.journal_is_back()
         return True
 
     def _record_outcome(self, order: Order, outcome: SendOutcome, now_ms: int) -> None:
@@ -188,15 +190,11 @@ class OrderManager:
         except IntentRefused as error:  # of an exit that left while the journal was away; all else is durable
             _log.error("[JOURNAL] an intent that was sent is refused: %s", error)
         except JournalUnavailable as error:
-            self._journal_failed(error)
+            self._risk.faults.journal_failed(error)
             return False
-        self._risk.readiness.journal_fault = ""
+        if self._risk.readiness.journal_fault:
+            self._risk.faults.journal_is_back()
         return True
-
-    def _journal_failed(self, error: JournalUnavailable) -> None:
-        if not self._risk.readiness.journal_fault:
-            _log.error("[JOURNAL] unavailable: %s; entries are refused, exits go on", error)
-        self._risk.readiness.journal_fault = str(error)
 
     # -- receiving --------------------------------------------------------------------------------------------
 
@@ -269,7 +267,7 @@ class OrderManager:
         loss = self.day_loss
         loss.realised_paise += realised_paise
         loss.charges_paise += charges_paise
-        loss.book(self._column(symbol), held, position.cost_paise, price_paise)
+        self._mark(symbol, held, position.cost_paise, price_paise)
         if held and (held_before == 0 or (held_before > 0) != (held > 0)):
             _open_by(position, order, fill)
         if held or self.overshot:
@@ -305,8 +303,8 @@ class OrderManager:
         )
         if _log.isEnabledFor(logging.INFO):
             _log.info(
-                "[FILL] %s %s %s %s @ %s paise, position %s, order %s", fill.trade_id, fill.side.value, quantity, symbol,
-                price_paise, held, fill.client_order_id or "foreign", extra={"engine_ms": now_ms},
+                "[FILL] %s %s %s %s @ %s, position %s, order %s", fill.trade_id, fill.side.value, quantity, symbol,
+                rupees_text(price_paise), held, fill.client_order_id or "foreign", extra={"engine_ms": now_ms},
             )  # fmt: skip
         if self.on_position is not None:
             self.on_position(symbol)
@@ -387,11 +385,14 @@ class OrderManager:
         if order.state is _UNKNOWN:
             self._risk.unlock(order.symbol, unknown_lock(order), now_ms)
 
+    def _mark(self, symbol: str, held: int, cost_paise: int, price_paise: int) -> None:
+        column = self._column(symbol)
+        self.day_loss.book(column, held, cost_paise, price_paise)
+        if column < 0:
+            self._risk.faults.note_unmarked(symbol, held)
+
     def _column(self, symbol: str) -> int:
-        column = self._columns.get(symbol)
-        if column is None:
-            column = self._columns[symbol] = -1 - len(self._columns)
-        return column
+        return self._columns.setdefault(symbol, -1 - len(self._columns))
 
     # -- reading the book -------------------------------------------------------------------------------------
 
@@ -475,15 +476,18 @@ class OrderManager:
         if order.is_live:
             self.live[order.client_order_id] = order
 
-    def restore_fill(self, fill: BrokerFill, *, charges_paise: int, realised_paise: int) -> None:
-        """Take back a fill read from the journal, once: books it without journaling it again."""
+    def restore_fill(self, fill: BrokerFill, *, charges_paise: int) -> None:
+        """Take back a fill read from the journal, once: books it without journaling it again.
+
+        What it realised is worked out anew: an engine that could not read the journal may have noted it out of order.
+        """
         if fill.trade_id in self._trade_ids:
             return
         self._trade_ids.add(fill.trade_id)
         order = self.orders.get(fill.client_order_id)
         position = self.positions.setdefault(fill.symbol, Position(fill.symbol))
         held_before = position.quantity
-        position.apply(fill.side.sign * fill.quantity, fill.price_paise)
+        self.day_loss.realised_paise += position.apply(fill.side.sign * fill.quantity, fill.price_paise)
         if position.quantity and (held_before == 0 or (held_before > 0) != (position.quantity > 0)):
             _open_by(position, order, fill)
         if order is not None:
@@ -491,6 +495,5 @@ class OrderManager:
             order.filled_value_paise += fill.quantity * fill.price_paise
             order.charges_paise += charges_paise
         self.fill_count += 1
-        self.day_loss.realised_paise += realised_paise
         self.day_loss.charges_paise += charges_paise
-        self.day_loss.book(self._column(fill.symbol), position.quantity, position.cost_paise, fill.price_paise)
+        self._mark(fill.symbol, position.quantity, position.cost_paise, fill.price_paise)

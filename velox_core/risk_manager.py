@@ -20,7 +20,8 @@ from velox_core.domain.events import Body, EventKind
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import OrderType, Product, Signal, SignalKind, client_order_id
-from velox_core.ports import Journal, RiskLedger
+from velox_core.entry_faults import EntryFaults
+from velox_core.ports import Alerts, Journal, RiskLedger
 from velox_core.risk.approval import ApprovedOrder, approve
 from velox_core.risk.gate import (
     ExitRequest,
@@ -70,6 +71,7 @@ class RiskManager:
         epoch: the lease epoch under which this engine commits.
         product: the exchange product of every order.
         first_sequence: where the order numbers of this epoch begin.
+        alerts: told once when a store or the lease is lost, when a store is back, and of a position without a price.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class RiskManager:
         epoch: int,
         product: Product = Product.MIS,
         first_sequence: int = 1,
+        alerts: Alerts | None = None,
     ) -> None:
         self.limits = limits
         self.readiness = Readiness()
+        self.faults = EntryFaults(self.readiness, alerts)
         self.locks: dict[str, str] = {}  # symbol to every reason for which it is locked
         self.decision_counts: dict[str, int] = {}
         self._ledger = ledger
@@ -115,13 +119,13 @@ class RiskManager:
     def open_ledger(self) -> RiskSnapshot:
         """Read the ledger and trust it. Raises LedgerUnavailable."""
         self._take(self._ledger.snapshot())
-        self.readiness.ledger_fault = ""
+        self.faults.ledger_is_back()
         return self._snapshot
 
     def rebuild_ledger(self, snapshot: RiskSnapshot) -> None:
         """Replace the ledger's content by what journal and broker say, and trust it. Raises LedgerUnavailable."""
         self._take(self._ledger.rebuild(snapshot))
-        self.readiness.ledger_fault = ""
+        self.faults.ledger_is_back()
 
     def continue_after(self, order_ids: Iterable[str]) -> None:
         """Number the next order above every given id of this engine's own date, actor and epoch."""
@@ -137,10 +141,9 @@ class RiskManager:
             return
         try:
             if not self._ledger.renew_lease(self._epoch):
-                self.readiness.fenced = True
-                _log.error("[LEDGER] the lease of epoch %s is no longer ours; no entries any more", self._epoch)
+                self.faults.lease_lost(self._epoch, "it was taken over or given back")
         except LedgerUnavailable as error:
-            self._ledger_failed(error)
+            self.faults.ledger_failed(error)
 
     def latch(self, record: HaltRecord) -> None:
         """Put a halt or clear record into the ledger and read it back. Raises LedgerUnavailable."""
@@ -161,11 +164,6 @@ class RiskManager:
             missing = [halt for halt_id, halt in self._noted_halts.items() if halt_id not in present]
             self._snapshot = replace_snapshot(snapshot, halts=(*snapshot.halts, *missing))
 
-    def _ledger_failed(self, error: LedgerUnavailable) -> None:
-        if not self.readiness.ledger_fault:
-            _log.error("[LEDGER] unavailable: %s; entries are refused, exits go on", error)
-        self.readiness.ledger_fault = str(error)
-
     def _commit(self, change: LedgerChange, change_id: str, request: EntryRequest | None = None) -> Refusal | None:
         """Commit a change on the newest snapshot, again after a conflict. Returns a refusal, or None.
 
@@ -180,7 +178,7 @@ class RiskManager:
             try:
                 result = self._ledger.commit(known.version, self._epoch, change, change_id)
             except LedgerUnavailable as error:
-                self._ledger_failed(error)
+                self.faults.ledger_failed(error)
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {error}")
             if isinstance(result, Committed):
                 after = result.snapshot
@@ -190,11 +188,10 @@ class RiskManager:
                     self._snapshot = after
                     return None
                 text = f"change {change_id} was answered with version {result.version} where {after.version} was due"
-                self._ledger_failed(LedgerUnavailable(text))
+                self.faults.ledger_failed(LedgerUnavailable(text))
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {text}")
             if isinstance(result, Fenced):
-                self.readiness.fenced = True
-                _log.error("[LEDGER] lease epoch %s was taken over by epoch %s", self._epoch, result.epoch)
+                self.faults.lease_lost(self._epoch, f"epoch {result.epoch} took it over")
                 return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
             self._take(result.snapshot)
         return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger changed {COMMIT_ATTEMPTS_MAX} times while deciding")
@@ -205,7 +202,7 @@ class RiskManager:
             return
         refusal = self._commit(change, change_id)
         if refusal is not None and refusal.code is ReasonCode.LEDGER_UNAVAILABLE and not self.readiness.ledger_fault:
-            self._ledger_failed(LedgerUnavailable(refusal.text))
+            self.faults.ledger_failed(LedgerUnavailable(refusal.text))
 
     # -- entries ----------------------------------------------------------------------------------------------
 
@@ -431,11 +428,13 @@ class RiskManager:
         if intent_id in self._snapshot.claims:
             self._commit_fact(LedgerChange(drop_claim=intent_id), f"{intent_id}:end")
 
-    def lock(self, symbol: str, reason: str, now_ms: int) -> None:
-        """Refuse entries in a symbol until each reason to is gone; exits are untouched."""
-        if self.note_lock(symbol, reason):
+    def lock(self, symbol: str, reason: str, now_ms: int) -> bool:
+        """Refuse entries in a symbol until each reason to is gone; exits are untouched. Returns whether the reason is new."""
+        is_new = self.note_lock(symbol, reason)
+        if is_new:
             self._journal.append(EventKind.LOCK, now_ms, {"symbol": symbol, "reason": reason})
             _log.warning("[LOCK] %s: %s", symbol, reason, extra={"engine_ms": now_ms})
+        return is_new
 
     def unlock(self, symbol: str, reason: str, now_ms: int) -> None:
         """Take one reason back; entries are allowed again when it was the last."""

@@ -85,7 +85,12 @@ class Rig:
     def restart(self) -> None:
         """Begin again with empty books on the same stores and broker, as a new process does."""
         self.risk = RiskManager(
-            limits=self.limits, ledger=self.ledger, journal=self.journal, id_prefix=PREFIX, epoch=self.epoch
+            limits=self.limits,
+            ledger=self.ledger,
+            journal=self.journal,
+            id_prefix=PREFIX,
+            epoch=self.epoch,
+            alerts=self.alerts,
         )
         self.day_loss = DayLoss(self.schedule)
         self.orders = OrderManager(

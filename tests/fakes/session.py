@@ -31,6 +31,10 @@ def rows(*prices: int, start: int = 10) -> list[MinuteRow]:
     return [row(start + number, price, *[10_000] * 4) for number, price in enumerate(prices)]
 
 
+def _columns(item: MinuteRow) -> tuple[list[int], ...]:
+    return list(item.opens), list(item.highs), list(item.lows), list(item.closes), list(item.volumes)
+
+
 class ScriptedStrategy(Strategy):
     """Answers by minute after the open: a list of signals, an exception to raise, or anything that is not signals."""
 
@@ -127,7 +131,13 @@ class Day:
             self.rig.broker.fill_prices = {s: price for s, price in zip(UNIVERSE, item.opens, strict=True) if price}
 
     def run(self) -> SessionResult:
-        return self.session.run()
+        """Run the session. Rows are shared: whoever changes one changes what the gate and the others see."""
+        rows_given = [item for item in self.feed.items if isinstance(item, MinuteRow)]
+        before = [_columns(item) for item in rows_given]
+        result = self.session.run()
+        if [_columns(item) for item in rows_given] != before:
+            raise AssertionError("a row was changed while the session ran")
+        return result
 
     @property
     def sent(self) -> list[tuple[str, str, int, str]]:

@@ -169,5 +169,5 @@ def test_server_that_is_absent_is_refused_quickly_and_again(tmp_path: Path) -> N
         ledger.snapshot()
     with pytest.raises(LedgerUnavailable, match="a moment ago"):
         ledger.snapshot()
-    with pytest.raises(LedgerUnavailable, match=r"absent\.sock.*velox up"):
+    with pytest.raises(LedgerUnavailable, match=r"absent\.sock.*velox check"):
         ledger.latch_halt(HALT)

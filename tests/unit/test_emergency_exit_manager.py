@@ -322,7 +322,7 @@ def test_load_of_a_halt_that_was_cleared_in_one_store_only_is_halted() -> None:
 
 
 @pytest.mark.parametrize("broken", ["unreadable", "garbage"])
-def test_load_with_a_journal_that_cannot_be_read_is_halted_and_closes_nothing(broken: str) -> None:
+def test_load_with_a_journal_that_cannot_be_read_is_halted_and_closes_everything(broken: str) -> None:
     rig = Rig()
     rig.hold()
     if broken == "garbage":
@@ -333,7 +333,32 @@ def test_load_with_a_journal_that_cannot_be_read_is_halted_and_closes_nothing(br
     assert halt.kind is HaltKind.FAULT
     assert isinstance(rig.ask(entry_signal("BBB")), Refusal)
     rig.emergency.check(NOW_MS)
-    assert exits(rig) == []
+    assert [o.rank for o in exits(rig)] == [ExitRank.EMERGENCY]
+
+
+@pytest.mark.parametrize("kind", [HaltKind.RECONCILE, HaltKind.MANUAL])
+def test_loss_at_the_limit_under_a_halt_of_another_kind_is_a_loss_halt_once(kind: HaltKind) -> None:
+    rig = losing_rig()
+    rig.halt_file.kept.append(record(kind))
+    rig.emergency.load()
+    lose(rig, 4_999)
+    rig.emergency.check(NOW_MS)
+    assert [halt.kind for halt in rig.halt_file.kept] == [kind]
+    lose(rig, 5_000)
+    for after_ms in (1_000, 2_000):
+        rig.emergency.check(NOW_MS + after_ms)
+    assert [halt.kind for halt in rig.halt_file.kept] == [kind, HaltKind.LOSS]
+    assert ExitRank.EMERGENCY in {o.rank for o in exits(rig)}
+
+
+@pytest.mark.parametrize(("day", "again"), [(DAY, False), (date(2024, 1, 15), True)])
+def test_loss_is_judged_again_unless_the_loss_halt_is_of_this_date(day: date, again: bool) -> None:
+    rig = losing_rig()
+    rig.halt_file.kept.append(record(HaltKind.LOSS, day=day))
+    rig.emergency.load()
+    lose(rig, 5_000)
+    rig.emergency.check(NOW_MS)
+    assert (len(rig.halt_file.kept) == 2) is again
 
 
 @pytest.mark.parametrize(

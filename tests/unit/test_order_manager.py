@@ -606,7 +606,7 @@ def test_restored_books_equal_the_old_ones() -> None:
         fresh.state = order.state
         rig.orders.restore(fresh)
     for trade, body in zip(rig.broker.trade_list, fills, strict=True):
-        rig.orders.restore_fill(trade, charges_paise=int(str(body["charges"])), realised_paise=int(str(body["realised"])))
+        rig.orders.restore_fill(trade, charges_paise=int(str(body["charges"])))
     after = (rig.day_loss.loss_paise, rig.day_loss.charges_paise, {s: p.cost_paise for s, p in rig.orders.positions.items()})
     assert after == before
     assert [order.rank for order in rig.orders.live.values()] == [ExitRank.STOP]
@@ -635,7 +635,7 @@ def test_fill_restored_twice_counts_once() -> None:
     rig = Rig()
     fill = BrokerFill(NOW_MS, "T1", "", "B1", "AAA", Side.BUY, 1, 10_000)
     for _ in range(2):
-        rig.orders.restore_fill(fill, charges_paise=3, realised_paise=0)
+        rig.orders.restore_fill(fill, charges_paise=3)
     assert (rig.quantity(), rig.orders.fill_count, rig.day_loss.charges_paise) == (1, 1, 3)
 
 
@@ -649,7 +649,7 @@ def test_log_tells_an_orders_life_with_its_engine_time(caplog: pytest.LogCapture
     assert lines == [
         f"[ORDER] {order.client_order_id} alpha BUY 1 AAA: OPEN",
         f"[ORDER] {order.client_order_id} alpha BUY 1 AAA: FILLED",
-        f"[FILL] T1 BUY 1 AAA @ 10000 paise, position 1, order {order.client_order_id}",
+        f"[FILL] T1 BUY 1 AAA @ 100.00, position 1, order {order.client_order_id}",
         f"[ORDER] {PREFIX}0000002 alpha SELL 1 AAA: REJECTED - refused (fake)",
     ]
     assert {record.__dict__["engine_ms"] for record in caplog.records if record.name == "velox.orders"} == {NOW_MS}

@@ -8,22 +8,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, JournalUnavailable, LedgerUnavailable
+from velox_core.domain.events import EventKind
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor, client_order_id_prefix
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.engine.plan import SessionPlan
-from velox_core.engine.resume import RESUME_KINDS, align_ledger, reconcile, restore
+from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
 from velox_core.engine.session import SessionParts, TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
-from velox_core.ports import Alerts, Broker, Clock, Control, HaltFile, Journal, MarketFeed, RiskLedger
+from velox_core.ports import Alerts, Broker, Clock, Control, HaltFile, Journal, MarketFeed, RiskLedger, Severity
 from velox_core.risk.breach import DayLoss
 from velox_core.risk.limits import RiskLimits
 from velox_core.risk_manager import RiskManager
@@ -43,6 +44,7 @@ class EnginePorts:
     halt_file: HaltFile
     control: Control
     alerts: Alerts
+    revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ class Engine:
                 instruments=self.rules.instruments,
                 schedule=self.rules.schedule,
                 broker=self.ports.broker,
+                revive=self.ports.revive,
             ),
         )
         self.order_manager.on_position = session.on_position
@@ -104,6 +107,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         journal=ports.journal,
         id_prefix=client_order_id_prefix(f"{plan.trading_date:%y%m%d}", rules.actor, rules.epoch),
         epoch=rules.epoch,
+        alerts=ports.alerts,
     )
     orders = OrderManager(
         broker=ports.broker,
@@ -125,7 +129,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         alerts=ports.alerts,
     )
     risk.attach_emergency_exit_manager(emergency)
-    resumed_ms, differences = _catch_up(ports, risk, orders)
+    resumed_ms, differences = _catch_up(ports, rules, risk, orders, door)
     emergency.load()
     return Engine(
         risk_manager=risk,
@@ -140,7 +144,9 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
     )
 
 
-def _catch_up(ports: EnginePorts, risk: RiskManager, orders: OrderManager) -> tuple[int, list[str]]:
+def _catch_up(
+    ports: EnginePorts, rules: EngineRules, risk: RiskManager, orders: OrderManager, door: ExitDoor
+) -> tuple[int, list[str]]:
     """Bring our books up to journal, broker and ledger. Returns the engine time already traded, and open differences."""
     resumed_ms, differences = 0, []
     try:
@@ -150,20 +156,25 @@ def _catch_up(ports: EnginePorts, risk: RiskManager, orders: OrderManager) -> tu
         _log.info("[LEDGER] not trusted yet: %s", error)
     try:
         resumed_ms = restore(ports.journal.events(RESUME_KINDS), orders, risk)
+        disabled = disabled_strategies(ports.journal.events((EventKind.STRATEGY_DISABLED,)))
+        for host in rules.strategies:
+            host.disabled = host.disabled or disabled.get(host.strategy_id, "")
     except JournalUnavailable as error:
         risk.readiness.stopping = f"the journal could not be read at the start, exits only until a restart: {error}"
+        door.orders_unknown = True
         _log.error("[JOURNAL] unavailable at the start, exits only: %s", error)
+        ports.alerts.send(Severity.CRITICAL, "Journal unavailable at the start", f"Exits only until a restart: {error}")
     try:
         differences = reconcile(ports.broker, orders, risk, ports.alerts, ports.clock.now_ms())
     except BrokerError as error:
         differences = [f"the broker's book could not be read: {error}"]
         risk.readiness.stopping = f"no reconcile with the broker: {error}"
         _log.error("[RECONCILE] failed at the start: %s", error)
+        ports.alerts.send(Severity.CRITICAL, "No reconcile at the start", f"Exits only until a restart: {error}")
     try:
         if align_ledger(orders, risk):
             _log.info("[LEDGER] built from journal and broker")
     except LedgerUnavailable as error:
-        risk.readiness.ledger_fault = str(error)
-        _log.error("[LEDGER] unavailable, entries are refused: %s", error)
+        risk.faults.ledger_failed(error)
     orders.commit_journal()
     return resumed_ms, differences

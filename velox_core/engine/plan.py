@@ -30,8 +30,7 @@ class SessionPlan:
         square_off: False only where positions are carried over the day's end (benchmarks).
         on_stop: what a stop request does to positions.
         heartbeat_seconds: how often the status is published, wall time.
-        reconcile_seconds: how often the books are compared with the broker's while nothing is live, wall time; 0 for
-            at the start only (replays, whose broker is this process).
+        reconcile_seconds: how often the books are compared with the broker's, engine time; 0 for at the start only.
         resume_after_ms: market data up to here was already traded on by an earlier process of this run.
         source, synthetic: where the data came from, for every output.
         granularity: what the marks and stops rest on, for reports.

@@ -65,9 +65,15 @@ def restore(events: Iterable[JournalEvent], order_manager: OrderManager, risk_ma
                 _int(body, "price"),
             ),
             charges_paise=_int(body, "charges"),
-            realised_paise=_int(body, "realised"),
         )
     return newest_ms
+
+
+def disabled_strategies(events: Iterable[JournalEvent]) -> dict[str, str]:
+    """Return the strategies that this run disabled, with why: they stay so for the day."""
+    return {
+        str(event.body["strategy"]): str(event.body["reason"]) for event in events if event.kind is EventKind.STRATEGY_DISABLED
+    }
 
 
 def _int(body: Body, key: str) -> int:
@@ -96,9 +102,23 @@ def _order_of(body: Body, ts_ms: int) -> Order:
     )
 
 
-def reconcile(broker: Broker, order_manager: OrderManager, risk_manager: RiskManager, alerts: Alerts, now_ms: int) -> list[str]:
+def reconcile(
+    broker: Broker,
+    order_manager: OrderManager,
+    risk_manager: RiskManager,
+    alerts: Alerts,
+    now_ms: int,
+    *,
+    working: frozenset[str] = frozenset(),
+    only_new: bool = False,
+) -> list[str]:
     """Bring our books up to the broker's and lock what stays unexplained.
 
+    Args:
+        broker, order_manager, risk_manager, alerts: whose books, and who is told.
+        now_ms: engine time.
+        working: symbols whose positions are not compared, because an order of ours may be filling right now.
+        only_new: tell of differences that are not told yet; without it of all.
     Returns: one line per difference that stays, empty when both sides agree.
     Raises: BrokerError when the broker's book cannot be read.
     """
@@ -106,16 +126,18 @@ def reconcile(broker: Broker, order_manager: OrderManager, risk_manager: RiskMan
         raise BrokerError("the broker's book could not be read for the reconcile; entries stay refused until it can")
     held = {p.symbol: p.quantity for p in broker.positions() if p.quantity and p.product is risk_manager.product}
     ours = {p.symbol: p.quantity for p in order_manager.open_positions()}
-    differences = []
-    for symbol in sorted(held.keys() | ours.keys()):
+    differences, to_tell = [], []
+    for symbol in sorted((held.keys() | ours.keys()) - working):
         theirs, own = held.get(symbol, 0), ours.get(symbol, 0)
         if theirs != own:
-            differences.append(f"{symbol}: the broker holds {theirs}, the journal {own}")
-            risk_manager.lock(symbol, f"unexplained position: the broker holds {theirs}, the journal {own}", now_ms)
-    for line in differences:
-        _log.error("[RECONCILE] %s", line)
-    if differences:
-        alerts.send(Severity.CRITICAL, "Unexplained positions", "; ".join(differences))
+            line = f"{symbol}: the broker holds {theirs}, the journal {own}"
+            differences.append(line)
+            is_new = risk_manager.lock(symbol, f"unexplained position: the broker holds {theirs}, the journal {own}", now_ms)
+            if is_new or not only_new:
+                to_tell.append(line)
+                _log.error("[RECONCILE] %s", line)
+    if to_tell:
+        alerts.send(Severity.CRITICAL, "Unexplained positions", "; ".join(to_tell))
     return differences
 
 
@@ -137,7 +159,8 @@ def align_ledger(order_manager: OrderManager, risk_manager: RiskManager) -> bool
     loss = order_manager.day_loss
     same = (
         not risk_manager.readiness.ledger_fault
-        and {s: p.quantity for s, p in known.positions.items()} == {s: p.quantity for s, p in positions.items()}
+        and {s: (p.quantity, p.strategy_id) for s, p in known.positions.items()}
+        == {s: (p.quantity, p.strategy_id) for s, p in positions.items()}
         and set(known.claims) == set(claims)
         and known.realised_paise == loss.realised_paise
         and known.charges_paise == loss.charges_paise

@@ -3,7 +3,7 @@
 - The clock is read once a step; the same `now` judges everything in it.
 - Order of a step: the broker's news, marks, breach, stops and targets, exits, time of day, strategies.
 - Nothing in the loop waits: the feed waits at most a moment, stores and broker have their own bounds.
-- A ledger that failed is rebuilt when it answers again. Market data that stays away while a position is open is a
+- Lease, ledger and reconcile are `upkeep`'s. Market data that stays away while a position is open is a
   fault: an alert first, then the position is closed blind.
 - Only here is `Exception` caught: it halts trading (FAULT), everything is closed, and the process ends non-zero.
 """
@@ -14,11 +14,10 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from velox_core.domain.charges import ChargeSchedule
-from velox_core.domain.errors import BrokerError, LedgerUnavailable
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.market.ticks import Instrument
@@ -26,10 +25,10 @@ from velox_core.domain.orders import ExitRank, Side, Signal, SignalKind
 from velox_core.domain.time import ist_clock_text
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.resume import align_ledger, reconcile
 from velox_core.engine.status import session_status
 from velox_core.engine.step import protective_exit, round_trip_cost_paise
 from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.engine.upkeep import Upkeep
 from velox_core.exit_door import NEVER_MS, ExitDoor
 from velox_core.order_manager import FOREIGN, OrderIntent, OrderManager
 from velox_core.order_recovery import OrderRecovery
@@ -43,9 +42,7 @@ from velox_core.strategies.base import StrategySession
 FEED_WAIT_SECONDS = 0.25
 CONTROL_INTERVAL_SECONDS = 0.5
 PRICE_ROWS_KEPT = 3
-LEASE_RENEWAL_SECONDS = 5.0
 FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
-LEDGER_RETRY_SECONDS = 5.0
 FEED_SILENT_MS_MAX = 300_000  # so long after the alert, positions without market data are closed
 
 # Members by a module name: reading one off its class costs 0.09 us.
@@ -74,11 +71,15 @@ class SessionParts:
     instruments: dict[str, Instrument]
     schedule: ChargeSchedule
     broker: Broker | None = None  # to reconcile with during the session; None when the plan does not ask for it
+    revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionResult:
-    """How a session ended. `flat` is by our own books; the caller asks the broker. `fault` is '' or what broke."""
+    """How a session ended. `fault` is '' or what broke.
+
+    `flat` is by our own books; the caller asks the broker. A closing that was not proven, or that broke, is not flat.
+    """
 
     flat: bool
     halted: bool
@@ -96,17 +97,23 @@ class TradingSession:
         self._columns = {symbol: column for column, symbol in enumerate(plan.universe)}
         self._hosts = {host.strategy.strategy_id: host for host in parts.strategies}
         self._recent: deque[MinuteRow] = deque(maxlen=PRICE_ROWS_KEPT)
-        self._protected: set[str] = set()
+        self._protected: dict[str, None] = {}  # a set that keeps its order: exits leave in the same one every time
+        self._upkeep = Upkeep(
+            broker=parts.broker,
+            order_manager=parts.order_manager,
+            risk_manager=parts.risk_manager,
+            alerts=parts.alerts,
+            reconcile_seconds=plan.reconcile_seconds,
+            revive=parts.revive,
+        )
         self._square_off_ms = plan.flat_by_ms if plan.square_off else NEVER_MS
         self._stop_reason = ""
         self._ending = False
+        self._is_unclosed = False  # closing after a fault failed: what is open is not known
         self._rows = 0
         self._now_ms = 0
         self._next_status = 0.0
         self._next_control = 0.0
-        self._next_lease = 0.0
-        self._next_rebuild = 0.0
-        self._next_reconcile = 0.0
         self._started_ms = 0
         self._feed_alarmed = False
         self._last_mark: tuple[int, int, int] | None = None
@@ -130,7 +137,7 @@ class TradingSession:
             gc.enable()
             gc.unfreeze()
         orders = self._parts.order_manager
-        flat = orders.is_flat()
+        flat = orders.is_flat() and not self._parts.emergency.closing and not self._is_unclosed
         self._publish("FAILED" if fault else "DONE")
         return SessionResult(
             flat=flat,
@@ -148,25 +155,33 @@ class TradingSession:
         plan, parts = self._plan, self._parts
         self._now_ms = self._started_ms = parts.clock.now_ms()
         parts.exit_door.hard_stop_ms = plan.hard_stop_ms
+        self._upkeep.start(self._now_ms)
         readiness = parts.risk_manager.readiness
         readiness.entries_from_ms = plan.entries_from_ms
         readiness.entry_until_ms = plan.entry_until_ms
         for host in parts.strategies:
-            host.start(
-                StrategySession(
-                    trading_date=plan.trading_date,
-                    universe=plan.universe,
-                    columns=host.columns,
-                    open_ms=plan.open_ms,
-                    entry_until_ms=plan.entry_until_ms,
-                    tick_paise=plan.tick_paise,
-                )
-            )
-            if host.disabled:
-                self._report_disabled(host)
+            if host.disabled:  # by an earlier process of this run
+                self._close_disabled(host)
+            else:
+                self._start_strategy(host)
         for position in parts.order_manager.open_positions():
             self.on_position(position.symbol)
         self._publish("RUNNING")
+
+    def _start_strategy(self, host: HostedStrategy) -> None:
+        plan = self._plan
+        host.start(
+            StrategySession(
+                trading_date=plan.trading_date,
+                universe=plan.universe,
+                columns=host.columns,
+                open_ms=plan.open_ms,
+                entry_until_ms=plan.entry_until_ms,
+                tick_paise=plan.tick_paise,
+            )
+        )
+        if host.disabled:
+            self._report_disabled(host)
 
     def _loop(self) -> None:
         feed, clock = self._parts.feed, self._parts.clock
@@ -183,7 +198,7 @@ class TradingSession:
             if monotonic >= self._next_control:
                 self._next_control = monotonic + CONTROL_INTERVAL_SECONDS
                 self._take_request()
-                self._maintain(monotonic)
+                self._upkeep.maintain(monotonic, self._now_ms)
             if monotonic >= self._next_status:
                 self._next_status = monotonic + self._plan.heartbeat_seconds
                 self._publish("STOPPING" if self._stop_reason else "FLATTENING" if self._parts.emergency.closing else "RUNNING")
@@ -197,6 +212,8 @@ class TradingSession:
         self._recent.append(row)
         parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
         orders.poll(now_ms)
+        if now_ms >= self._upkeep.next_reconcile_ms:
+            self._upkeep.reconcile(now_ms)
         orders.day_loss.mark_row(row.closes)
         parts.emergency.check(now_ms)
         if self._protected:
@@ -228,9 +245,12 @@ class TradingSession:
 
     def _idle(self, now_ms: int) -> None:
         parts = self._parts
-        if parts.order_manager.poll(now_ms) or parts.emergency.closing:
+        is_due = now_ms >= self._upkeep.next_reconcile_ms
+        if is_due:
+            self._upkeep.reconcile(now_ms)
+        if parts.order_manager.poll(now_ms) or is_due or parts.emergency.closing:
             parts.emergency.check(now_ms)
-        if parts.order_manager.day_loss.is_open:
+        if parts.order_manager.day_loss.open_marks:
             self._watch_feed(now_ms)
         self._work(now_ms)
 
@@ -251,35 +271,6 @@ class TradingSession:
             )
         elif overdue_ms > FEED_SILENT_MS_MAX and not parts.emergency.closing:
             parts.emergency.fault(f"no market data for {age_ms // 1000} s while positions are open", now_ms)
-
-    def _maintain(self, monotonic: float) -> None:
-        """Do what is due by wall time: keep the lease, bring a failed ledger back, compare our books with the broker's."""
-        parts, every_seconds = self._parts, self._plan.reconcile_seconds
-        if monotonic >= self._next_lease:
-            self._next_lease = monotonic + LEASE_RENEWAL_SECONDS
-            parts.risk_manager.renew_lease()
-        if parts.risk_manager.readiness.ledger_fault and monotonic >= self._next_rebuild:
-            self._next_rebuild = monotonic + LEDGER_RETRY_SECONDS
-            self._rebuild_ledger()
-        if parts.broker is None or not every_seconds or monotonic < self._next_reconcile or parts.order_manager.live:
-            return
-        self._next_reconcile = monotonic + every_seconds
-        try:
-            reconcile(parts.broker, parts.order_manager, parts.risk_manager, parts.alerts, self._now_ms)
-        except BrokerError as error:
-            _log.warning("[RECONCILE] not possible now: %s", error)
-
-    def _rebuild_ledger(self) -> None:
-        """Bring a ledger that failed up to our books, when broker and ledger answer again. Until then entries are refused."""
-        parts = self._parts
-        if parts.risk_manager.readiness.fenced or not parts.order_manager.fetch_trades(self._now_ms):
-            return
-        try:
-            align_ledger(parts.order_manager, parts.risk_manager)
-        except LedgerUnavailable as error:
-            _log.warning("[LEDGER] still unavailable: %s", error)
-            return
-        _log.warning("[LEDGER] rebuilt from our books and the broker's trades; entries are possible again")
 
     def _warm_up(self, row: MinuteRow) -> None:
         """Let strategies see what an earlier process of this run already traded on; their signals are history."""
@@ -360,9 +351,15 @@ class TradingSession:
         parts.alerts.send(
             Severity.CRITICAL, f"Strategy {strategy_id} is disabled for the day", f"{host.disabled}. Its positions are closed."
         )
-        for position in parts.order_manager.open_positions():
-            if position.strategy_id == strategy_id:
-                parts.exit_door.want(position.symbol, ExitRank.STOP, f"strategy disabled: {host.disabled}")
+        self._close_disabled(host)
+
+    def _close_disabled(self, host: HostedStrategy) -> None:
+        """Ask for what a disabled strategy holds, or has on its way in, to be closed."""
+        orders = self._parts.order_manager
+        held = [p.symbol for p in orders.open_positions() if p.strategy_id == host.strategy_id]
+        entering = [o.symbol for o in orders.live.values() if o.rank is None and o.strategy_id == host.strategy_id]
+        for symbol in (*held, *entering):
+            self._parts.exit_door.want(symbol, ExitRank.STOP, f"strategy disabled: {host.disabled}")
 
     def on_position(self, symbol: str) -> None:
         """Bring what follows from a symbol's position and orders up to date. Called by the order manager."""
@@ -377,13 +374,15 @@ class TradingSession:
         if position is not None and position.quantity:
             quantity, owner = position.quantity, position.strategy_id
             if position.stop_paise or position.target_paise:
-                self._protected.add(symbol)
+                self._protected[symbol] = None
             else:
-                self._protected.discard(symbol)
+                self._protected.pop(symbol, None)
         elif self._protected:
-            self._protected.discard(symbol)
+            self._protected.pop(symbol, None)
         for host in self._parts.strategies:
             host.positions[column] = quantity if owner == host.strategy_id else 0
+            if host.disabled and host.positions[column]:  # an entry that traded after all
+                self._close_disabled(host)
         for order in orders.live.values():
             if order.symbol == symbol and order.rank is None and order.strategy_id in self._hosts:
                 self._hosts[order.strategy_id].positions[column] += order.side.sign * order.open_quantity
@@ -431,8 +430,9 @@ class TradingSession:
             self._let_time_pass()
         parts.emergency.check(self._now_ms)
         self._journal_mark(self._now_ms)
-        if not orders.is_flat():
-            held = ", ".join(f"{p.quantity} {p.symbol}" for p in orders.open_positions()) or "orders are live"
+        if not orders.is_flat() or parts.emergency.closing:
+            held = ", ".join(f"{p.quantity} {p.symbol}" for p in orders.open_positions())
+            held = held or ("orders are live" if orders.live else "the broker did not confirm that it is flat")
             parts.alerts.send(Severity.CRITICAL, "NOT FLAT at the end of the session", held)
 
     def _let_time_pass(self) -> None:
@@ -451,6 +451,7 @@ class TradingSession:
             self._parts.emergency.fault(f"engine failure: {fault}", self._now_ms)
             self._finish(after_fault=True)
         except Exception as error:  # the last resort: say so, end non-zero, the guard takes over
+            self._is_unclosed = True
             _log.critical("closing after the failure failed too; close the positions by hand", exc_info=error)
             self._parts.alerts.send(Severity.CRITICAL, "The engine failed and could not close", f"{fault}; then {error}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import ExitRank
 from velox_core.domain.positions import Position
 
@@ -18,14 +19,14 @@ def protective_exit(position: Position, row: MinuteRow, column: int) -> tuple[Ex
     stop, target = position.stop_paise, position.target_paise
     if position.quantity > 0:
         if stop and row.lows[column] <= stop:
-            return ExitRank.STOP, f"stop {stop} paise reached"
+            return ExitRank.STOP, f"stop {rupees_text(stop)} reached"
         if target and row.highs[column] >= target:
-            return ExitRank.TARGET, f"target {target} paise reached"
+            return ExitRank.TARGET, f"target {rupees_text(target)} reached"
     elif position.quantity < 0:
         if stop and row.highs[column] >= stop:
-            return ExitRank.STOP, f"stop {stop} paise reached"
+            return ExitRank.STOP, f"stop {rupees_text(stop)} reached"
         if target and row.lows[column] <= target:
-            return ExitRank.TARGET, f"target {target} paise reached"
+            return ExitRank.TARGET, f"target {rupees_text(target)} reached"
     return None
 
 

@@ -99,8 +99,8 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("MISCONF", "it cannot save to its disk: free space, see its log"),
     ("NOREPLICAS", "it lacks replicas to write to: see its log"),
     ("loading the dataset", "it is still loading its data: wait and try again"),
-    ("Timeout", "it did not answer in time: see whether it runs and is not overloaded (velox up starts the embedded one)"),
-    ("timed out", "it did not answer in time: see whether it runs and is not overloaded (velox up starts the embedded one)"),
+    ("Timeout", "it did not answer in time: see whether it runs and is not overloaded (velox check starts the embedded one)"),
+    ("timed out", "it did not answer in time: see whether it runs and is not overloaded (velox check starts the embedded one)"),
 )
 
 
@@ -114,7 +114,7 @@ def explain(place: str, error: BaseException | None, client: redis.Redis | None 
     for sign, remedy in _REMEDIES:
         if sign in text:
             return f"{place}: {remedy} ({error})"
-    return f"{place}: {text}; see whether it runs (velox up starts the embedded one)"
+    return f"{place}: {text}; see whether it runs (velox check starts the embedded one)"
 
 
 def _wrong_types(client: redis.Redis, keys: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import ExitRank, Side, Signal
 from velox_core.risk.layers import LAYERS, EntryRequest, ReasonCode, Refusal
 from velox_core.risk.ledger import RiskSnapshot
@@ -28,6 +29,8 @@ class Readiness:
         stopping: a stop was asked for, or a strategy's day is over.
         ledger_fault, journal_fault: why the store cannot be trusted, '' when it can.
         fenced: another holder took the lease.
+        reconcile_fault: since when and why our books could not be compared with the broker's, '' while they can.
+        unmarked: held symbols that the feed does not price, '' when there are none.
         feed_ts_ms: engine time of the newest market data.
     """
 
@@ -39,7 +42,9 @@ class Readiness:
         "fenced",
         "journal_fault",
         "ledger_fault",
+        "reconcile_fault",
         "stopping",
+        "unmarked",
     )
 
     def __init__(self) -> None:
@@ -50,6 +55,8 @@ class Readiness:
         self.ledger_fault = ""
         self.journal_fault = ""
         self.fenced = False
+        self.reconcile_fault = ""
+        self.unmarked = ""
         self.feed_ts_ms = 0
 
 
@@ -147,6 +154,10 @@ def check_day(readiness: Readiness, limits: RiskLimits, now_ms: int) -> Refusal 
         return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {readiness.ledger_fault}")
     if readiness.journal_fault:
         return Refusal(0, ReasonCode.JOURNAL_UNAVAILABLE, f"Journal unavailable: {readiness.journal_fault}")
+    if readiness.reconcile_fault:
+        return Refusal(0, ReasonCode.RECONCILE_OVERDUE, f"No reconcile with the broker: {readiness.reconcile_fault}")
+    if readiness.unmarked:
+        return Refusal(0, ReasonCode.STALE_MARKS, f"Held without a price from the feed: {readiness.unmarked}")
     age_ms = now_ms - readiness.feed_ts_ms
     if age_ms > limits.mark_age_ms_max or age_ms < -AHEAD_MS_MAX:
         return Refusal(0, ReasonCode.STALE_MARKS, f"Market data is {age_ms} ms old, at most {limits.mark_age_ms_max} ms")
@@ -159,7 +170,9 @@ def check_signal(signal: Signal, quote: Quote | None) -> Refusal | None:
     if signal.quantity <= 0:
         return Refusal(0, ReasonCode.INVALID_SIGNAL, f"Quantity {signal.quantity} is not positive")
     if stop_paise < 0 or target_paise < 0:
-        return Refusal(0, ReasonCode.INVALID_SIGNAL, f"Stop {stop_paise} or target {target_paise} paise is negative")
+        return Refusal(
+            0, ReasonCode.INVALID_SIGNAL, f"Stop {rupees_text(stop_paise)} or target {rupees_text(target_paise)} is negative"
+        )
     if quote is not None and (stop_paise or target_paise):
         price_paise, sign = quote.price_paise, signal.side.sign
         stop_is_wrong = stop_paise and (price_paise - stop_paise) * sign <= 0
@@ -167,7 +180,8 @@ def check_signal(signal: Signal, quote: Quote | None) -> Refusal | None:
             return Refusal(
                 0,
                 ReasonCode.INVALID_SIGNAL,
-                f"Stop {stop_paise} or target {target_paise} paise is on the wrong side of the price {price_paise}",
+                f"Stop {rupees_text(stop_paise)} or target {rupees_text(target_paise)} is on the wrong side of the price "
+                f"{rupees_text(price_paise)}",
             )
     return None
 
@@ -196,13 +210,16 @@ def check_symbol(
     price_paise = quote.price_paise
     if price_paise <= 0 or price_paise % instrument.tick_paise:
         return Refusal(
-            0, ReasonCode.BAD_PRICE, f"Price {price_paise} paise is not a positive multiple of the tick {instrument.tick_paise}"
+            0,
+            ReasonCode.BAD_PRICE,
+            f"Price {rupees_text(price_paise)} is no positive multiple of the tick {rupees_text(instrument.tick_paise)}",
         )
     upper, lower = instrument.upper_band_paise, instrument.lower_band_paise
     if (upper and price_paise * 10_000 >= upper * (10_000 - limits.band_margin_bps)) or (
         lower and price_paise * 10_000 <= lower * (10_000 + limits.band_margin_bps)
     ):
-        return Refusal(0, ReasonCode.NEAR_BAND, f"Price {price_paise} paise is too near its band {lower}-{upper}")
+        band = f"{rupees_text(lower)} to {rupees_text(upper)}"
+        return Refusal(0, ReasonCode.NEAR_BAND, f"Price {rupees_text(price_paise)} is too near its band {band}")
     return None
 
 

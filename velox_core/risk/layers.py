@@ -33,6 +33,7 @@ class ReasonCode(StrEnum):
     LEDGER_UNAVAILABLE = "LEDGER_UNAVAILABLE"
     JOURNAL_UNAVAILABLE = "JOURNAL_UNAVAILABLE"
     LEASE_LOST = "LEASE_LOST"
+    RECONCILE_OVERDUE = "RECONCILE_OVERDUE"
     ORDER_RATE = "ORDER_RATE"
 
     EMERGENCY_EXIT_ACTIVE = "EMERGENCY_EXIT_ACTIVE"
@@ -186,7 +187,8 @@ LAYERS: tuple[Layer, ...] = (
 def count_positions(snapshot: RiskSnapshot, strategy_id: str | None) -> int:
     """Return how many symbols are open or pending, of one strategy or (None) of the account.
 
-    A partly filled entry is a position and a claim of one symbol: it counts once.
+    A partly filled entry is a position and a claim of one symbol: it counts once. A claim in a symbol that somebody
+    else's position is in still counts for its own strategy.
     """
     positions = snapshot.positions
     count = 0
@@ -194,6 +196,9 @@ def count_positions(snapshot: RiskSnapshot, strategy_id: str | None) -> int:
         if strategy_id is None or position.strategy_id == strategy_id:
             count += 1
     for claim in snapshot.claims.values():
-        if claim.symbol not in positions and (strategy_id is None or claim.strategy_id == strategy_id):
+        held = positions.get(claim.symbol)
+        if held is not None and strategy_id in (None, held.strategy_id):
+            continue  # counted with its position
+        if strategy_id is None or claim.strategy_id == strategy_id:
             count += 1
     return count

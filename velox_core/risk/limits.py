@@ -19,7 +19,8 @@ class RiskLimits:
         max_positions_per_strategy, max_total_positions: open plus pending.
         protection_bps: how far from the price a MARKET order may trade (the broker's market protection).
         entry_price_age_ms_max: an entry needs a price no older than this.
-        mark_age_ms_max: an entry needs the marks of all held symbols no older than this.
+        mark_age_ms_max: an entry needs market data no older than this: the age of the feed, not of a symbol's last trade.
+            A held symbol that the feed does not price at all refuses entries whatever its age.
         band_margin_bps: an entry nearer than this to a price band is refused.
         orders_per_second_max: entries sent in any one second of engine time.
         loss_limit_paise: min(absolute, percent of capital), whichever comes first; rounded down, so never above either.

@@ -4,7 +4,10 @@
 - `on_minute` is the same call live and in replay, once a minute for all symbols; `BarStrategy` adapts it to `on_bar`.
 - Parameters come from the configuration as a mapping and are validated by `parameter_specs`; an unknown or
   impossible one is a ValueError that names it.
-- A strategy that raises is disabled for the day and its positions are closed; the others go on.
+- A strategy that raises is disabled for the day and its positions are closed; the others go on, also after a restart.
+- Rows and positions are shared with the engine and the other strategies: they are read, never changed.
+- After a restart the day's earlier minutes are given once more, with the positions of now; what a strategy answers to
+  them is history. A crossing or breakout among them counts as used: it is not entered late.
 """
 
 from __future__ import annotations

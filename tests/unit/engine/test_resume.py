@@ -7,7 +7,7 @@ from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, LedgerUnavailable
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import OrderState, Product, Side
-from velox_core.engine.resume import RESUME_KINDS, align_ledger, reconcile, restore
+from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
 from velox_core.order_manager import unknown_lock
 from velox_core.order_recovery import SEARCH_MS_MAX
 from velox_core.ports import SendStatus
@@ -222,3 +222,21 @@ def test_align_ledger_of_a_store_that_is_down_raises_and_keeps_the_fault() -> No
     with pytest.raises(LedgerUnavailable):
         align_ledger(rig.orders, rig.risk)
     assert rig.risk.readiness.ledger_fault == "lost"
+
+
+def test_disabled_strategies_are_read_back_with_their_reason() -> None:
+    rig = Rig()
+    rig.journal.append(EventKind.STRATEGY_DISABLED, NOW_MS, {"strategy": "alpha", "reason": "a bug"})
+    rig.journal.append(EventKind.LOCK, NOW_MS, {"symbol": "AAA", "reason": "test"})
+    rig.journal.commit()
+    assert disabled_strategies(rig.journal.events()) == {"alpha": "a bug"}
+
+
+def test_reconcile_leaves_out_symbols_with_orders_at_work_and_no_others() -> None:
+    rig = Rig()
+    rig.hold("AAA")
+    rig.hold("BBB")
+    rig.broker.trade_list.clear()  # the broker holds neither any more, and no trade says why
+    differences = reconcile(rig.broker, rig.orders, rig.risk, rig.alerts, NOW_MS, working=frozenset({"AAA"}))
+    assert [line.split(":")[0] for line in differences] == ["BBB"]
+    assert list(rig.risk.locks) == ["BBB"]

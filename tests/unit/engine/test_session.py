@@ -310,6 +310,29 @@ def test_fault_that_cannot_be_closed_is_told_to_a_person() -> None:
     assert "The engine failed and could not close" in rig.alerts.titles
 
 
+def test_fault_whose_closing_the_broker_does_not_confirm_is_not_flat_whatever_our_books_say() -> None:
+    rig = Rig()
+    rig.broker.failing = {"positions"}
+    result = Day([*rows(10_000), DataError("gone")], ScriptedStrategy(), rig=rig).run()
+    assert rig.orders.is_flat()
+    assert result.fault
+    assert not result.flat
+
+
+def test_fault_whose_closing_breaks_is_not_flat_whatever_our_books_say() -> None:
+    rig = Rig()
+    day = Day([*rows(10_000), DataError("gone")], ScriptedStrategy(), rig=rig)
+
+    def break_off(now_ms: int) -> bool:
+        raise RuntimeError("the adapter broke")
+
+    rig.orders.fetch_trades = break_off  # type: ignore[method-assign]
+    result = day.run()
+    assert rig.orders.is_flat()
+    assert not result.flat
+    assert "The engine failed and could not close" in rig.alerts.titles
+
+
 # -- between rows --------------------------------------------------------------------------------------------------
 
 
@@ -388,6 +411,16 @@ def test_books_are_reconciled_during_the_session_when_the_plan_asks() -> None:
     refused = [b["code"] for b in rig.journal.bodies(EventKind.DECISION) if not b["approved"]]
     assert refused == ["SYMBOL_LOCKED"]
     assert rig.quantity("CCC") == 0  # squared off at the end like every position of the account
+
+
+@pytest.mark.parametrize("tick_seconds", [0.0, 0.001, 100.0])
+def test_reconcile_goes_by_engine_time_whatever_the_wall_says(tick_seconds: float) -> None:
+    strategy = ScriptedStrategy("alpha", {10: [entry_signal()], 13: [exit_signal()]})
+    items = [*rows(*[10_000] * 3), None, None, *rows(*[10_000] * 3, start=13)]
+    day = Day(items, strategy, reconcile_seconds=120.0, tick_seconds=tick_seconds)
+    day.run()
+    assert day.rig.broker.reads.count("positions") == 3  # at minutes 10, 12 and 14
+    assert day.rig.risk.locks == {}
 
 
 def test_reconcile_that_the_broker_does_not_answer_changes_nothing() -> None:
@@ -490,3 +523,34 @@ def test_status_of_a_stopping_session_says_so() -> None:
 def test_plan_defaults_are_the_cautious_ones() -> None:
     plan = make_plan()
     assert (plan.square_off, plan.on_stop, plan.resume_after_ms, plan.reconcile_seconds) == (True, OnStop.FLATTEN, 0, 0.0)
+
+
+def test_strategy_that_is_disabled_with_an_entry_on_its_way_has_it_cancelled() -> None:
+    bad = ScriptedStrategy("alpha", {10: [entry_signal()], 11: ZeroDivisionError("a bug")})
+    day = Day(rows(*[10_000] * 4), bad, fills=False)
+    result = day.run()
+    assert day.rig.broker.cancels == ["B1"]
+    assert day.sent == [("AAA", "BUY", 1, "ENTRY")]
+    assert day.rig.broker.book["B1"].state is OrderState.CANCELLED
+    assert result.flat
+
+
+def test_strategy_that_an_earlier_process_disabled_stays_so_and_its_late_fill_is_closed() -> None:
+    rig = Rig()
+    order = rig.enter(entry_signal())
+    rig.broker.cancel_answers.extend([SendStatus.UNKNOWN] * 9)
+    strategy = ScriptedStrategy("alpha", {12: [entry_signal("BBB")]})
+    day = Day(rows(*[10_000] * 5), strategy, rig=rig, fills=False)
+    day.hosts[0].disabled = "ZeroDivisionError: a bug"
+
+    def fill_late(position: int) -> None:
+        if position == 2:
+            rig.broker.fill(order.broker_order_id, 1, 10_000)
+
+    day._user_before = fill_late
+    day.run()
+    assert (strategy.sessions, strategy.seen) == ([], [])
+    assert rig.broker.cancels[0] == order.broker_order_id
+    assert [sent[:2] for sent in day.sent][:2] == [("AAA", "BUY"), ("AAA", "SELL")]
+    assert rig.journal.bodies(EventKind.STRATEGY_DISABLED) == []
+    assert "Strategy alpha is disabled for the day" not in rig.alerts.titles

@@ -40,7 +40,9 @@ def test_protective_exit_by_the_minutes_range(
 ) -> None:
     hit = protective_exit(held(quantity, stop=stop, target=target), row(1, 10_000, low=low, high=high), 0)
     assert (None if hit is None else hit[0]) is expected
-    assert hit is None or "reached" in hit[1]
+    if hit is not None:
+        price_paise = stop if hit[0] is ExitRank.STOP else target
+        assert hit[1] == f"{hit[0].name.lower()} {price_paise / 100:.2f} reached"
 
 
 def test_protective_exit_without_a_bar_is_none() -> None:

@@ -7,6 +7,8 @@ import pytest
 from tests.unit.strategies.minutes import minute, session
 from velox_core.domain.orders import Side, Signal, SignalKind
 from velox_core.strategies.base import BarStrategy, ParameterSpec, resolve_parameters
+from velox_core.strategies.opening_range import OpeningRangeBreakout
+from velox_core.strategies.sma_cross import SmaCross
 
 SPECS = (
     ParameterSpec(name="length", default=10, help="bars", minimum=1, maximum=20),
@@ -60,3 +62,16 @@ def test_bar_adapter_calls_once_per_bar_of_its_columns_in_their_order():
     row = minute(1, 1_000, 0, 3_000)
     assert [signal.symbol for signal in made.on_minute(row.ts_ms, row, [0, 0, 0])] == ["CCC", "AAA"]
     assert [signal.symbol for signal in made.on_minute(row.ts_ms, row, [5, 0, 0])] == ["CCC"]
+
+
+@pytest.mark.parametrize("made", [OpeningRangeBreakout("range", {}), SmaCross("cross", {})], ids=["range", "cross"])
+def test_strategies_that_come_along_change_neither_rows_nor_positions(made):
+    made.start_session(session(("AAA", "BBB")))
+    positions = [0, 0]
+    for number in range(1, 120):
+        price = 10_000 + (number * 37 % 91) * 5
+        row = minute(number, price, price + 500)
+        before = (list(row.opens), list(row.highs), list(row.lows), list(row.closes), list(row.volumes))
+        made.on_minute(row.ts_ms, row, positions)
+        assert (row.opens, row.highs, row.lows, row.closes, row.volumes) == before
+    assert positions == [0, 0]
