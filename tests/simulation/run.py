@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 
+from tests.simulation.invariants import InvariantBroken
 from tests.simulation.world import run_episode
 
 
@@ -24,7 +25,7 @@ def main() -> int:
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         try:
             outcome = run_episode(seed)
-        except Exception as error:
+        except (Exception, InvariantBroken) as error:
             failed.append(seed)
             print(f"seed {seed} failed: {error}", flush=True)
             if not arguments.keep_going:

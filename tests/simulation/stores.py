@@ -33,16 +33,23 @@ class Outages:
 
 
 class SimJournal:
-    """A journal whose buffer dies with the engine and whose committed events do not."""
+    """A journal whose buffer dies with the engine and whose committed events do not.
+
+    Attributes:
+        intents: client order id to strategy, of every intent that would survive a crash now.
+    """
 
     def __init__(self, outages: Outages) -> None:
+        self.intents: dict[str, str] = {}
         self._outages = outages
         self._committed: list[JournalEvent] = []
         self._buffer: list[tuple[EventKind, int, Body]] = []
+        self._bodies: dict[EventKind, list[Body]] = {}  # committed or not, as this process would read them
 
     def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
         """Buffer one event."""
         self._buffer.append((kind, ts_ms, body))
+        self._bodies.setdefault(kind, []).append(body)
 
     def commit(self) -> None:
         """Make the buffer durable, unless the store is down."""
@@ -53,6 +60,8 @@ class SimJournal:
             raise JournalUnavailable("the journal is locked (simulated)")
         for kind, ts_ms, body in self._buffer:
             self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
+            if kind is EventKind.INTENT:
+                self.intents[str(body["client_order_id"])] = str(body["strategy"])
         self._buffer.clear()
         self._outages.step("after commit")
 
@@ -66,16 +75,17 @@ class SimJournal:
     def lose_buffer(self) -> None:
         """Forget what was never committed, as a killed process does."""
         self._buffer.clear()
+        self._bodies = {}
+        for event in self._committed:
+            self._bodies.setdefault(event.kind, []).append(event.body)
 
-    def all_bodies(self, kind: EventKind) -> list[Body]:
-        """Return the bodies of a kind, buffered ones included."""
-        return [event.body for event in self._committed if event.kind is kind] + [
-            body for buffered, _, body in self._buffer if buffered is kind
-        ]
+    def bodies(self, kind: EventKind) -> list[Body]:
+        """Return the bodies of a kind, buffered ones included, in the order of their appending. Not to be changed."""
+        return self._bodies.get(kind, [])
 
-    def durable_intents(self) -> frozenset[str]:
-        """Return the client order ids whose intent would survive a crash now."""
-        return frozenset(str(e.body["client_order_id"]) for e in self._committed if e.kind is EventKind.INTENT)
+    def buffered(self, kind: EventKind) -> list[Body]:
+        """Return the bodies of a kind that a crash now would lose."""
+        return [body for buffered, _, body in self._buffer if buffered is kind]
 
 
 class SimLedger:
@@ -92,6 +102,15 @@ class SimLedger:
         """Come back empty: every commit is refused until the ledger is rebuilt."""
         self._inner = MemoryLedger(monotonic=self._monotonic)
         self._lost = True
+
+    def truth(self) -> RiskSnapshot:
+        """Return what the store holds, whether it answers or not."""
+        return self._inner.snapshot()
+
+    @property
+    def lost(self) -> bool:
+        """Return whether the content was lost and not rebuilt yet."""
+        return self._lost
 
     def _check(self, *, trusted: bool = True) -> None:
         if self._outages.ledger:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from copy import copy
+from typing import Any
 
 import pytest
 
-from tests.simulation.world import InvariantBroken, run_episode
+from tests.simulation.invariants import InvariantBroken
+from tests.simulation.stores import SimJournal, SimLedger
+from tests.simulation.world import run_episode
+from velox_core.domain.charges import ChargeSchedule
+from velox_core.domain.events import Body, EventKind
+from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.orders import Side
+from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.risk import layers
-from velox_core.risk.gate import judge_exit
-from velox_core.risk.layers import EntryRequest, Refusal
-from velox_core.risk.ledger import RiskSnapshot
+from velox_core.risk.approval import ApprovedOrder
+from velox_core.risk.gate import ExitRequest, judge_exit
+from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal
+from velox_core.risk.ledger import CommitResult, LedgerChange, RiskSnapshot
 from velox_core.risk.limits import RiskLimits
+from velox_core.risk_manager import RiskManager
 
 SEEDS = 400
 
@@ -44,6 +55,11 @@ def test_simulation_same_seed_gives_the_same_journal() -> None:
         assert (first.orders, first.fills, first.crashes) == (second.orders, second.fills, second.crashes)
 
 
+@pytest.mark.parametrize("seed", [36, 7_159, 20_782, 21_101, 38_883, 51_320, 59_237, 61_225, 100_823, 103_433, 104_307])
+def test_simulation_a_seed_that_once_failed_breaks_no_invariant(seed: int) -> None:
+    assert run_episode(seed).crashes <= 2
+
+
 def _first_break(seeds: range) -> str:
     for seed in seeds:
         try:
@@ -62,7 +78,9 @@ def _blind(request: EntryRequest, snapshot: RiskSnapshot, limits: RiskLimits) ->
     [
         ((layers.duplicate, layers.position_exists), "which"),
         ((layers.total_positions,), "would be position"),
+        ((layers.strategy_positions,), "of strategy"),
         ((layers.position_size,), "above the position size"),
+        ((layers.daily_loss,), "with its charges"),
     ],
 )
 def test_simulation_without_a_layer_breaks_an_invariant(
@@ -85,3 +103,99 @@ def test_simulation_with_an_exit_door_that_sends_too_much_breaks_an_invariant(mo
 def test_simulation_sending_before_the_intent_is_durable_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velox_core.order_manager.OrderManager._may_leave", lambda self, order, now_ms: True)
     assert "without a durable intent" in _first_break(range(1, 50))
+
+
+def test_simulation_with_everything_blind_to_halts_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the three alone refuses entries on a halt: the first layer, the seventh (after a loss), the ledger."""
+    commit = SimLedger.commit
+
+    def blind_commit(self: SimLedger, version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
+        blind_change = copy(change)
+        blind_change.opens_risk = False
+        return commit(self, version, epoch, blind_change, change_id)
+
+    blinded = (layers.emergency_exit, layers.daily_loss)
+    monkeypatch.setattr("velox_core.risk.gate.LAYERS", tuple(_blind if x in blinded else x for x in layers.LAYERS))
+    monkeypatch.setattr("tests.simulation.stores.SimLedger.commit", blind_commit)
+    monkeypatch.setattr("tests.simulation.invariants.Invariants._judge_entry_loss", lambda self, order: None)
+    assert "while a halt is latched" in _first_break(range(1, 200))
+
+
+def test_simulation_with_a_disabled_breach_check_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.risk.breach.DayLoss.reaches", lambda self, limit_paise: False)
+    assert "and no halt" in _first_break(range(1, 100))
+
+
+def test_simulation_with_a_loss_that_leaves_out_open_positions_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.risk.breach.DayLoss.mark_row", lambda self, prices_paise: None)
+    assert "is marked" in _first_break(range(1, 20))
+
+
+def test_simulation_with_claims_that_are_never_resolved_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    record_fill = RiskManager.record_fill
+
+    def keeping(self: RiskManager, change_id: str, **facts: Any) -> None:
+        record_fill(self, change_id, **facts | {"resolved_claim": None})
+
+    monkeypatch.setattr("velox_core.risk_manager.RiskManager.record_fill", keeping)
+    assert "is still held" in _first_break(range(1, 20))
+
+
+def test_simulation_with_charges_off_by_a_paisa_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dear(self: ChargeSchedule, side: Side, value_paise: int) -> int:
+        return self.breakdown(side, value_paise).total + 1
+
+    monkeypatch.setattr("velox_core.domain.charges.ChargeSchedule.order_charges_paise", dear)
+    assert "the loss of the day is" in _first_break(range(1, 20))
+    monkeypatch.setattr("tests.simulation.invariants.Invariants._judge_loss", lambda self, engine: None)
+    assert "is charged" in _first_break(range(1, 20))
+
+
+def test_simulation_with_exits_refused_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(open_quantity: int, working_quantity: int, working_rank: object, rank: object) -> tuple[int, Refusal]:
+        return 0, Refusal(0, ReasonCode.NOTHING_TO_EXIT, "refused")
+
+    monkeypatch.setattr("velox_core.risk_manager.judge_exit", closed)
+    assert "no exit was sent" in _first_break(range(1, 20))
+
+
+def test_simulation_with_exits_refused_while_the_journal_is_down_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal that is rare and ends by itself is found too."""
+    request_exit = RiskManager.request_exit
+
+    def careful(self: RiskManager, request: ExitRequest, now_ms: int) -> ApprovedOrder | Refusal:
+        if self.readiness.journal_fault:
+            return Refusal(0, ReasonCode.JOURNAL_UNAVAILABLE, "refused")
+        return request_exit(self, request, now_ms)
+
+    monkeypatch.setattr("velox_core.risk_manager.RiskManager.request_exit", careful)
+    assert "no exit was sent" in _first_break(range(1, 400))
+
+
+def test_simulation_with_an_emergency_exit_that_only_halts_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.emergency_exit_manager.EmergencyExitManager._continue_closing", lambda self, now_ms: None)
+    monkeypatch.setattr("tests.simulation.invariants.Invariants._judge_exits", lambda self, engine, now_ms: None)
+    assert any("after the LOSS halt" in _first_break(range(seed, seed + 1)) for seed in range(1, 200))
+
+
+def test_simulation_with_a_disabled_strategy_that_goes_on_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_minute = HostedStrategy.on_minute
+
+    def forgiving(self: HostedStrategy, ts_ms: int, row: MinuteRow) -> object:
+        signals = on_minute(self, ts_ms, row)
+        self.disabled = ""
+        return signals
+
+    monkeypatch.setattr("velox_core.engine.strategy_host.HostedStrategy.on_minute", forgiving)
+    assert "disabled for the day" in _first_break(range(1, 200))
+
+
+def test_simulation_with_fills_lost_by_the_journal_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = SimJournal.append
+
+    def forgetful(self: SimJournal, kind: EventKind, ts_ms: int, body: Body) -> None:
+        if kind is not EventKind.FILL or body["trade_id"] != "T2":
+            append(self, kind, ts_ms, body)
+
+    monkeypatch.setattr("tests.simulation.stores.SimJournal.append", forgetful)
+    assert _first_break(range(1, 20))

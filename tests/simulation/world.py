@@ -1,13 +1,8 @@
 """One episode: a seeded half hour with a faulty broker, failing stores, manual trades, crashes and restarts.
 
-The broker's own books (`SimulatedExchange`) are the truth that every invariant is judged by:
-
-- every order of ours has a durable intent before it is sent, exits with the journal down excepted;
-- no client order id is sent twice;
-- an entry is exactly the fixed lot, within the position size, in a symbol that nobody holds or is entering, within both
-  position limits, and never while a halt is latched;
-- an exit is never refused to a position, and never sends more than is open: nothing of ours reverses a position;
-- at the end the account is flat, or the alert says that it is not; P&L and charges from the broker's trades equal ours.
+- Everything that outlives an engine process is here, with the script of troubles; `invariants` says what must hold.
+- Orders appear late for entries only: an exit that appears after its one replacement (design, section 6) may close more
+  than is open, which no client without reduce-only orders can rule out.
 """
 
 from __future__ import annotations
@@ -15,21 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.simulation.invariants import InvariantBroken, Invariants
 from tests.simulation.market import DAY, MINUTES, OPEN_MS, TICK_PAISE, RandomStrategy, make_rows
 from tests.simulation.stores import Crash, Outages, SimAlerts, SimControl, SimHaltFile, SimJournal, SimLedger
-from velox_core.brokers.faults import FaultKind, FaultPlan
+from velox_core.brokers.faults import Fault, FaultKind, FaultPlan
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.brokers.simulated_orders import SimulationConfig
 from velox_core.clock import ReplayClock
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError
-from velox_core.domain.events import EventKind
-from velox_core.domain.halts import active_halts
 from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.ticks import Instrument, SecurityClass
-from velox_core.domain.orders import TERMINAL_STATES, Side
-from velox_core.domain.positions import Position
+from velox_core.domain.orders import Side
 from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
 from velox_core.engine.plan import SessionPlan
@@ -54,16 +47,6 @@ SCHEDULE = ChargeSchedule(
 )
 
 
-class InvariantBroken(AssertionError):
-    """What must never happen, happened."""
-
-
-def require(condition: bool, what: str) -> None:
-    """Raise InvariantBroken unless the condition holds."""
-    if not condition:
-        raise InvariantBroken(what)
-
-
 @dataclass(slots=True)
 class Outcome:
     """What an episode came to. Counts over all engine processes of the episode."""
@@ -79,6 +62,20 @@ class Outcome:
     export: list[tuple[str, int, str]] = field(default_factory=list)
 
 
+class EntriesLate(FaultPlan):
+    """A fault plan under which only entries appear late."""
+
+    sends_exit = False
+
+    def on_place(self, symbol: str, side: Side, now_ms: int) -> Fault | None:
+        """Decide what happens to one order."""
+        fault = super().on_place(symbol, side, now_ms)
+        if fault is not None and fault.kind is FaultKind.APPEARS_LATE and self.sends_exit:
+            self.without_effect()
+            return None
+        return fault
+
+
 class WatchedBroker:
     """The broker as the engine sees it, with every send judged against the truth first."""
 
@@ -90,8 +87,9 @@ class WatchedBroker:
 
     def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
         """Judge, then send."""
-        self._world.judge(order)
+        self._world.invariants.on_send(order)
         self._world.outages.step("before send")
+        self._world.faults.sends_exit = order.rank is not None
         outcome = self._broker.place(order, now_ms)
         self._world.outages.step("after send")
         return outcome
@@ -173,20 +171,20 @@ class World:
             orders_per_second_max=random.choice((1, 8)),
         )
         self.troubles = self._troubles()
-        self.sent: set[str] = set()
-        self.foreign: set[str] = set()
+        self.schedule = SCHEDULE
+        self.hand_ms: dict[str, int] = {}  # symbol to when it was last traded in the broker's app
         self.crashes = 0
         self.engine: Engine | None = None
+        self.invariants = Invariants(self)
 
     def monotonic(self) -> float:
         """Return virtual seconds; every look at the clock takes a little."""
         self.seconds += 0.01
         return self.seconds
 
-    def _fault_plan(self) -> FaultPlan:
+    def _fault_plan(self) -> EntriesLate:
         plan = FaultPlan.seeded(self.seed, intensity=self.random.choice((0.0, 0.1, 0.3)))
-        rates = {kind: rate for kind, rate in plan.rates.items() if kind is not FaultKind.APPEARS_LATE}
-        return FaultPlan(self.seed, rates=rates, delays_ms=(1_000, 10_000, 90_000))
+        return EntriesLate(self.seed, rates=plan.rates, delays_ms=(1_000, 10_000, 90_000, 200_000))
 
     def _troubles(self) -> dict[int, list[str]]:
         """Return by minute what happens before it."""
@@ -219,6 +217,7 @@ class World:
                 self.outages.crash_at = rest
             elif what == "ledger lost":
                 self.ledger.lose_content()
+                self.invariants.on_ledger_lost()
             elif what == "manual trade":
                 self._trade_by_hand()
             elif what == "stop":
@@ -232,59 +231,7 @@ class World:
             self.broker.desk.trade_foreign(symbol, self.random.choice((Side.BUY, Side.SELL)), 1, self.clock.now_ms())
         except BrokerError:
             return
-        self.foreign.add(symbol)
-
-    # -- the invariants ---------------------------------------------------------------------------------------
-
-    def truth(self) -> dict[str, int]:
-        """Return the broker's net positions by symbol, open ones only."""
-        return {p.symbol: p.quantity for p in self.broker.exchange.positions() if p.quantity}
-
-    def judge(self, order: ApprovedOrder) -> None:
-        """Check what must hold at the moment of a send."""
-        tag = order.client_order_id
-        require(tag not in self.sent, f"{tag} is sent a second time")
-        self.sent.add(tag)
-        journaled = tag in self.journal.durable_intents()
-        require(journaled or (order.rank is not None and self.outages.journal), f"{tag} is sent without a durable intent")
-        live = [o for o in self.broker.exchange.orders.values() if o.state not in TERMINAL_STATES]
-        held = self.truth()
-        if order.rank is None:
-            self._judge_entry(order, held, [(o.position.symbol, o.tag) for o in live])
-            return
-        open_quantity = held.get(order.symbol, 0)
-        if order.symbol in self.foreign:
-            return  # a hand in the broker's app moves the position between our look and our send
-        working = sum(
-            o.quantity - o.filled_quantity
-            for o in live
-            if o.position.symbol == order.symbol and o.is_buy is (order.side is Side.BUY)
-        )
-        closes = order.side is (Side.SELL if open_quantity > 0 else Side.BUY)
-        require(
-            closes and working + order.quantity <= abs(open_quantity),
-            f"exit {tag} of {order.quantity} {order.symbol} on a position of {open_quantity} with {working} working",
-        )
-
-    def _judge_entry(self, order: ApprovedOrder, held: dict[str, int], live: list[tuple[str, str]]) -> None:
-        limits, symbol, tag = self.limits, order.symbol, order.client_order_id
-        require(order.quantity == limits.fixed_lot_size, f"entry {tag} of {order.quantity} shares is not the lot")
-        price = next(
-            (row.closes[self.universe.index(symbol)] for row in self._past() if row.closes[self.universe.index(symbol)]), 0
-        )
-        require(order.quantity * price <= limits.max_position_size_paise, f"entry {tag} is above the position size")
-        require(symbol not in held, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
-        require(all(symbol != other for other, _ in live), f"entry {tag} in {symbol}, which has a live order")
-        taken = set(held) | {other for other, _ in live}
-        require(
-            len(taken - self.foreign) < limits.max_total_positions,
-            f"entry {tag} would be position {len(taken) + 1} of {limits.max_total_positions}",
-        )
-        require(not active_halts(self.halt_file.records()), f"entry {tag} while a halt is latched")
-
-    def _past(self) -> list[MinuteRow]:
-        now_ms = self.clock.now_ms()
-        return [row for row in reversed(self.rows) if row.ts_ms <= now_ms]
+        self.hand_ms[symbol] = self.clock.now_ms()
 
     # -- the episode ------------------------------------------------------------------------------------------
 
@@ -330,6 +277,8 @@ class World:
             alerts=self.alerts,
         )
         rules = EngineRules(limits=self.limits, schedule=SCHEDULE, instruments=self.instruments, strategies=hosts, epoch=epoch)
+        self.engine = None
+        self.invariants.on_start()
         engine = assemble(self.plan(0), ports, rules)
         engine.risk_manager.readiness.armed = True
         self.engine = engine
@@ -345,48 +294,28 @@ class World:
                 break
             except Crash:
                 self.crashes += 1
+                self.invariants.on_crash()
                 self.journal.lose_buffer()
                 self.outages.crash_at = ""
-        require(result is not None, "the engine never came through")
-        return self._judge_end(result)
-
-    def _judge_end(self, result: SessionResult | None) -> Outcome:
-        outcome = Outcome(seed=self.seed, result=result, crashes=self.crashes, faults=len(self.faults.injected))
         if result is None or self.engine is None:
-            return outcome
-        require(not result.fault, f"the engine failed: {result.fault}")
-        orders = self.engine.order_manager
-        outcome.orders, outcome.fills = len(orders.orders), orders.fill_count
-        outcome.halted, outcome.flat = result.halted, result.flat
-        if result.flat:
-            mine = {s: q for s, q in self.truth().items() if s not in self.foreign}
-            require(not mine, f"flat by our books, but the broker holds {mine}")
-        else:
-            titles = self.alerts.titles()
-            require("NOT FLAT at the end of the session" in titles, f"not flat and nobody told: {titles}")
-        self._judge_money()
-        outcome.export = (
-            [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()] if not self.outages.journal else []
-        )
-        return outcome
+            raise InvariantBroken("the engine never came through")
+        return self._end(self.engine, result)
 
-    def _judge_money(self) -> None:
-        """Compare the journal's P&L with one made from the broker's trades alone."""
-        booked = {str(body["trade_id"]): body for body in self.journal.all_bodies(EventKind.FILL)}
-        positions: dict[str, Position] = {}
-        realised = 0
-        for fill in self.broker.exchange.trades:
-            if fill.trade_id in booked:
-                realised += positions.setdefault(fill.symbol, Position(fill.symbol)).apply(
-                    fill.side.sign * fill.quantity, fill.price_paise
-                )
-        if self.engine is not None and self.crashes == 0:
-            loss = self.engine.order_manager.day_loss
-            ours = sum(int(str(body["realised"])) for body in booked.values())
-            require(loss.realised_paise == ours, f"realised {loss.realised_paise} in memory, {ours} in the journal")
-            order_of = {str(b["client_order_id"]) for b in booked.values()}
-            if len(booked) == len(self.broker.exchange.trades) and "" not in order_of:
-                require(realised == ours, f"realised {ours} by our books, {realised} by the broker's trades")
+    def _end(self, engine: Engine, result: SessionResult) -> Outcome:
+        self.invariants.at_end(engine, result)
+        orders = engine.order_manager
+        export = [] if self.outages.journal else [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()]
+        return Outcome(
+            seed=self.seed,
+            result=result,
+            orders=len(orders.orders),
+            fills=orders.fill_count,
+            crashes=self.crashes,
+            faults=len(self.faults.injected),
+            halted=result.halted,
+            flat=result.flat,
+            export=export,
+        )
 
 
 class TroubledFeed:
@@ -407,7 +336,9 @@ class TroubledFeed:
         return self._feed.ended
 
     def next_row(self, wait_seconds: float) -> MinuteRow | None:
-        """Let the troubles happen, then deliver."""
+        """Have the step that is over judged, let the troubles happen, then deliver."""
+        if self._world.engine is not None:
+            self._world.invariants.on_step(self._world.engine)
         self._world.before_minute(MINUTES - self._feed.remaining_rows)
         self._world.seconds += 60.0
         return self._feed.next_row(wait_seconds)
