@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.replay import replay
 from benchmarks.workload import BARS_PER_DAY, make_workload

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+ROOT = Path(__file__).resolve().parents[1]
 VELOX = "velox"
 TIMEOUT_SECONDS = 600.0
 MODES = {"vnpy": "cta", "nautilus": "base", "backtrader": "runonce"}  # the argument after symbols and days, where there is one
@@ -47,7 +48,7 @@ class Job:
 def jobs(peers_dir: Path, venvs_dir: Path, peers: list[str], symbols: int, days: int) -> list[Job]:
     """Return VELOX and the peers. Raises SystemExit for a peer without script or environment."""
     size = (str(symbols), str(days))
-    velox = (sys.executable, "-m", "benchmarks.replay", "--symbols", size[0], "--days", size[1], "--json")
+    velox = (sys.executable, str(ROOT / "benchmarks" / "replay.py"), "--symbols", size[0], "--days", size[1], "--json")
     found = [Job(name=VELOX, command=velox)]
     for peer in peers:
         script, python = peers_dir / f"p_{peer}.py", venvs_dir / peer / "bin" / "python"

@@ -1,6 +1,6 @@
 """Replay throughput: the whole order path of VELOX on the common workload.
 
-    python -m benchmarks.replay --symbols 10 --days 20 --json
+    python benchmarks/replay.py --symbols 10 --days 20 --json
 
 - On in every figure: the seven-layer gate, order states, dated charges, P&L, fills, a hash-chained journal (file route:
   append-only, one chain step per event, written in blocks of WRITE_EVERY_EVENTS and at the end of each day; loaded into
@@ -24,6 +24,9 @@ import sys  # noqa: E402
 import tempfile  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.workload import Workload, day_columns, make_workload  # noqa: E402
 from velox_core.brokers.simulated import SimulatedBroker  # noqa: E402

@@ -122,7 +122,7 @@ async def ask_to_stop(engine: EngineProcess, reason: str) -> None:
 def read_session(engine: EngineProcess) -> str:
     """Return the run's id, or raise what the engine's exit code stands for."""
     code = engine.wait(CANCEL_WAIT_SECONDS)
-    failure = engine_failure(EXIT_OPERATING_ERROR if code is None else code, engine.last_output())
+    failure = engine_failure(EXIT_OPERATING_ERROR if code is None else code, engine.cause())
     if failure is not None:
         raise failure
     return engine.run_folder.name if engine.run_folder is not None else ""
@@ -136,9 +136,13 @@ def find_session(day: Day) -> RecordedRun:
 
 @once("close-day")
 def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
-    """Ask the broker what it holds, and clear the date's halts when it says flat."""
-    proof, cleared = eod.close_day(day, session)
+    """Ask the broker what it holds, and clear the date's halts when it says flat. What fails here becomes 'not flat'."""
     logger = get_run_logger()
+    try:
+        proof, cleared = eod.close_day(day, session)
+    except VeloxError as error:
+        logger.error("the day could not be closed: %s", error)
+        return eod.not_closed(error)
     logger.info("%s; halts cleared: %s", proof.text, ", ".join(cleared) or "none")
     return proof
 
@@ -147,4 +151,4 @@ def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
 def require_flat(proof: eod.FlatProof) -> None:
     """Fail the day when the broker does not say flat."""
     if not proof.flat:
-        raise NotFlatError(f"the day is not over: {proof.text}. The emergency state was not reset. velox run squares it off")
+        raise NotFlatError(f"the day is not over: {proof.text}. The emergency state was not reset. {proof.remedy}")

@@ -5,7 +5,8 @@
 - The caller hands over the bare record and the engine time; formatting, writing and rotation happen in one writer thread.
 - The queue is bounded. When it is full, DEBUG and INFO lines are dropped and counted; warnings and everything of
   `velox.emergency` have a reserve of their own, and each loss is written to `system.log` and told by `stop`.
-- A line is `2026-11-23 09:31:00,120 INFO [2024-01-15 09:31:00] message`: wall clock, level, engine time (IST both).
+- A line is `2026-11-23 09:31:00,120+05:30 INFO [2024-01-15 09:31:00] message`: wall clock, level, engine time (IST both).
+- A line of `velox.system` that begins with `[SESSION]` (how a run begins, its end) is written to all four files.
 - The journal is the truth; a lost log line loses nothing but comfort. Nothing here raises into the trading thread.
 """
 
@@ -38,6 +39,7 @@ QUEUE_RECORDS_MAX: Final = 100_000
 RESERVE_RECORDS_MAX: Final = 10_000
 _ROOT: Final = "velox"
 _NO_ENGINE_TIME: Final = "-"
+SESSION_MARK: Final = "[SESSION]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ class _LineFormatter(logging.Formatter):
         engine_ms = getattr(record, "engine_ms", None)
         engine = _NO_ENGINE_TIME if engine_ms is None else ist_datetime(engine_ms).strftime("%Y-%m-%d %H:%M:%S")
         wall = ist_datetime(int(record.created * 1_000))
-        prefix = f"{wall:%Y-%m-%d %H:%M:%S},{wall.microsecond // 1_000:03d} {record.levelname} [{engine}] "
+        prefix = f"{wall:%Y-%m-%d %H:%M:%S},{wall.microsecond // 1_000:03d}+05:30 {record.levelname} [{engine}] "
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
@@ -137,7 +139,11 @@ class _Writer(QueueListener):
     def handle(self, record: logging.LogRecord) -> None:
         """Write one record, after a line about losses when there are new ones."""
         self.report_losses()
-        self.files.get(record.name, self.files[SYSTEM]).handle(record)
+        if record.name == SYSTEM and str(record.msg).startswith(SESSION_MARK):
+            for file in self.files.values():
+                file.handle(record)
+        else:
+            self.files.get(record.name, self.files[SYSTEM]).handle(record)
 
     def report_losses(self) -> None:
         lost = self.entrance.dropped + self.entrance.dropped_important

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import atexit
 import gc
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Prefect makes its home when it is imported; without this it would be the user's
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="velox-prefect-")
+
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
@@ -16,6 +24,7 @@ from prefect.testing.utilities import prefect_test_harness
 from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

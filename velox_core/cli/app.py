@@ -31,6 +31,24 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"velox {version('velox')}")
+        raise typer.Exit
+
+
+@app.callback()
+def velox_options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """VELOX: an intraday trading day on NSE equities, with safety first."""
+
+
 @app.command()
 def day(
     *,
@@ -41,7 +59,11 @@ def day(
     scenario: ScenarioOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a whole trading day as Prefect flows: market open, intraday, end of day."""
+    """Run a whole trading day as Prefect flows.
+
+    Market open (checklist), intraday (the engine), end of day (flat, report). A date without a session ends with 0 and a
+    message; a year, date or scenario that is not there with 2.
+    """
     from velox_core.cli.day import DayRequest, run_day
 
     request = DayRequest(
@@ -64,14 +86,27 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run the trading engine in the foreground, without Prefect."""
+    import os
+
+    from velox_core.operations.day import DayRequest, open_day
+    from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
+
+    asked = DayRequest(config=config, date=optional_date(date), speed=optional_speed(speed), data=data, scenario=scenario)
+    day = open_day(asked, os.environ)
+    refuse_live_broker(day.settings)
+    if day.closed_reason:
+        typer.echo(f"{day.trading_date}: no session ({day.closed_reason}); nothing to trade", err=as_json)
+        if as_json:
+            _print_json({"trading_date": day.trading_date, "exit_code": 0, "closed_reason": day.closed_reason})
+        raise typer.Exit
+    if not fresh:
+        refuse_second_engine(day.settings, day.paths, day.trading_date)
+    check_day(day)
     from velox_core.bootstrap import RunRequest
     from velox_core.cli.run import run_foreground
-    from velox_core.operations.dates import choose_date
 
-    settings, paths = open_settings(config)
-    chosen = choose_date(settings, given=optional_date(date), data=data, scenario=scenario)
-    request = RunRequest(date=chosen, speed=optional_speed(speed), data=data, scenario=scenario, fresh=fresh)
-    raise typer.Exit(run_foreground(settings, paths, request, as_json=as_json))
+    request = RunRequest(date=day.trading_date, speed=asked.speed, data=data, scenario=scenario, fresh=fresh)
+    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json))
 
 
 @app.command()
@@ -83,7 +118,10 @@ def stop(
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the engine to end.", min=0.0, max=3600.0)] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the running engine to stop: no entries, positions as `engine.on_stop` says."""
+    """Ask the running engine to stop.
+
+    No new entries from then on; positions are closed or kept as `engine.on_stop` says.
+    """
     from velox_core.operations.stop import request_stop
 
     settings, paths = open_settings(config)
@@ -97,58 +135,86 @@ def stop(
 
 @app.command()
 def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Run the pre-production checklist. Exit code 3 when an item refuses the day."""
-    from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, EXIT_DONE
+    """Run the pre-production checklist; 3 when it refuses.
+
+    Exit code 3 when an item refuses the day, 2 when the strategies or the data cannot be traded.
+    """
+    import os
+
+    from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_CHECKLIST_FAILED, EXIT_DONE
     from velox_core.operations.checklist import refusals, run_checklist
+    from velox_core.operations.readiness import standing_problems
 
     settings, paths = open_settings(config)
     results = run_checklist(settings, paths)
-    failed = refusals(results)
+    failed, problems = refusals(results), standing_problems(config, os.environ)
     if as_json:
-        _print_json({"config": str(settings.source), "passed": not failed, "items": [result.to_json() for result in results]})
+        items = [result.to_json() for result in results]
+        passed = not failed and not problems
+        _print_json({"config": str(settings.source), "passed": passed, "items": items, "problems": problems})
     else:
         from velox_core.cli.tables import checklist_table, show
 
         show(_console(), checklist_table(results))
-    raise typer.Exit(EXIT_CHECKLIST_FAILED if failed else EXIT_DONE)
+        for problem in problems:
+            typer.echo(f"cannot be traded: {problem}")
+    raise typer.Exit(EXIT_CHECKLIST_FAILED if failed else EXIT_BAD_USAGE if problems else EXIT_DONE)
 
 
 @app.command()
 def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what the engine last said of itself, and how old that is."""
+    """Show what the engine last said of itself."""
     from velox_core.domain.errors import VeloxError
-    from velox_core.operations.processes import is_alive
-    from velox_core.operations.status import account_folders, age_seconds, newest_status
+    from velox_core.operations.hints import velox
+    from velox_core.operations.processes import wrote_it
+    from velox_core.operations.status import account_folders, age_seconds, newest_status, read_summary
 
     settings, paths = open_settings(config)
     folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
     found = newest_status(folders)
     if found is None:
-        raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: velox day")
-    alive, age = is_alive(found.number("pid")) and not found.ended, age_seconds(found)
+        start = velox("day", settings=settings)
+        raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: {start}")
+    alive, age = wrote_it(found.number("pid"), found.number("wall_ms")) and not found.ended, age_seconds(found)
+    ended = read_summary(found.folder) if found.ended else None
     if as_json:
-        _print_json({**found.body, "folder": str(found.folder), "alive": alive, "age_seconds": round(age, 1)})
+        facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
+        named = {"environment": settings.environment, "folder": str(found.folder), "alive": alive}
+        _print_json({**found.body, **facts, **named, "age_seconds": round(age, 1)})
     else:
         from velox_core.cli.tables import show, status_panel
 
-        show(_console(), status_panel(found, alive=alive, age_seconds=age))
+        panel = status_panel(found, environment=settings.environment, alive=alive, age_seconds=age, summary=ended)
+        show(_console(), panel)
 
 
 @app.command()
 def summary(
     *,
     config: ConfigOption = None,
-    date: DateOption = None,
+    date: Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The newest run of this date.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="This run, e.g. 2024-01-15-1.")] = None,
+    list_runs: Annotated[bool, typer.Option("--list", help="List the runs on record, the newest last.")] = False,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the run's journal to this file, one event a line.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the summary of a day: the newest run, or the newest of a date."""
-    from velox_core.operations.runs import export_run, find_run, load_report
+    """Show the summary of a run.
+
+    The newest run, the newest of a date, or the one that --run names; --list shows which there are.
+    """
+    from velox_core.operations.runs import export_run, find_run, load_report, run_lines
 
     settings, paths = open_settings(config)
-    recorded = find_run(settings, paths, on=optional_date(date))
+    if list_runs:
+        lines = run_lines(settings, paths, on=optional_date(date))
+        if as_json:
+            _print_json(lines)
+        else:
+            typer.echo("\n".join(f"{line['run_id']:<24}{line['state']:<16}{line['result']}" for line in lines) or "none yet")
+        raise typer.Exit
+    recorded = find_run(settings, paths, on=optional_date(date), run_id=run_id)
     report = load_report(settings, recorded)
     if export is not None:
         count = export_run(settings, recorded, export)
@@ -169,7 +235,7 @@ def calendar(
     check: Annotated[bool, typer.Option("--check", help="Compare with a calendar library, as an alarm.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show whether the market trades on a date, and when; or check the calendar."""
+    """Show whether and when the market trades on a date."""
     from velox_core.cli.calendar import check_calendar, show_date
 
     settings, _ = open_settings(config)

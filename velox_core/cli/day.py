@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,20 +37,18 @@ from velox_core.operations.checklist import Verdict, verdict_line
 from velox_core.operations.day import Day, open_day
 from velox_core.operations.day import DayRequest as FlowRequest
 from velox_core.operations.engine_process import output_file
+from velox_core.operations.handover import checklist_of, engine_of, forget
+from velox_core.operations.hints import velox
+from velox_core.operations.json_file import read_json
 from velox_core.operations.log_tail import last_lines
 from velox_core.operations.prefect_home import prefect_environment, ui_command
+from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 from velox_core.operations.run_logs import logs_folder
-from velox_core.operations.status import Status, account_folders, newest_status
+from velox_core.operations.status import Status, account_folders, status_of_process
 from velox_core.operations.stop import request_stop
 
 TAIL_LINES: Final = 15
 DETACHED: Final = 130
-_WHAT_NOW: Final = {
-    EXIT_BAD_USAGE: "Correct the configuration or the options and run it again.",
-    EXIT_CHECKLIST_FAILED: "Mend what the checklist refuses (velox check shows it again), then run it again.",
-    EXIT_NOT_FLAT: "Positions or orders are open: velox status shows them, velox run takes the run up again and squares off.",
-    EXIT_OPERATING_ERROR: "Read the lines above and the logs; velox status shows where the engine stands.",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +64,21 @@ class DayRequest:
 
 
 def run_day(request: DayRequest) -> int:
-    """Run the trading-day flow and return its exit code."""
+    """Run the trading-day flow and return its exit code. What cannot be traded is told before anything starts."""
     asked = FlowRequest(
         config=request.config, date=request.date, speed=request.speed, data=request.data, scenario=request.scenario
     )
     day = open_day(asked, os.environ)
     console = Console(stderr=request.as_json)
+    refuse_live_broker(day.settings)
+    if day.closed_reason:
+        return _tell_closed(day, console, as_json=request.as_json)
+    refuse_second_engine(day.settings, day.paths, day.trading_date)
+    check_day(day)
+    return _run_flow(day, console, as_json=request.as_json)
+
+
+def _run_flow(day: Day, console: Console, *, as_json: bool) -> int:
     output = output_file(day.paths, f"trading-day-{day.trading_date.isoformat()}")
     result = output.with_suffix(".json")
     result.unlink(missing_ok=True)
@@ -84,12 +92,57 @@ def run_day(request: DayRequest) -> int:
             start_new_session=True,
             env=prefect_environment(day.paths.var, os.environ),
         )
-    with RunView(console, lambda: _status(day, started_ms), note=f"{day.label}: starting the flows and the checklist ..."):
+    opening = _Opening(day, process.pid, output, console)
+    with RunView(console, lambda: _status(day, process.pid, started_ms), note=opening.phase):
         code = _wait(process, day, console)
     if code == DETACHED:
         return code
+    opening.show_checklist()
+    forget(day.paths, process.pid)
     _end_what_the_flow_left(process)
-    return _tell(day, code, _read_result(result), output=output, console=console, as_json=request.as_json)
+    return _tell(day, code, read_json(result), output=output, console=console, as_json=as_json)
+
+
+class _Opening:
+    """What happens before the engine speaks, in words; the checklist is shown as soon as it is there."""
+
+    def __init__(self, day: Day, flow_pid: int, output: Path, console: Console) -> None:
+        self._day = day
+        self._flow_pid = flow_pid
+        self._output = output
+        self._console = console
+        self._shown = False
+
+    def phase(self) -> str:
+        """Return what the flow is at."""
+        self.show_checklist()
+        if engine_of(self._day.paths, self._flow_pid):
+            now = "starting the engine"
+        elif self._shown:
+            now = "the checklist is done, opening the intraday flow"
+        else:
+            now = "running the checklist" if self._output.stat().st_size else "starting Prefect"
+        return f"{self._day.label}: {now}"
+
+    def show_checklist(self) -> None:
+        """Show the checklist of this day's flow, once."""
+        results = [] if self._shown else checklist_of(self._day.paths, self._flow_pid)
+        if not results:
+            return
+        self._shown = True
+        self._console.print(f"Checklist: {verdict_line(results)}", highlight=False)
+        for line in results:
+            if line.verdict in (Verdict.WARNED, Verdict.FAILED):
+                text = f"  {line.verdict.lower()}  {line.title}: {line.measured}"
+                self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tell_closed(day: Day, console: Console, *, as_json: bool) -> int:
+    message = f"{day.trading_date}: no session ({day.closed_reason}); nothing to trade"
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        _print_json({"exit_code": EXIT_DONE, "message": message, "trading_date": str(day.trading_date), "report": None})
+    return EXIT_DONE
 
 
 def _flow_arguments(day: Day, result: Path) -> list[str]:
@@ -103,10 +156,13 @@ def _flow_arguments(day: Day, result: Path) -> list[str]:
     return [*arguments, "--result", str(result)]
 
 
-def _status(day: Day, started_ms: int) -> Status | None:
+def _status(day: Day, flow_pid: int, started_ms: int) -> Status | None:
+    """Return the status of the engine that this day's flow started, and of no other."""
+    pid = engine_of(day.paths, flow_pid)
+    if not pid:
+        return None
     folders = account_folders(day.paths.var, broker_type=day.settings.broker.type.value, account=day.settings.account)
-    found = newest_status(folders, on=day.trading_date)
-    return found if found is not None and found.number("wall_ms") >= started_ms else None
+    return status_of_process(folders, pid=pid, since_wall_ms=started_ms)
 
 
 def _wait(process: subprocess.Popen[bytes], day: Day, console: Console) -> int:
@@ -118,7 +174,10 @@ def _wait(process: subprocess.Popen[bytes], day: Day, console: Console) -> int:
         except KeyboardInterrupt:
             if asked:
                 console.print(
-                    "The day goes on without this window. velox status shows it, velox stop ends it.", highlight=False
+                    f"The day goes on without this window. See it: {velox('status', settings=day.settings)}  "
+                    f"End it: {velox('stop', '--reason', 'enough', settings=day.settings)}",
+                    highlight=False,
+                    soft_wrap=True,
                 )
                 return DETACHED
             asked = True
@@ -140,67 +199,62 @@ def _ask_to_stop(day: Day, console: Console) -> None:
         console.print(str(error), highlight=False)
 
 
-def _read_result(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, Mapping) else {}
-
-
 def _tell(day: Day, code: int, result: Mapping[str, Any], *, output: Path, console: Console, as_json: bool) -> int:
     """Show how the day ended, and return its exit code; a flow that was killed is an operating error."""
     code = code if code >= 0 else EXIT_OPERATING_ERROR
     report = result.get("answer") if isinstance(result.get("answer"), Mapping) else None
     message = str(result.get("message") or "")
     if as_json:
-        body = {"exit_code": code, "message": message, "trading_date": day.trading_date.isoformat(), "report": report}
-        json.dump(body, sys.stdout, ensure_ascii=False, indent=2)
-        sys.stdout.write("\n")
-    _show_checklist(day, console)
+        _print_json({"exit_code": code, "message": message, "trading_date": day.trading_date.isoformat(), "report": report})
     if isinstance(report, Mapping):
         show(console, summary_panel(report))
     if code != EXIT_DONE:
-        _show_failure(code, message, output, console)
+        _show_failure(day, code, message, output=output, console=console)
     elif report is None:
-        reason = day.closed_reason or "it ended at once; the flow's output says why"
-        console.print(f"{day.trading_date}: nothing was traded ({reason}).", highlight=False)
-    _show_places(day, output, console)
+        console.print(f"{day.trading_date}: nothing was traded; the flow's output says why.", highlight=False)
+    _show_places(day, report, output, console)
     return code
 
 
-def _show_checklist(day: Day, console: Console) -> None:
-    from velox_core.operations.day_pass import newest_checklist  # SQLAlchemy: not needed to start the day
-
-    try:
-        results = newest_checklist(day.settings, day.paths, day.trading_date)
-    except VeloxError as error:
-        console.print(f"The checklist on record cannot be read: {error}", highlight=False, markup=False)
-        return
-    if results:
-        console.print(f"Checklist: {verdict_line(results)}", highlight=False)
-    for line in results:
-        if line.verdict in (Verdict.WARNED, Verdict.FAILED):
-            text = f"  {line.verdict.lower()}  {line.title}: {line.measured}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _show_failure(code: int, message: str, output: Path, console: Console) -> None:
+def _show_failure(day: Day, code: int, message: str, *, output: Path, console: Console) -> None:
     console.print(f"The day failed (exit code {code}).", style="bold red")
     if message:
-        console.print(message, highlight=False, markup=False)
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
     else:
         for line in last_lines(output, TAIL_LINES):
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    console.print(_WHAT_NOW.get(code, _WHAT_NOW[EXIT_OPERATING_ERROR]), highlight=False)
+    console.print(_what_now(day, code), highlight=False, markup=False, soft_wrap=True)
 
 
-def _show_places(day: Day, output: Path, console: Console) -> None:
-    places = [
-        ("Logs", str(logs_folder(day.settings, day.paths))),
-        ("Flow output", str(output)),
-        ("Summary again", f"velox summary --date {day.trading_date}"),
-        ("Runs in the UI", ui_command(day.paths.var)),
-    ]
+def _what_now(day: Day, code: int) -> str:
+    status, again = velox("status", settings=day.settings), _same_day(day)
+    if code == EXIT_BAD_USAGE:
+        return "Correct the configuration or the options and run it again."
+    if code == EXIT_CHECKLIST_FAILED:
+        return f"Mend what the checklist refuses and run it again. See it with: {velox('check', settings=day.settings)}"
+    if code == EXIT_NOT_FLAT:
+        return f"Positions or orders may be open. See them: {status}  Take the run up again and square off: {again}"
+    return f"Read the lines above and the logs. Where the engine stands: {status}"
+
+
+def _same_day(day: Day) -> str:
+    arguments = ["run", "--date", day.trading_date.isoformat()]
+    if day.request.data is not None:
+        arguments += ["--data", str(day.request.data)]
+    if day.request.scenario is not None:
+        arguments += ["--scenario", day.request.scenario]
+    return velox(*arguments, settings=day.settings)
+
+
+def _show_places(day: Day, report: Mapping[str, Any] | None, output: Path, console: Console) -> None:
+    places = [("Logs", shlex.quote(str(logs_folder(day.settings, day.paths)))), ("Flow output", shlex.quote(str(output)))]
+    if report is not None and report.get("run_id"):
+        places.append(("Summary again", velox("summary", "--run", str(report["run_id"]), settings=day.settings)))
+    places.append(("Runs in the UI", ui_command(day.paths.var)))
     for label, text in places:
         console.print(f"{label:<15}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_json(value: object) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")

@@ -55,7 +55,9 @@ SpeedOption = Annotated[
     typer.Option("--speed", metavar="N|max", help="Seconds of the session per second: 1.0 is true time, max does not wait."),
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="File or folder of one-minute bars (CSV or Parquet).")]
-ScenarioOption = Annotated[str | None, typer.Option("--scenario", help="Synthetic data instead of a file: calm, crash.")]
+ScenarioOption = Annotated[
+    str | None, typer.Option("--scenario", metavar="calm|crash|...", help="Synthetic data instead of a file.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -15,11 +16,14 @@ from rich.console import Console
 from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.cli.progress import RunView
 from velox_core.cli.tables import show, summary_panel
+from velox_core.logs import SYSTEM
 from velox_core.operations.run_logs import logs_folder, open_logs
 from velox_core.operations.runs import RecordedRun, write_report
 from velox_core.operations.status import Status, account_folders, status_of_process
-from velox_core.operations.view import headline
+from velox_core.operations.view import dropped_text, headline
 from velox_core.settings import Paths, Settings
+
+_log = logging.getLogger(SYSTEM)
 
 
 def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_json: bool) -> int:
@@ -33,8 +37,11 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
 
     logs = open_logs(settings, paths)
     try:
-        with RunView(console, own_status, note=f"{request.date}: starting the engine ..."):
+        with RunView(console, own_status, note=lambda: f"{request.date}: starting the engine"):
             outcome = run_engine(settings, paths, request)
+        dropped = dropped_text(outcome.facts)
+        if dropped:
+            _log.warning("[DATA] run %s: %s", outcome.run.run_id, dropped)
     finally:
         losses = logs.stop()
     if losses.any:

@@ -31,11 +31,11 @@ def money_style(paise: int) -> str:
     return "green" if paise > 0 else "red" if paise < 0 else ""
 
 
-def loss_bar(used: float) -> Text:
-    """Return how much of the day's loss limit is used, as a bar; `used` from 0 to 1."""
-    filled = round(used * BAR_WIDTH)
+def loss_bar(used: float, *, width: int = BAR_WIDTH) -> Text:
+    """Return how much of the day's loss limit is used, as a bar of a width; past the limit the bar is full."""
+    filled = round(min(1.0, used) * width)
     style = "green" if used < 0.5 else "yellow" if used < 0.8 else "bold red"
-    return Text.assemble(("#" * filled, style), ("-" * (BAR_WIDTH - filled), "dim"), f" {used * 100:.0f} % of the limit")
+    return Text.assemble(("#" * filled, style), ("-" * (width - filled), "dim"), f" {used * 100:.0f} % of the limit")
 
 
 def checklist_table(results: Sequence[ItemResult]) -> RenderableType:
@@ -72,7 +72,7 @@ def summary_panel(report: Mapping[str, Any]) -> RenderableType:
         else money_style(net if isinstance(net, int) else 0) or "none"
     )
     note = f"[bold yellow]{view.SYNTHETIC_NOTE}[/]" if report.get("synthetic") else None
-    return Panel(Group(*parts), title=title, subtitle=note, border_style=border, expand=False, padding=(1, 2))
+    return Panel(Group(*parts), title=title, subtitle=note, border_style=border, expand=False, padding=(1, 1))
 
 
 def _figures(report: Mapping[str, Any]) -> RenderableType:
@@ -85,13 +85,15 @@ def _figures(report: Mapping[str, Any]) -> RenderableType:
             f"bold {money_style(net)}".strip()
             if label == "Net P&L"
             else "bold red"
-            if "NOT FLAT" in value or "halted" in label
+            if "NOT FLAT" in value or "halted" in label or "failed" in label
+            else "yellow"
+            if label in ("Data quality", "Stopped before the end")
             else ""
         )
         grid.add_row(label, Text(value, style=style))
     limit, worst = int(report.get("loss_limit_paise", 0)), int(report.get("worst_loss_paise", 0))
     if limit > 0:
-        grid.add_row("Loss limit used", loss_bar(min(1.0, max(0.0, worst / limit))))
+        grid.add_row("Loss limit used", loss_bar(max(0.0, worst / limit)))
     return grid
 
 
@@ -99,10 +101,11 @@ def _trades(trades: Sequence[Mapping[str, Any]]) -> RenderableType:
     title = "Trades" if len(trades) <= TRADES_SHOWN_MAX else f"Trades (the last {TRADES_SHOWN_MAX} of {len(trades)})"
     rows = [_trade_cells(trade) for trade in trades[-TRADES_SHOWN_MAX:]]
     table = _plain_table()
+    table.padding = (0, 0)  # the reasons are long, and a terminal may have 80 columns
     for column, heading in enumerate(("Strategy", "Trade", "From - to", "Entry", "Exit", "Net")):
         widest = max(len(heading), *(len(row[column]) for row in rows))
         table.add_column(heading, justify="right" if column > 2 else "left", no_wrap=True, min_width=min(widest, 18))
-    table.add_column("Why out", overflow="ellipsis", no_wrap=True, min_width=8, max_width=40)
+    table.add_column("Why out", overflow="fold")
     for row, trade in zip(rows, trades[-TRADES_SHOWN_MAX:], strict=True):
         net = Text(row[5], style=money_style(int(trade["net_paise"])))
         table.add_row(*row[:5], net, row[6])
@@ -112,7 +115,7 @@ def _trades(trades: Sequence[Mapping[str, Any]]) -> RenderableType:
 def _trade_cells(trade: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         str(trade["strategy"]),
-        f"{trade['symbol']} {trade['side']} {trade['quantity']}",
+        f"{trade['symbol']} {'+' if trade['side'] == 'BUY' else '-'}{trade['quantity']}",
         f"{ist_clock_text(int(trade['opened_ms']))[:5]}-{ist_clock_text(int(trade['closed_ms']))[:5]}",
         rupees_text(int(trade["entry_price_paise"])),
         rupees_text(int(trade["exit_price_paise"])),
@@ -158,15 +161,21 @@ def _titled(title: str, *parts: RenderableType) -> RenderableType:
     return Group(Text(f"\n{title}", style="bold"), *parts)
 
 
-def status_panel(status: Status, *, alive: bool, age_seconds: float) -> RenderableType:
-    """Return what a run says of itself, with the age of what it says."""
+def status_panel(
+    status: Status, *, environment: str, alive: bool, age_seconds: float, summary: Mapping[str, Any] | None = None
+) -> RenderableType:
+    """Return what a run says of itself, with the age of what it says; `summary` is that of a run that ended."""
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim")
     grid.add_column()
     process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, said so {age_seconds:.0f} s ago"
     grid.add_row("State", f"{status.state} ({process})")
-    grid.add_row("Now", view.progress_line(status))
+    for label, value in view.status_rows(status):
+        grid.add_row(label, value)
     grid.add_row("Loss limit used", loss_bar(view.loss_share(status)))
+    for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
+        if summary is not None and summary.get(key):
+            grid.add_row(label, Text(str(summary[key]), style="bold red" if key == "fault" else "yellow"))
     if status.flag("halted"):
         grid.add_row("HALTED", Text(status.text("halt_reason"), style="bold red"))
     parts: list[RenderableType] = [grid]
@@ -176,7 +185,8 @@ def status_panel(status: Status, *, alive: bool, age_seconds: float) -> Renderab
                 "Open positions", ("Symbol", "Quantity", "Average", "Last", "Open P&L"), map(_position_cells, status.positions)
             )
         )
-    return Panel(Group(*parts), title=f"run {status.run_id or status.folder.name}", expand=False, padding=(0, 2))
+    title = f"{status.text('trading_date')}  {environment}  run {status.run_id or status.folder.name}"
+    return Panel(Group(*parts), title=title, expand=False, padding=(0, 2))
 
 
 def _position_cells(position: Mapping[str, Any]) -> tuple[str, ...]:

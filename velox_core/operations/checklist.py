@@ -3,8 +3,8 @@
 - Every item is run, also after one has failed; all failures are shown.
 - An item returns a `Finding`: in order or not, what was measured, what to do. Its configured severity then makes it
   FAILED (the day is refused), WARNED or SKIPPED.
-- Two findings are failures at any severity: a live broker without `live: true`, and InfluxDB that is switched on but
-  does not take a point.
+- Two findings are failures at any severity: a broker that this version cannot run (also when the item is to be skipped),
+  and InfluxDB that is switched on but does not take a point.
 - Probes have time-outs; a probe that cannot be made is a finding, not an exception.
 """
 
@@ -17,9 +17,11 @@ from typing import Final
 
 from velox_core.domain.money import rupees_display
 from velox_core.operations import probes
+from velox_core.operations.hints import velox
 from velox_core.settings import CHECKLIST_ITEMS, BrokerType, ItemSeverity, Paths, Settings
 
 CONSERVATIVE_POSITIONS_MAX: Final = 5
+NEVER_SKIPPED: Final = frozenset({"broker_type"})
 
 
 class Verdict(StrEnum):
@@ -116,9 +118,9 @@ def _broker_type(settings: Settings, paths: Paths) -> Finding:
             ok=not settings.live, measured="simulated: no order leaves this machine", advice="remove live: true", final=True
         )
     return Finding(
-        ok=settings.live,
-        measured=f"{broker}: real orders with real money, live is {'true' if settings.live else 'false'}",
-        advice="set system.live to true if real orders are meant, else system.broker.type to simulated",
+        ok=False,
+        measured=f"{broker.value}: this version trades on the simulated broker only",
+        advice="set system.broker.type to simulated",
         final=True,
     )
 
@@ -149,11 +151,11 @@ def _dashboard(settings: Settings, paths: Paths) -> Finding:
 def _simulated_test(settings: Settings, paths: Paths) -> Finding:
     run = probes.completed_simulated_run(settings, paths)
     if run:
-        return Finding(ok=True, measured=f"run {run} of this configuration ended flat")
+        return Finding(ok=True, measured=f"run {run}, with these limits and strategies, ended flat by itself")
     return Finding(
         ok=False,
-        measured="no completed simulated day of this configuration is on record",
-        advice="run a day with the simulated broker first: velox day",
+        measured="no simulated day with these limits and strategies is on record that ended flat by itself (no halt, no stop)",
+        advice=f"run a day with the simulated broker first: {velox('day')}",
     )
 
 
@@ -195,7 +197,7 @@ _CHECKS: Final[Mapping[str, Callable[[Settings, Paths], Finding]]] = {
 def run_item(item: str, settings: Settings, paths: Paths) -> ItemResult:
     """Measure one item and judge it by its severity. `item` is one of `CHECKLIST_ITEMS`."""
     severity = settings.checklist.severities[item]
-    if severity is ItemSeverity.SKIP:
+    if severity is ItemSeverity.SKIP and item not in NEVER_SKIPPED:
         return ItemResult(
             item=item,
             title=ITEM_TITLES[item],

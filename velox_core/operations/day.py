@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from velox_core.domain.errors import CalendarError
+from velox_core.domain.errors import ConfigError
 from velox_core.operations.dates import choose_date, market_calendar
 from velox_core.settings import BrokerType, Paths, Settings, load_settings, paths
 
@@ -29,7 +29,11 @@ class DayRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """One day of one account. `closed_reason` is '' when the market has a session; `wall_clock` says it is no replay."""
+    """One day of one account.
+
+    `closed_reason` is '' when the market has a session; `wall_clock` says it is no replay; `special` that the session is
+    not an ordinary one.
+    """
 
     request: DayRequest
     settings: Settings
@@ -37,6 +41,12 @@ class Day:
     trading_date: date
     closed_reason: str
     wall_clock: bool
+    special: bool = False
+
+    @property
+    def scenario(self) -> str | None:
+        """Return the scenario of a synthetic day, None for bars from files."""
+        return self.request.scenario or (None if self.request.data else self.settings.feed.scenario)
 
     @property
     def label(self) -> str:
@@ -46,13 +56,19 @@ class Day:
 
 
 def open_day(request: DayRequest, environ: Mapping[str, str]) -> Day:
-    """Load the configuration and find the day. Raises ConfigError, DataError, and CalendarError for an unknown year."""
+    """Load the configuration and find the day.
+
+    Raises: ConfigError, also for an unknown scenario and a year that the calendar does not know; DataError; CalendarError.
+    """
+    if request.scenario is not None:
+        check_scenario(request.scenario)
     settings = load_settings(request.config, environ)
     trading_date = choose_date(settings, given=request.date, data=request.data, scenario=request.scenario)
     calendar = market_calendar(settings)
     closed = calendar.closed_reason(trading_date)
     if not calendar.is_known(trading_date):
-        raise CalendarError(closed)
+        raise ConfigError(closed)
+    session = calendar.session(trading_date)
     return Day(
         request=request,
         settings=settings,
@@ -60,7 +76,16 @@ def open_day(request: DayRequest, environ: Mapping[str, str]) -> Day:
         trading_date=trading_date,
         closed_reason=closed,
         wall_clock=settings.broker.type is not BrokerType.SIMULATED,
+        special=session is not None and session.special,
     )
+
+
+def check_scenario(name: str) -> None:
+    """Raise ConfigError for a scenario that there is not."""
+    from velox_core.feeds.scenarios import SCENARIOS  # numpy: only when a scenario was asked for
+
+    if name not in SCENARIOS:
+        raise ConfigError(f"scenario {name!r} is not known; choose one of {', '.join(SCENARIOS)}")
 
 
 def too_late(day: Day, flow: str, *, scheduled: datetime | None, now: datetime) -> str:

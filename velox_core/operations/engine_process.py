@@ -2,6 +2,7 @@
 
 - It runs in its own session: no signal, exit or orphaning of its starter reaches it, and its starter's death stops nothing.
 - What it says is read from its published status; how it ended from its exit code.
+- A note below `var/output` says which engine a process started, so that nobody takes another's for it.
 - What it prints goes to a file below `var/output`, for the case that it cannot even start.
 """
 
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, NotFlatError, VeloxError
+from velox_core.operations.handover import leave_engine
 from velox_core.operations.log_tail import last_lines
-from velox_core.operations.status import Status, account_folders, status_of_process
+from velox_core.operations.status import Status, account_folders, read_summary, status_of_process
 from velox_core.settings import Paths, Settings
 
-OUTPUT_LINES_SHOWN: Final = 15
+OUTPUT_LINES_SHOWN: Final = 30
+MESSAGE_MARK: Final = "velox: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +102,18 @@ class EngineProcess:
         except subprocess.TimeoutExpired:
             return None
 
-    def last_output(self) -> str:
-        """Return the end of what the engine printed."""
-        return "\n".join(last_lines(self.output, OUTPUT_LINES_SHOWN))
+    def cause(self) -> str:
+        """Return why the engine failed, as it said itself, '' when it said nothing: fault, halt, or its error message."""
+        summary = (read_summary(self.run_folder) if self.run_folder is not None else None) or {}
+        status = self.status()
+        halted = status.text("halt_reason") if status is not None and status.flag("halted") else ""
+        return str(summary.get("fault") or "") or halted or _error_message(last_lines(self.output, OUTPUT_LINES_SHOWN))
+
+
+def _error_message(lines: list[str]) -> str:
+    """Return the message that a command ends with, from its mark to the end; the report in JSON is none."""
+    starts = [number for number, line in enumerate(lines) if line.startswith(MESSAGE_MARK)]
+    return "\n".join(lines[starts[-1] :]).removeprefix(MESSAGE_MARK) if starts else ""
 
 
 def start_engine(settings: Settings, paths: Paths, request: EngineRequest, environ: Mapping[str, str]) -> EngineProcess:
@@ -119,11 +131,12 @@ def start_engine(settings: Settings, paths: Paths, request: EngineRequest, envir
             )
     except OSError as error:
         raise VeloxError(f"the engine cannot be started: {error}") from error
+    leave_engine(paths, process.pid)
     return EngineProcess(process, output, settings, paths)
 
 
 def output_file(paths: Paths, name: str) -> Path:
-    """Return a file below `var/output` for what a process prints; its folder exists. Raises VeloxError."""
+    """Return a file below `var/output` for what this process prints; its folder exists. Raises VeloxError."""
     folder = paths.var / "output"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,13 +145,14 @@ def output_file(paths: Paths, name: str) -> Path:
     return folder / f"{name}-{os.getpid()}.log"
 
 
-def engine_failure(exit_code: int, output: str) -> VeloxError | None:
-    """Return the error that an engine's exit code stands for, None when it is done."""
+def engine_failure(exit_code: int, cause: str) -> VeloxError | None:
+    """Return the error that an engine's exit code stands for, None when it is done. `cause` as `EngineProcess.cause`."""
     if exit_code == EXIT_DONE:
         return None
+    why = f": {cause}" if cause else ""
     if exit_code == EXIT_NOT_FLAT:
-        return NotFlatError(f"the engine ended with open positions or working orders\n{output}".rstrip())
+        return NotFlatError(f"the engine ended with open positions or working orders{why}")
     ended = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-    error = VeloxError(f"the engine ended with {ended}\n{output}".rstrip())
+    error = VeloxError(f"the engine ended with {ended}{why}")
     error.exit_code = exit_code if exit_code > 0 else 1
     return error

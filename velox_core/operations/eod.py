@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from velox_core.bootstrap import RunRequest, open_run
-from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, VeloxError
+from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.operations.day import Day
 from velox_core.operations.run_logs import open_logs
 from velox_core.operations.runs import RecordedRun, find_run, load_report, write_report
@@ -40,16 +40,16 @@ FACTS_OF_THE_RUN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatProof:
-    """What the broker said. `text` names what is open, or why it could not be known."""
+    """What the broker said. `text` names what is open, or why it could not be known; `remedy` says what to do then."""
 
     flat: bool
     text: str
+    remedy: str = "velox run takes the run up again and squares it off; then run the end of day again"
 
 
 def run_stem(day: Day) -> str:
     """Return what the ids of the day's runs begin with: the date, and the scenario of synthetic data."""
-    scenario = day.request.scenario or (None if day.request.data else day.settings.feed.scenario)
-    return f"{day.trading_date.isoformat()}-{scenario}" if scenario else day.trading_date.isoformat()
+    return f"{day.trading_date.isoformat()}-{day.scenario}" if day.scenario else day.trading_date.isoformat()
 
 
 def find_session(day: Day) -> RecordedRun:
@@ -89,12 +89,20 @@ def _close(day: Day, recorded: RecordedRun) -> tuple[FlatProof, list[str]]:
     return FlatProof(flat=True, text="the broker says flat"), [record.clears for record in cleared]
 
 
+def not_closed(error: VeloxError) -> FlatProof:
+    """Return the proof of a day whose books could not be opened or whose halts could not be cleared: nobody knows."""
+    return FlatProof(
+        flat=False,
+        text=f"it could not be closed ({error}), so it is not proven flat",
+        remedy="Mend that, then run the end of day again",
+    )
+
+
 def keep_summary(day: Day, recorded: RecordedRun, proof: FlatProof) -> dict[str, Any]:
     """Compute the run's report again, with the proof in it, and keep it."""
     before = load_report(day.settings, recorded)
     facts = {name: before.get(name) for name in FACTS_OF_THE_RUN}
-    ended = before.get("exit_code")
-    code = EXIT_NOT_FLAT if not proof.flat else ended if isinstance(ended, int) and ended != EXIT_NOT_FLAT else EXIT_DONE
+    code = EXIT_NOT_FLAT if not proof.flat else EXIT_OPERATING_ERROR if before.get("fault") else EXIT_DONE
     report = write_report(day.settings, recorded, {**facts, "exit_code": code, "broker_says": proof.text})
     if proof.flat and not report["flat"]:
         raise VeloxError(

@@ -1,10 +1,11 @@
-"""Writing a JSON file whole or not at all, durably."""
+"""A JSON file: written whole or not at all, durably; read as an object, or as an empty one."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from velox_core.domain.errors import VeloxError
 
@@ -21,3 +22,12 @@ def write_json(path: Path, body: object) -> None:
         scratch.replace(path)
     except OSError as error:
         raise VeloxError(f"{path} cannot be written: {error}. Check the disk and the folder's owner.") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one when the file is missing, torn or of another shape."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

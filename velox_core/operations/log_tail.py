@@ -33,6 +33,7 @@ class LogTail:
             text, end = _read_lines(path, max(start, size - READ_BYTES_MAX), size)
             self._places[path] = end
             lines.extend(text)
+        lines = list(dict.fromkeys(lines))  # a run's header stands in every file
         if len(lines) > lines_max:
             self.skipped_lines += len(lines) - lines_max
         return sorted(lines, key=_written_at)[-lines_max:]

@@ -9,6 +9,8 @@ from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, VeloxError
 from velox_core.operations.checklist import ItemResult, Verdict, refusals
 from velox_core.operations.day import Day
 from velox_core.operations.day_pass import record_checklist
+from velox_core.operations.handover import leave_checklist
+from velox_core.operations.readiness import check_day
 
 
 class ChecklistFailed(VeloxError):
@@ -20,8 +22,13 @@ class ChecklistFailed(VeloxError):
 def arm_day(day: Day, results: Sequence[ItemResult]) -> str:
     """Keep the checklist on record and give the day its pass, or take an older pass away; returns the armed date.
 
-    Raises: ChecklistFailed with every refusal; JournalUnavailable or VeloxError when the record cannot be written.
+    A day that could not be traded (no bars, a strategy that does not load) is not armed, whatever the checklist says.
+    Raises: ChecklistFailed with every refusal; ConfigError; JournalUnavailable or VeloxError when the record cannot be
+        written.
     """
+    leave_checklist(day.paths, results)
+    if not refusals(list(results)):
+        check_day(day)
     record_checklist(day.settings, day.paths, day.trading_date, results, taken_wall_ms=time.time_ns() // 1_000_000)
     failed = refusals(list(results))
     if failed:

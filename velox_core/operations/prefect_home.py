@@ -7,9 +7,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from velox_core.operations.hints import program
 
 HOME_VARIABLE: Final = "PREFECT_HOME"
 
@@ -47,4 +50,5 @@ def prefect_home(var: Path) -> Path:
 
 def ui_command(var: Path) -> str:
     """Return the shell line that shows the recorded runs in Prefect's UI."""
-    return f"PREFECT_HOME={prefect_home(var)} PREFECT_SERVER_ANALYTICS_ENABLED=false .venv/bin/prefect server start"
+    home = shlex.quote(str(prefect_home(var)))
+    return f"PREFECT_HOME={home} PREFECT_SERVER_ANALYTICS_ENABLED=false {program('prefect')} server start"

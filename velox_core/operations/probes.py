@@ -11,9 +11,10 @@ import hashlib
 import http.client
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from velox_core.domain.errors import VeloxError
@@ -191,16 +192,31 @@ def strategy_fingerprint(settings: Settings) -> str:
 
 
 def completed_simulated_run(settings: Settings, paths: Paths) -> str:
-    """Return the id of a simulated run with this configuration (or its limits and strategies) that ended flat, or ''."""
+    """Return the newest simulated run of this configuration, or of its limits and strategies, that ended as it should.
+
+    That is: flat, by itself, with no halt, stop or fault. A run on real bars is preferred to one on synthetic ones, and
+    the text says which kind it was: '2024-01-15-1 (real bars 2024-01-15)'. Empty when there is none.
+    """
+    synthetic = ""
     fingerprint = strategy_fingerprint(settings)
     folders = account_folders(paths.var, broker_type="simulated", account=settings.account)
     for folder in reversed(folders[-RUNS_LOOKED_AT_MAX:]):
         summary = read_summary(folder)
-        if summary is None or summary.get("exit_code") != 0 or not summary.get("flat"):
+        if summary is None or not _ended_well(summary):
             continue
-        if summary.get("config_hash") == settings.config_hash or summary.get("fingerprint") == fingerprint:
-            return str(summary.get("run_id") or folder.name)
-    return ""
+        if summary.get("config_hash") != settings.config_hash and summary.get("fingerprint") != fingerprint:
+            continue
+        run, on = str(summary.get("run_id") or folder.name), str(summary.get("trading_date") or folder.name[:10])
+        if not summary.get("synthetic"):
+            return f"{run} (real bars {on})"
+        scenario = run.removeprefix(f"{on}-").rpartition("-")[0]
+        synthetic = synthetic or f"{run} (synthetic {scenario}".rstrip() + ")"
+    return synthetic
+
+
+def _ended_well(summary: Mapping[str, Any]) -> bool:
+    ended_otherwise = any(summary.get(key) for key in ("stopped", "halted", "halts", "fault"))
+    return summary.get("exit_code") == 0 and bool(summary.get("flat")) and not ended_otherwise
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+import psutil
+
+CLOCK_STEP_MS: Final = 60_000  # what the machine's clock may have been set back meanwhile
+
+
+def wrote_it(pid: int, wall_ms: int) -> bool:
+    """Return whether the process that wrote something at a moment (epoch ms) still runs.
+
+    A process that began later has only been given the same number.
+    """
+    if not is_alive(pid):
+        return False
+    try:
+        began_ms = psutil.Process(pid).create_time() * 1_000
+    except psutil.Error:
+        return is_alive(pid)
+    return began_ms <= wall_ms + CLOCK_STEP_MS
 
 
 def is_alive(pid: int) -> bool:

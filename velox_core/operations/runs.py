@@ -21,10 +21,12 @@ from velox_core.journal.export import export_events
 from velox_core.journal.records import JournalRecords
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.operations.hints import velox
 from velox_core.operations.json_file import write_json
 from velox_core.operations.probes import strategy_fingerprint
 from velox_core.operations.report import build_report
 from velox_core.operations.status import SUMMARY_FILE, read_status, read_summary
+from velox_core.operations.view import headline
 from velox_core.run_stores import journal_url
 from velox_core.runs import RunFolder, run_folder
 from velox_core.settings import BrokerType, Paths, Settings
@@ -66,8 +68,21 @@ def _changed_at(recorded: RecordedRun) -> tuple[int, str]:
     return (status.number("wall_ms") if status is not None else 0, recorded.folder.name)
 
 
-def find_run(settings: Settings, paths: Paths, *, on: date | None = None, stem: str | None = None) -> RecordedRun:
-    """Return the newest run, of a date or of a stem (date, with the scenario's name for synthetic days) if one is given.
+def run_lines(settings: Settings, paths: Paths, *, on: date | None = None) -> list[dict[str, str]]:
+    """Return id, state and result of the runs on record, the newest last."""
+    lines = []
+    for recorded in recorded_runs(settings, paths):
+        if on is None or recorded.trading_date == on:
+            summary = read_summary(recorded.folder)
+            result = headline(summary) if summary is not None else "no summary"
+            lines.append({"run_id": recorded.run.run_id, "state": recorded.run.state.value, "result": result})
+    return lines
+
+
+def find_run(
+    settings: Settings, paths: Paths, *, on: date | None = None, stem: str | None = None, run_id: str | None = None
+) -> RecordedRun:
+    """Return the newest run: of a date, of a stem (date, with the scenario's name for synthetic days), or the one named.
 
     Raises: VeloxError when there is none, naming the dates that there are.
     """
@@ -75,13 +90,20 @@ def find_run(settings: Settings, paths: Paths, *, on: date | None = None, stem: 
     wanted = [
         recorded
         for recorded in runs
-        if (on is None or recorded.trading_date == on) and (stem is None or recorded.folder.name.rpartition("-")[0] == stem)
+        if (on is None or recorded.trading_date == on)
+        and (stem is None or recorded.folder.name.rpartition("-")[0] == stem)
+        and (run_id is None or recorded.run.run_id == run_id)
     ]
     if wanted:
         return wanted[-1]
     dates = sorted({recorded.trading_date.isoformat() for recorded in runs})
     known = f"on record are {', '.join(dates[-10:])}" if dates else "nothing is on record yet"
-    raise VeloxError(f"no run of {stem or on or 'any date'} below {paths.var}: {known}. Run one: velox day --date YYYY-MM-DD")
+    if run_id is not None:
+        raise VeloxError(
+            f"no run {run_id} below {paths.var}: {known}. The ids: {velox('summary', '--list', settings=settings)}"
+        )
+    again = velox("day", "--date", "YYYY-MM-DD", settings=settings)
+    raise VeloxError(f"no run of {stem or on or 'any date'} below {paths.var}: {known}. Run one: {again}")
 
 
 @contextmanager

@@ -47,6 +47,14 @@ class Status:
         return self.text("state")
 
     @property
+    def doing(self) -> str:
+        """Return in words what the engine does: the phase of its day while it runs, else its state."""
+        phase = self.text("phase").lower()
+        if self.state == "RUNNING" and phase:
+            return f"running, {phase}"
+        return {"DONE": "ended", "FLATTENING": "closing everything"}.get(self.state, self.state.lower())
+
+    @property
     def ended(self) -> bool:
         """Return whether the engine said its last word."""
         return self.state in ENDED_STATES

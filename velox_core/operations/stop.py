@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 from velox_core.control import FileControl, new_request
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
-from velox_core.operations.processes import is_alive
+from velox_core.operations.processes import is_alive, wrote_it
 from velox_core.operations.status import Status, account_folders, newest_status, read_status
 from velox_core.settings import Paths, Settings
 
@@ -34,15 +35,17 @@ class StopOutcome:
         return {"run": self.run, "ended": self.ended, "exit_code": self.exit_code, "message": self.sentence}
 
 
-def running_engine(settings: Settings, paths: Paths) -> Status | None:
-    """Return the status of the account's engine, None when none runs."""
+def running_engine(settings: Settings, paths: Paths, *, on: date | None = None) -> Status | None:
+    """Return the status of the account's engine, of a trading date or of any; None when none runs."""
     folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
     running = [
         status.folder
         for folder in folders
-        if (status := read_status(folder)) is not None and not status.ended and is_alive(status.number("pid"))
+        if (status := read_status(folder)) is not None
+        and not status.ended
+        and wrote_it(status.number("pid"), status.number("wall_ms"))
     ]
-    return newest_status(running)
+    return newest_status(running, on=on)
 
 
 def request_engine_stop(folder: Path, *, by: str, reason: str) -> None:
@@ -62,7 +65,8 @@ def request_stop(settings: Settings, paths: Paths, *, by: str, reason: str, wait
         time.sleep(POLL_SECONDS)
     if is_alive(pid):
         code = EXIT_DONE if wait_seconds == 0 else EXIT_OPERATING_ERROR
-        return StopOutcome(run=run, ended=False, exit_code=code, sentence=f"run {run} was asked to stop; it is still at it")
+        sentence = f"run {run} was asked to stop and has not ended yet (process {pid})"
+        return StopOutcome(run=run, ended=False, exit_code=code, sentence=sentence)
     last = read_status(status.folder)
     state = last.state if last is not None else "without a last word"
     held = f", {len(last.positions)} positions open" if last is not None and last.positions else ""

@@ -23,9 +23,9 @@ def signed_rupees(paise: int) -> str:
 
 
 def loss_share(status: Status) -> float:
-    """Return how much of the day's loss limit is used, 0 when the day is in profit, 1 at the limit or past it."""
+    """Return how much of the day's loss limit is used: 0 when the day is in profit, 1 at the limit, more past it."""
     limit = status.number("loss_limit_paise")
-    return min(1.0, max(0.0, -status.number("net_paise") / limit)) if limit > 0 else 0.0
+    return max(0.0, -status.number("net_paise") / limit) if limit > 0 else 0.0
 
 
 def progress_line(status: Status) -> str:
@@ -33,7 +33,7 @@ def progress_line(status: Status) -> str:
     clock = ist_clock_text(status.number("engine_ms")) if status.number("engine_ms") else "--:--:--"
     parts = [
         f"{status.text('trading_date')} {clock}",
-        f"{status.state.lower()} {status.text('phase').lower()}".strip(),
+        status.doing,
         f"{round(status.progress * 100)} %",
         f"net {signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}",
         f"{len(status.positions)} open",
@@ -44,6 +44,20 @@ def progress_line(status: Status) -> str:
     if status.flag("synthetic"):
         parts.append("synthetic data")
     return " | ".join(parts)
+
+
+def status_rows(status: Status) -> list[tuple[str, str]]:
+    """Return where a run stands, as label and text."""
+    clock = ist_clock_text(status.number("engine_ms")) if status.number("engine_ms") else "--:--:--"
+    source = status.text("source") + (" (synthetic)" if status.flag("synthetic") else "")
+    counts = ("orders", "fills", "refusals")
+    return [
+        ("Clock of the day", f"{clock}, {round(status.progress * 100)} % of the session, {status.doing}"),
+        ("Net P&L", f"{signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}"),
+        ("Open positions", str(len(status.positions))),
+        ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
+        ("Data", source or "-"),
+    ]
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -98,12 +112,24 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("At the end", "flat" if report.get("flat") else f"NOT FLAT: {open_text(report)}"),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
+    if dropped_text(report):
+        rows.append(("Data quality", dropped_text(report)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if report.get(key):
             rows.insert(0, (label, str(report[key])))
     if report.get("halts"):
         rows.insert(0, ("Trading was halted", str(_rows(report, "halts")[-1].get("reason", ""))))
     return rows
+
+
+def dropped_text(report: Mapping[str, Any]) -> str:
+    """Return how many rows of the data were not used and why, '' when all were."""
+    dropped = report.get("dropped_rows")
+    if not isinstance(dropped, Mapping) or not dropped:
+        return ""
+    rules = ", ".join(f"{rule}: {count}" for rule, count in dropped.items())
+    total = sum(count for count in dropped.values() if isinstance(count, int))
+    return f"{total} row{'s' * (total != 1)} dropped ({rules})"
 
 
 def _headroom_row(headroom_paise: int) -> tuple[str, str]:

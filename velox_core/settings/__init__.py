@@ -6,7 +6,7 @@
 - document, schema, rules, shape, overrides, secrets, checks, resolve, problems: the steps of loading.
 """
 
-from velox_core.settings.folders import Paths, paths
+from velox_core.settings.folders import Paths, default_config, paths
 from velox_core.settings.load import load_settings
 from velox_core.settings.values import (
     CHECKLIST_ITEMS,
@@ -71,6 +71,7 @@ __all__ = [
     "StoreSettings",
     "StoresSettings",
     "StrategySettings",
+    "default_config",
     "load_settings",
     "paths",
 ]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from velox_core.cli.app import app
 from velox_core.cli.entry import main
+from velox_core.domain.errors import VeloxError
 from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -148,6 +149,46 @@ def test_stop_without_an_engine_is_an_error_that_says_so(velox: Invoke) -> None:
     assert "nothing to stop" in str(result.exception)
 
 
+@pytest.mark.parametrize("command", ["run", "day"])
+def test_commands_on_a_holiday_say_so_and_start_nothing(command: str, velox: Invoke, var: Path) -> None:
+    result = velox(command, "--date", "2024-01-26")
+    assert result.exit_code == 0
+    assert "no session (holiday: Republic Day)" in result.stdout
+    assert not var.exists()
+
+
+@pytest.mark.parametrize("command", ["run", "day"])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--date", "2024-01-17"), "no bars of 2024-01-17"),
+        (("--date", "2031-01-06"), "2031 is not in the calendar"),
+        (("--scenario", "storm"), "choose one of calm, crash"),
+    ],
+)
+def test_commands_on_a_day_that_cannot_be_are_bad_usage(
+    command: str, arguments: tuple[str, ...], text: str, velox: Invoke, var: Path
+) -> None:
+    result = velox(command, *arguments)
+    assert isinstance(result.exception, VeloxError)
+    assert result.exception.exit_code == 2
+    assert text in str(result.exception)
+    assert not var.exists()
+
+
+def test_version_is_shown() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.startswith("velox ")
+
+
+def test_check_with_a_strategy_that_does_not_load_says_so(velox: Invoke, config: Path) -> None:
+    config.write_text(config.read_text(encoding="utf-8").replace(":SmaCross", ":SmaCros"), encoding="utf-8")
+    result = velox("check", "--json")
+    assert result.exit_code == 2
+    answer = json.loads(result.stdout)
+    assert answer["passed"] is False
+    assert "SmaCros" in answer["problems"][0]
+
+
 @pytest.fixture
 def ran(velox: Invoke) -> Any:
     result = velox("run", "--date", "2024-01-15", "--speed", "max", "--json")
@@ -171,6 +212,9 @@ def test_run_of_the_real_day_prints_its_report_as_json_and_leaves_logs_status_an
     assert "Net P&L" in summary.stdout
     assert "Decisions of the gate" in summary.stdout
     assert json.loads(velox("summary", "--json").stdout) == ran
+    assert "2024-01-15-1" in velox("summary", "--list").stdout
+    assert json.loads(velox("summary", "--run", "2024-01-15-1", "--json").stdout) == ran
+    assert "no run 2024-01-15-9" in str(velox("summary", "--run", "2024-01-15-9").exception)
     assert "no run of 2024-01-16" in str(velox("summary", "--date", "2024-01-16").exception)
 
 

@@ -28,7 +28,7 @@ def shown(console: Console) -> str:
 def test_run_view_in_a_pipe_writes_plain_lines_and_the_last_one_at_the_end() -> None:
     console = Console(file=io.StringIO(), width=200)
     statuses: list[Status | None] = [None]
-    with RunView(console, lambda: statuses[-1], note="starting"):
+    with RunView(console, lambda: statuses[-1], note=lambda: "starting"):
         statuses.append(Status(Path(), BODY))
     lines = shown(console).splitlines()
     assert lines[-1].startswith("2024-01-15 09:21:00 | running")
@@ -44,7 +44,7 @@ def test_run_view_on_a_terminal_draws_in_place_and_leaves_nothing_behind() -> No
         asked.set()
         return Status(Path(), {**BODY, "halted": True, "halt_reason": "loss limit"})
 
-    with RunView(console, read, note="starting"):
+    with RunView(console, read, note=lambda: "starting"):
         assert asked.wait(10)
     assert shown(console).endswith(("\x1b[2K", "\x1b[?25h"))
 
@@ -52,13 +52,25 @@ def test_run_view_on_a_terminal_draws_in_place_and_leaves_nothing_behind() -> No
 def test_loss_bar_says_the_share_in_words_too() -> None:
     assert loss_bar(0.0).plain.endswith("0 % of the limit")
     assert loss_bar(1.0).plain == "#" * 24 + " 100 % of the limit"
+    assert loss_bar(1.37, width=10).plain == "#" * 10 + " 137 % of the limit"
 
 
 def test_status_panel_shows_positions_halt_and_the_age_of_the_numbers() -> None:
     console = Console(file=io.StringIO(), width=120)
     position = {"symbol": "TCS", "quantity": 1, "average_paise": 390_000, "last_paise": 391_000, "open_paise": 1_000}
     status = Status(Path("run-1"), {**BODY, "pid": 7, "positions": [position], "halted": True, "halt_reason": "by hand"})
-    show(console, status_panel(status, alive=False, age_seconds=12.0))
+    show(
+        console,
+        status_panel(status, environment="simulated", alive=False, age_seconds=12.0, summary={"stopped": "by me: lunch"}),
+    )
     text = shown(console)
-    for part in ("RUNNING", "process 7 is gone, said so 12 s ago", "TCS", "₹3,900.00", "by hand"):
+    for part in (
+        "RUNNING",
+        "process 7 is gone, said so 12 s ago",
+        "TCS",
+        "₹3,900.00",
+        "by hand",
+        "simulated  run",
+        "by me: lunch",
+    ):
         assert part in text

@@ -90,7 +90,9 @@ def expected_bar(row: list[str]) -> tuple[tuple[int, str], tuple[int, ...]] | No
     if opening is None or high is None or low is None or close is None or min(opening, high, low, close) < 1:
         return None
     shares = (
-        Decimal(row[6].strip()) if paise(row[6]) is not None or re.fullmatch(r"0+(\.0*)?", row[6].strip()) else Decimal("0.5")
+        Decimal(row[6].strip())
+        if paise(row[6]) is not None or re.fullmatch(r"0+(\.0*)?|\.0+", row[6].strip())
+        else Decimal("0.5")
     )
     in_session = OPEN <= start < OPEN + timedelta(minutes=375)
     if not in_session or not low <= min(opening, close) <= max(opening, close) <= high or shares != shares.to_integral_value():

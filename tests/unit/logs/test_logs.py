@@ -12,7 +12,7 @@ from velox_core.domain.errors import VeloxError
 from velox_core.logs import EMERGENCY, LOG_FILES, ORDERS, RISK, SYSTEM, LogLosses, start_logging
 
 ENGINE_MS = 1_705_290_060_000  # 2024-01-15 09:11:00 IST
-LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ \[(-|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] .*")
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\+05:30 [A-Z]+ \[(-|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\] .*")
 
 
 @pytest.fixture(autouse=True)

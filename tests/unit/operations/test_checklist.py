@@ -14,7 +14,7 @@ from velox_core.operations import checklist, probes
 from velox_core.operations.checklist import ITEM_TITLES, Finding, ItemResult, Verdict, refusals, run_item, verdict_line
 from velox_core.operations.day_pass import check_day_pass, newest_checklist, record_checklist
 from velox_core.operations.market_open import ChecklistFailed, broken_item
-from velox_core.settings import CHECKLIST_ITEMS, Paths, Settings
+from velox_core.settings import CHECKLIST_ITEMS, BrokerType, Paths, Settings
 
 Load = Callable[..., Settings]
 DAY = date(2024, 1, 15)
@@ -229,12 +229,42 @@ def test_checklist_simulated_test_needs_a_flat_run_of_these_limits_and_strategie
     for body, verdict in (
         ({**good, "flat": False}, Verdict.WARNED),
         ({**good, "exit_code": 4}, Verdict.WARNED),
+        ({**good, "stopped": "by a person"}, Verdict.WARNED),
+        ({**good, "halted": True}, Verdict.WARNED),
+        ({**good, "halts": [{"kind": "LOSS", "cleared": True}]}, Verdict.WARNED),
+        ({**good, "fault": "boom"}, Verdict.WARNED),
         ({**good, "fingerprint": "other"}, Verdict.WARNED),
         (good, Verdict.PASSED),
         ({**good, "fingerprint": "other", "config_hash": settings.config_hash}, Verdict.PASSED),
     ):
         (folder / "summary.json").write_text(json.dumps(body))
         assert run_item("simulated_test", settings, paths).verdict is verdict, body
+
+
+def test_completed_simulated_run_says_which_data_and_prefers_real_bars(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    good = {"exit_code": 0, "flat": True, "config_hash": settings.config_hash}
+
+    def keep(run_id: str, **facts: object) -> None:
+        folder = paths.var / "replay" / "primary" / run_id
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text(json.dumps({**good, "run_id": run_id, "trading_date": run_id[:10], **facts}))
+
+    assert probes.completed_simulated_run(settings, paths) == ""
+    keep("2024-01-16-calm-1", synthetic=True)
+    assert probes.completed_simulated_run(settings, paths) == "2024-01-16-calm-1 (synthetic calm)"
+    keep("2024-01-15-1")
+    assert probes.completed_simulated_run(settings, paths) == "2024-01-15-1 (real bars 2024-01-15)"
+
+
+def test_checklist_live_broker_refuses_at_any_severity(settings_with: Load, paths: Paths) -> None:
+    import dataclasses
+
+    simulated = settings_with("\n  checklist: {severities: {broker_type: skip}}\n")
+    broker = dataclasses.replace(simulated.broker, type=BrokerType.ZERODHA)
+    result = run_item("broker_type", dataclasses.replace(simulated, broker=broker, live=True), paths)
+    assert result.verdict is Verdict.FAILED
+    assert "simulated broker only" in result.measured
 
 
 def test_strategy_fingerprint_changes_with_a_limit_but_not_with_the_feed(settings_with: Load) -> None:

@@ -77,7 +77,7 @@ def test_view_progress_line_shows_clock_money_and_halt(tmp_path: Path) -> None:
     line = progress_line(status)
     for part in (
         "2024-01-15 09:21:00",
-        "running continuous",
+        "running, continuous",
         "50 %",
         "net -₹500.00 of -₹2,000.00",
         "1 open",
@@ -87,7 +87,7 @@ def test_view_progress_line_shows_clock_money_and_halt(tmp_path: Path) -> None:
         assert part in line
     assert loss_share(status) == 0.25
     assert loss_share(Status(tmp_path, {"net_paise": 10, "loss_limit_paise": 100})) == 0.0
-    assert loss_share(Status(tmp_path, {"net_paise": -900, "loss_limit_paise": 100})) == 1.0
+    assert loss_share(Status(tmp_path, {"net_paise": -900, "loss_limit_paise": 100})) == 9.0
     assert loss_share(Status(tmp_path, {})) == 0.0
 
 
