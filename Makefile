@@ -1,14 +1,14 @@
 # VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
-#   make test | unit | coverage | verify | check | format | simulate [SEEDS=200] [FIRST_SEED=1] | clean
+#   make test [COVERAGE=yes] | unit | coverage | check | format | simulate [SEEDS=200] [FIRST_SEED=1] | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup day test unit coverage verify check format simulate lock clean
+.PHONY: help setup day test unit coverage check format simulate lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -59,21 +59,18 @@ day: $(READY)
 	@$(BIN)/velox day $(if $(CONFIG),--config '$(CONFIG)') $(if $(DATE),--date '$(DATE)') $(if $(SPEED),--speed '$(SPEED)') \
 	  $(if $(SCENARIO),--scenario '$(SCENARIO)') $(if $(DATA),--data '$(DATA)')
 
+# What decides about orders and money has to be covered to 95 %; CI runs `make test COVERAGE=yes`.
+COVERED := velox_core.domain velox_core.risk velox_core.risk_manager velox_core.order_manager
+COVERAGE_GATE := $(addprefix --cov=,$(COVERED)) --cov-branch --cov-fail-under=95
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(COVERAGE),$(COVERAGE_GATE) --cov-report=)
 
 unit: $(READY)
 	$(BIN)/python -m pytest tests/unit
 
-# What decides about orders and money has to be covered to 95 %. `verify` is `test` with that on top: what CI runs.
-COVERED := velox_core.domain velox_core.risk velox_core.risk_manager velox_core.order_manager
-COVERAGE := $(addprefix --cov=,$(COVERED)) --cov-branch --cov-fail-under=95
-
 coverage: $(READY)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/simulation $(COVERAGE) --cov-report=term-missing:skip-covered
-
-verify: $(READY)
-	$(BIN)/python -m pytest $(COVERAGE) --cov-report=
+	$(BIN)/python -m pytest tests/unit tests/contract tests/simulation $(COVERAGE_GATE) --cov-report=term-missing:skip-covered
 
 check: $(READY)
 	$(BIN)/ruff format --check .
