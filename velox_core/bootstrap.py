@@ -363,6 +363,8 @@ def _trade(opened: OpenRun) -> SessionOutcome:
         " (SYNTHETIC)" if plan.synthetic else "", opened.replay.day.bar_count,
         rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
     )  # fmt: skip
+    for drop in opened.replay.day.drops:
+        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
     with _stopping_on_signals(session):
         result = session.run()
     exposure = engine.emergency.broker_exposure()
