@@ -123,7 +123,7 @@ def test_load_day_any_bytes_are_a_day_or_a_data_error(calendar: SessionCalendar,
     for name, head in (("a.csv", b""), ("TCS.csv", HEADER.encode() + b"\n"), ("b.parquet", b"PAR1")):
         path = tmp_path / name
         path.write_bytes(head + junk_bytes)
-        loaded(path, calendar)
+        assert all(0 < bar[2] <= bar[1] for bar in (loaded(path, calendar) or {}).values())
 
 
 def good_csv() -> bytes:
@@ -150,7 +150,7 @@ def test_load_day_damaged_file_is_a_day_or_a_data_error(
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / name
     path.write_bytes(bytes(damaged[: data.draw(st.integers(1, len(damaged)))]) if data.draw(st.booleans()) else bytes(damaged))
-    loaded(path, calendar)
+    assert all(0 < bar[2] <= bar[1] for bar in (loaded(path, calendar) or {}).values())
 
 
 def test_load_day_parquet_with_damaged_texts_is_a_data_error(calendar: SessionCalendar, tmp_path: Path) -> None:

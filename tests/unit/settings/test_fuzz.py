@@ -42,7 +42,7 @@ def parser(request, monkeypatch):
     monkeypatch.setattr(document, "_PARSER", getattr(yaml, request.param))
 
 
-def holds(path: Path, content: bytes, environ: dict[str, str] | None = None) -> None:
+def check_holds(path: Path, content: bytes, environ: dict[str, str] | None = None) -> None:
     path.write_bytes(content)
     problems: list[str] = []
     try:
@@ -61,20 +61,20 @@ def holds(path: Path, content: bytes, environ: dict[str, str] | None = None) -> 
 @BOUNDED
 @given(st.binary(max_size=300))
 def test_random_bytes_load_or_are_refused(tmp_path, content):
-    holds(tmp_path / "a.yaml", content)
+    check_holds(tmp_path / "a.yaml", content)
 
 
 @BOUNDED
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"%@`,#?\n\t ~0159.\\_<=\x85\u2028\ufeff", max_size=80))
 def test_random_punctuation_loads_or_is_refused(tmp_path, text):
-    holds(tmp_path / "a.yaml", text.encode())
+    check_holds(tmp_path / "a.yaml", text.encode())
 
 
 @BOUNDED
 @given(TREES)
 def test_random_structures_load_or_are_refused(tmp_path, tree):
-    holds(tmp_path / "a.yaml", yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass"))
-    holds(tmp_path / "a.yaml", yaml.safe_dump({"system": tree}).encode())
+    check_holds(tmp_path / "a.yaml", yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass"))
+    check_holds(tmp_path / "a.yaml", yaml.safe_dump({"system": tree}).encode())
 
 
 @BOUNDED
@@ -85,7 +85,7 @@ def test_random_value_at_a_real_key_loads_or_is_refused(tmp_path, leaf, value):
     for part in leaf[:-1]:
         section = section[part]
     section[leaf[-1]] = value
-    holds(tmp_path / "a.yaml", yaml.safe_dump(tree).encode())
+    check_holds(tmp_path / "a.yaml", yaml.safe_dump(tree).encode())
 
 
 @BOUNDED
@@ -98,7 +98,7 @@ def test_damaged_production_file_loads_or_is_refused(tmp_path, seed):
         content[place : place + chance.randint(0, 4)] = bytes(
             chance.choices(b"\n\t :-[]{}&*!0a\xff\x00'\"", k=chance.randint(0, 3))
         )
-    holds(tmp_path / "a.yaml", bytes(content))
+    check_holds(tmp_path / "a.yaml", bytes(content))
 
 
 @BOUNDED
@@ -111,4 +111,4 @@ def test_damaged_production_file_loads_or_is_refused(tmp_path, seed):
     )
 )
 def test_random_environment_loads_or_is_refused(tmp_path, environ):
-    holds(tmp_path / "a.yaml", PRODUCTION, environ)
+    check_holds(tmp_path / "a.yaml", PRODUCTION, environ)

@@ -20,7 +20,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def seen_nowhere(text: object) -> None:
+def check_seen_nowhere(text: object) -> None:
     assert "hunter2" not in str(text)
 
 
@@ -44,7 +44,7 @@ def test_secrets_come_from_the_environment_and_show_nowhere(project):
         json.dumps(settings.redacted()),
         dataclasses.asdict(settings),
     ):
-        seen_nowhere(shown)
+        check_seen_nowhere(shown)
     redacted = settings.redacted()
     assert isinstance(redacted["alerts"], dict)
     assert redacted["alerts"]["urls"] == ["(set)", "(set)"]
@@ -57,7 +57,7 @@ def test_config_hash_does_not_depend_on_secrets(project):
 def test_secret_str_shows_nothing_and_is_not_stored():
     secret = SecretStr(PRIVATE)
     for shown in (repr(secret), str(secret), f"{secret}", f"{secret:>40}", f"{[secret]}", "%s" % secret):  # noqa: UP031
-        seen_nowhere(shown)
+        check_seen_nowhere(shown)
     assert copy.copy(secret) is secret
     assert copy.deepcopy(secret) is secret
     assert secret != SecretStr("other")
@@ -82,7 +82,7 @@ def test_secret_in_the_file_is_refused_and_not_shown(project, guide, section):
     )
     broker = "" if section.startswith("broker") else "  broker: {type: simulated, capital: 100000}\n"
     (problem,) = project.problems(f"{text}{broker}  {section}\n")
-    seen_nowhere(problem)
+    check_seen_nowhere(problem)
     assert "is a secret: allowed is the environment variable VELOX__" in problem
 
 
@@ -103,7 +103,7 @@ def test_secret_in_the_file_is_refused_and_not_shown(project, guide, section):
 )
 def test_secret_in_the_wrong_place_is_refused_and_not_shown(project, guide, section):
     (problem,) = project.problems(f"{guide}  {section}\n")
-    seen_nowhere(problem)
+    check_seen_nowhere(problem)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_secret_in_the_wrong_place_is_refused_and_not_shown(project, guide, sect
 )
 def test_secret_variable_that_does_not_fit_is_refused_and_not_shown(project, name, value):
     (problem,) = project.problems(environ={name: value})
-    seen_nowhere(problem)
+    check_seen_nowhere(problem)
     assert name in problem
 
 
@@ -139,8 +139,8 @@ def test_password_in_a_url_of_the_environment_is_kept_apart(project, url, shown)
     settings = project.load(environ={"VELOX__STORES__REDIS__URL": url})
     assert settings.stores.redis.display_url == shown
     assert settings.stores.redis.url == url
-    seen_nowhere(settings)
-    seen_nowhere(settings.redacted())
+    check_seen_nowhere(settings)
+    check_seen_nowhere(settings.redacted())
 
 
 def secrets_file(project, content: str, mode: int = 0o600) -> str:
@@ -159,14 +159,14 @@ def test_secrets_file_of_mode_0600_is_read_and_the_environment_wins(project, gui
     assert credentials.api_secret == SecretStr("12345")
     assert credentials.access_token is None
     assert settings.alerts.urls == (SecretStr(f"json://{PRIVATE}"),)
-    seen_nowhere(settings)
+    check_seen_nowhere(settings)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o660, 0o700, 0o400, 0o604])
 def test_secrets_file_of_another_mode_is_refused(project, guide, mode):
     (problem,) = project.problems(guide + secrets_file(project, f"broker: {{api_key: {PRIVATE}}}", mode))
     assert f"its mode is {mode:04o}: allowed is 0600" in problem
-    seen_nowhere(problem)
+    check_seen_nowhere(problem)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_secrets_file_of_another_mode_is_refused(project, guide, mode):
 )
 def test_secrets_file_that_does_not_fit_is_refused_and_not_shown(project, guide, content):
     (problem, *_) = project.problems(guide + secrets_file(project, content))
-    seen_nowhere(problem)
+    check_seen_nowhere(problem)
     assert "secrets.yaml:" in problem
 
 
