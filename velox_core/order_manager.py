@@ -179,8 +179,7 @@ class OrderManager:
         self._cancel_asked_ms[order_id] = now_ms
         outcome = self._broker.cancel(order.broker_order_id, now_ms)
         _log.info(
-            "[ORDER] cancel %s %s: %s %s", order_id, reason, outcome.status.value, outcome.reason,
-            extra={"engine_ms": now_ms},
+            "[ORDER] cancel %s %s: %s %s", order_id, reason, outcome.status, outcome.reason, extra={"engine_ms": now_ms},
         )  # fmt: skip
 
     def commit_journal(self) -> bool:
@@ -408,14 +407,16 @@ class OrderManager:
         return True
 
     def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
-        """Return the broker's order book, its trades booked first. None when the broker did not answer."""
+        """Return the broker's order book, its trades booked first, and never use a tag in it again. None: no answer."""
         if not self.fetch_trades(now_ms):
             return None
         try:
-            return self._broker.orders()
+            book = self._broker.orders()
         except BrokerError as error:
             _log.warning("[ORDER] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
             return None
+        self._risk.continue_after(line.tag for line in book)
+        return book
 
     def cancel_foreign(self, now_ms: int) -> None:
         """Cancel every working order of the day's product that is not a live one of ours, as far as the broker answers."""

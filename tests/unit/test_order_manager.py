@@ -653,3 +653,13 @@ def test_log_tells_an_orders_life_with_its_engine_time(caplog: pytest.LogCapture
         f"[ORDER] {PREFIX}0000002 alpha SELL 1 AAA: REJECTED - refused (fake)",
     ]
     assert {record.__dict__["engine_ms"] for record in caplog.records if record.name == "velox.orders"} == {NOW_MS}
+
+
+def test_read_book_with_tags_of_an_engine_we_know_nothing_of_never_uses_them_again() -> None:
+    rig = Rig()
+    # an earlier engine of the same epoch, whose journal is lost, sent seven orders
+    rig.broker._enter(f"{PREFIX}0000007", "CCC", Side.BUY, 1, NOW_MS)
+    assert rig.orders.read_book(NOW_MS) is not None
+    order = rig.enter()
+    assert order.client_order_id == f"{PREFIX}0000008"
+    assert len({line.tag for line in rig.broker.book.values()}) == len(rig.broker.book)
