@@ -1,14 +1,14 @@
 # VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
-#   make test [COVERAGE=yes] | unit | coverage | check | format | simulate [SEEDS=200] [FIRST_SEED=1] | clean
+#   make test [COVERAGE=yes] | unit | coverage | check | format | simulate [SEEDS=200] [FIRST_SEED=1] | compiled | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup day test unit coverage check format simulate lock clean
+.PHONY: help setup day test unit coverage check format simulate compiled lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -84,6 +84,10 @@ format: $(READY)
 
 simulate: $(READY)
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+
+# The hot modules as machine code, for long replays; needs a C compiler. Nothing else uses it.
+compiled: $(READY)
+	$(BIN)/python -m benchmarks.compiled
 
 # After a change of the dependencies in pyproject.toml. No index address and no machine path may be in the lock.
 lock: $(READY)

@@ -1,7 +1,9 @@
 """Replay throughput: the whole order path of VELOX on the common workload.
 
-    python benchmarks/replay.py --symbols 10 --days 20 --json
+    python benchmarks/replay.py --symbols 10 --days 20 --json [--interpreted]
 
+- Runs on the compiled copy of the core (`benchmarks/compiled.py`; made at the first call where there is a C compiler), or
+  with `--interpreted` on the sources as they stand. `compiled` in the figures says which.
 - On in every figure: the seven-layer gate, order states, dated charges, P&L, fills, a hash-chained journal (file route:
   append-only, one chain step per event, written in blocks of WRITE_EVERY_EVENTS and at the end of each day; loaded into
   SQL afterwards, which is not timed here). `velox run` journals into SQL instead, durably before each send.
@@ -20,6 +22,7 @@ STARTED_AT = time.time()
 import argparse  # noqa: E402
 import json  # noqa: E402
 import resource  # noqa: E402
+import shutil  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
@@ -27,6 +30,16 @@ from pathlib import Path  # noqa: E402
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.compiled import CannotCompile, build  # noqa: E402
+
+COMPILED = ""  # the folder of the compiled copy that is run, '' for the sources
+if __name__ == "__main__" and "--interpreted" not in sys.argv:
+    try:
+        COMPILED = str(build())
+        sys.path.insert(0, COMPILED)  # before the first import of the core
+    except CannotCompile as reason:
+        print(f"not compiled, so the sources are measured: {reason}", file=sys.stderr)
 
 from benchmarks.workload import Workload, day_columns, make_workload  # noqa: E402
 from velox_core.brokers.simulated import SimulatedBroker  # noqa: E402
@@ -52,6 +65,7 @@ from velox_core.strategies.sma_cross import SmaCross  # noqa: E402
 IMPORTED_AT = time.time()
 RUPEES_MANY_PAISE = 10**15
 WRITE_EVERY_EVENTS = 256
+JOURNAL_FILE = "journal.jsonl"
 OPEN_LIMITS = RiskLimits(
     max_daily_loss_paise=RUPEES_MANY_PAISE,
     max_daily_loss_bps=10_000,
@@ -130,7 +144,7 @@ def open_run(workload: Workload, folder: Path, strategy: Strategy) -> ReplayRun:
     universe = tuple(f"S{number:03d}" for number in range(workload.instruments))
     instruments = {s: Instrument(symbol=s, security_class=SecurityClass.CASH, tick_paise=5) for s in universe}
     schedule = ChargeSchedule.flat(bps=3)
-    journal = FileJournal(folder / "journal.jsonl", write_every_events=WRITE_EVERY_EVENTS)
+    journal = FileJournal(folder / JOURNAL_FILE, write_every_events=WRITE_EVERY_EVENTS)
     broker = SimulatedBroker(universe, book=None, instruments=instruments, config=LOOSE, faults=None)
     clock = ReplayClock(ist_midnight_ms(workload.days[0]))
     first = day_columns(workload, 0)
@@ -205,6 +219,8 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=10)
     parser.add_argument("--days", type=int, default=20)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="keep the journal here")
+    parser.add_argument("--interpreted", action="store_true", help="measure the sources, not their compiled copy")
     arguments = parser.parse_args()
     workload = make_workload(arguments.symbols, arguments.days)
     with tempfile.TemporaryDirectory() as folder:
@@ -223,6 +239,7 @@ def main() -> None:
             "journal": f"file, hash chain per event, written every {WRITE_EVERY_EVENTS} events and at the day's end; "
             "loaded into SQL afterwards",
             "square_off": False,
+            "compiled": bool(COMPILED),
             "run_s": round(run.run_s, 4),
             "prepare_s": round(run.prepare_s, 4),
             "import_s": round(IMPORTED_AT - STARTED_AT, 3),
@@ -230,6 +247,9 @@ def main() -> None:
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "python": sys.version.split()[0],
         }
+        if arguments.journal is not None:
+            run.journal.close()
+            shutil.copyfile(Path(folder) / JOURNAL_FILE, arguments.journal)
     if arguments.json:
         print(json.dumps(figures))
     else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from datetime import date
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from velox_core.domain.errors import BrokerError, HaltedError, JournalUnavailable, LedgerUnavailable, NotFlatError, VeloxError
 from velox_core.domain.events import EventKind
@@ -30,7 +30,7 @@ WARNING_SHARES_PERCENT = (50, 75, 90)
 PROOF_INTERVAL_MS = 1_000  # the broker is asked whether all is flat at most this often
 NOT_FLAT_ALERT_INTERVAL_MS = 60_000
 
-_log = logging.getLogger("velox.emergency")
+_log: Final = logging.getLogger("velox.emergency")
 
 
 class RiskStatus(TypedDict):

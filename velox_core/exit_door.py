@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderState, OrderType, Side
@@ -26,15 +27,16 @@ from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest
 from velox_core.risk_manager import RiskManager
 
-WORKING_MS_MAX = 90_000  # a marketable exit older than this no longer counts as working
-ENTRY_CANCEL_MS_MAX = 5_000  # so long an exit waits for the cancel of what is left of its entry
-RETRY_INTERVAL_MS = 1_000
-NEVER_MS = 1 << 60
+WORKING_MS_MAX: Final = 90_000  # a marketable exit older than this no longer counts as working
+ENTRY_CANCEL_MS_MAX: Final = 5_000  # so long an exit waits for the cancel of what is left of its entry
+RETRY_INTERVAL_MS: Final = 1_000
+NEVER_MS: Final = 1 << 60
 REJECTIONS_BEFORE_LIMIT = 2
 REJECTIONS_BEFORE_ALARM = 5
 
-_BUY, _SELL = Side.BUY, Side.SELL  # by a module name: reading a member off its class costs 0.09 us
-_log = logging.getLogger("velox.orders")
+_BUY: Final = Side.BUY  # by a module name: reading a member off its class costs 0.09 us
+_SELL: Final = Side.SELL
+_log: Final = logging.getLogger("velox.orders")
 
 
 class ExitGoal:

@@ -18,7 +18,7 @@ import heapq
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from velox_core.brokers.faults import Fault, FaultKind, FaultPlan
 from velox_core.brokers.simulated_desk import BrokerDesk
@@ -35,10 +35,10 @@ if TYPE_CHECKING:  # a replay without a book need not load SQLite
     from velox_core.brokers.book import SqliteBook
 
 Event = OrderUpdate | BrokerFill
-_ACKNOWLEDGED = SendStatus.ACKNOWLEDGED
-_REJECTED = SendStatus.REJECTED
-_UNKNOWN = SendStatus.UNKNOWN
-_ORDER_REJECTED = OrderState.REJECTED
+_ACKNOWLEDGED: Final = SendStatus.ACKNOWLEDGED
+_REJECTED: Final = SendStatus.REJECTED
+_UNKNOWN: Final = SendStatus.UNKNOWN
+_ORDER_REJECTED: Final = OrderState.REJECTED
 _NOT_ACCEPTED = frozenset({FaultKind.TIMEOUT_BEFORE, FaultKind.SERVER_ERROR})
 _REPLY_LOST = frozenset({FaultKind.TIMEOUT_AFTER, FaultKind.TORN_REPLY, FaultKind.APPEARS_LATE})
 _RMS_REASON = "RMS:Rule: Order blocked by risk management (injected)."

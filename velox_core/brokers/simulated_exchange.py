@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from velox_core.brokers.simulated_fills import fill_price_paise, protection_limit_paise
 from velox_core.brokers.simulated_orders import (
@@ -28,15 +29,15 @@ from velox_core.domain.orders import CLIENT_ORDER_ID_LENGTH_MAX, OrderState, Ord
 from velox_core.domain.time import MS_PER_DAY, MS_PER_MINUTE, ist_date, ist_midnight_ms
 from velox_core.ports import BrokerFill, OrderUpdate
 
-NEVER_MS = 1 << 60
-_MASK = (1 << 64) - 1
-_BUY = Side.BUY
-_MARKET = OrderType.MARKET
-_MIS = Product.MIS
-_FILLED = OrderState.FILLED
-_PARTIALLY_FILLED = OrderState.PARTIALLY_FILLED
-_CANCELLED = OrderState.CANCELLED
-_REJECTED = OrderState.REJECTED
+NEVER_MS: Final = 1 << 60
+_MASK: Final = (1 << 64) - 1
+_BUY: Final = Side.BUY
+_MARKET: Final = OrderType.MARKET
+_MIS: Final = Product.MIS
+_FILLED: Final = OrderState.FILLED
+_PARTIALLY_FILLED: Final = OrderState.PARTIALLY_FILLED
+_CANCELLED: Final = OrderState.CANCELLED
+_REJECTED: Final = OrderState.REJECTED
 
 MARKET_WITHOUT_PROTECTION = (
     "InputException: Market orders without market protection are not allowed via API. "

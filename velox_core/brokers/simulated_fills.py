@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from velox_core.brokers.simulated_orders import Listing, SimulatedOrder
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.time import MS_PER_MINUTE
 
-OPEN_GRACE_MS = 5_000  # an order that arrives this soon after a bar began still trades at its open
-_GRACE_BEFORE_END_MS = MS_PER_MINUTE - OPEN_GRACE_MS
+OPEN_GRACE_MS: Final = 5_000  # an order that arrives this soon after a bar began still trades at its open
+_GRACE_BEFORE_END_MS: Final = MS_PER_MINUTE - OPEN_GRACE_MS
 
 
 def fill_price_paise(order: SimulatedOrder, row: MinuteRow, slippage_bps: int, slippage_ticks: int) -> int:

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import OrderState, OrderType, Product, Side
 from velox_core.domain.positions import Position
 
-NO_BAND_PAISE = 1 << 60
+NO_BAND_PAISE: Final = 1 << 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +208,9 @@ class SimulatedOrder:
         self.reason = ""
 
 
-_BUY = Side.BUY
-_MARKET = OrderType.MARKET
-_OPEN = OrderState.OPEN
+_BUY: Final = Side.BUY
+_MARKET: Final = OrderType.MARKET
+_OPEN: Final = OrderState.OPEN
 
 
 class ManualOrder:

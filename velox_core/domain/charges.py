@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
+from typing import Final
 
 from velox_core.domain.errors import ConfigError, InvariantError
 from velox_core.domain.money import PAISE_PER_RUPEE, round_half_up_div
 from velox_core.domain.orders import Product, Side
 
-BILLION = 1_000_000_000
-_HALF = BILLION // 2
+BILLION: Final = 1_000_000_000
+_HALF: Final = BILLION // 2
 _PPB_PER_BPS = 100_000
-_BUY = Side.BUY
-NO_CAP_PAISE = 10**18
+_BUY: Final = Side.BUY
+NO_CAP_PAISE: Final = 10**18
 _ROUNDINGS_PAISE = 8  # six components rounded up, and GST on the first three roundings
 
 

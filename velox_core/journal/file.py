@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -25,7 +26,7 @@ from velox_core.domain.errors import InvariantError, JournalUnavailable
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.journal.chain import GENESIS
 
-_dumps = orjson.dumps
+_dumps: Final = orjson.dumps
 _DIGEST_HEX = 64
 
 

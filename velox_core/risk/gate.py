@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.money import rupees_text
@@ -16,8 +17,8 @@ from velox_core.risk.layers import LAYERS, EntryRequest, ReasonCode, Refusal
 from velox_core.risk.ledger import RiskSnapshot
 from velox_core.risk.limits import RiskLimits
 
-MS_PER_SECOND = 1_000
-AHEAD_MS_MAX = 2_000  # market data further ahead of the clock than this means that one of the two is wrong
+MS_PER_SECOND: Final = 1_000
+AHEAD_MS_MAX: Final = 2_000  # market data further ahead of the clock than this means that one of the two is wrong
 
 
 class Readiness:

@@ -42,7 +42,7 @@ class _Range:
 class OpeningRangeBreakout(Strategy):
     """The breakout rule over the columns of the strategy."""
 
-    parameter_specs = (
+    parameter_specs: tuple[ParameterSpec, ...] = (
         ParameterSpec(name="range_minutes", default=15, help="length of the opening range, minutes", minimum=1, maximum=180),
         ParameterSpec(
             name="buffer_bps", default=0, help="how far outside the range a close must be, bps", minimum=0, maximum=1_000

@@ -26,7 +26,7 @@ from velox_core.strategies.base import ParameterSpec, Strategy, StrategySession
 class SmaCross(Strategy):
     """The moving average rule over all columns of the strategy at once."""
 
-    parameter_specs = (
+    parameter_specs: tuple[ParameterSpec, ...] = (
         ParameterSpec(name="fast", default=10, help="closes in the fast average", minimum=1, maximum=10_000),
         ParameterSpec(
             name="slow", default=30, help="closes in the slow average, more than in the fast", minimum=2, maximum=10_000
