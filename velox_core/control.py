@@ -1,6 +1,7 @@
 """The control channel of the engine: requests in, status out, by the ledger and by files.
 
 - `CombinedControl` asks the ledger first and the folder as well, so a stop arrives while either of them works.
+- A stop comes before whatever else waits; of the others the newest counts.
 - A request has an id and is taken once, whichever way it comes, and however often it is sent.
 - Nothing here raises to the engine: a channel that fails is a channel without news.
 - Cheap when nothing is there: one `stat` of a folder, and the ledger at most twice a second.
@@ -12,7 +13,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from velox_core.domain.errors import VeloxError
 from velox_core.ports import ControlRequest, RiskLedger
 
 LEDGER_POLL_SECONDS = 0.5
+STOP, RESET = "stop", "reset"
 REQUEST_MARK, TAKEN_MARK, STATUS_MARK = "control_request", "control_taken", "status"
 _QUIET_NS = 100_000_000  # a folder changed less than this ago may change again within its clock's resolution
 _TAKEN_IDS_MAX = 64
@@ -30,11 +32,10 @@ _TAKEN_IDS_MAX = 64
 class IdentifiedRequest(ControlRequest):
     """A request as it travels, with the id that makes it unique and the wall clock time of asking."""
 
-    __slots__ = ("asked_wall_ms", "request_id")
+    __slots__ = ("asked_wall_ms",)
 
     def __init__(self, action: str, by: str, reason: str, request_id: str, asked_wall_ms: int) -> None:
-        super().__init__(action, by, reason)
-        self.request_id = request_id
+        super().__init__(action, by, reason, request_id)
         self.asked_wall_ms = asked_wall_ms
 
 
@@ -64,20 +65,22 @@ class FileControl:
         self._seen_mtime_ns = -1
 
     def poll(self) -> IdentifiedRequest | None:
-        """Take all waiting requests and return the newest, or None. Never raises."""
+        """Take all waiting requests and return the foremost, or None. Never raises."""
         try:
             changed_ns = os.stat(self._requests).st_mtime_ns
         except OSError:
             return None
         if changed_ns == self._seen_mtime_ns:
             return None
-        newest: IdentifiedRequest | None = None
+        taken: list[IdentifiedRequest] = []
         with contextlib.suppress(OSError):
             for path in sorted(self._requests.glob("*.json")):
-                newest = _taken(path) or newest
+                request = _taken(path)
+                if request is not None:
+                    taken.append(request)
             changed_ns = os.stat(self._requests).st_mtime_ns
         self._seen_mtime_ns = changed_ns if self._wall_ns() - changed_ns > _QUIET_NS else -1
-        return newest
+        return _foremost(taken)
 
     def publish(self, status: Mapping[str, object]) -> None:
         """Replace the status file. Never raises."""
@@ -188,10 +191,8 @@ class CombinedControl:
         """Return the newest request that was not yet taken, or None. Never raises."""
         by_ledger = None if self._ledger is None else self._ledger.poll()
         fresh = [found for found in (by_ledger, self._file.poll()) if found is not None and found.request_id not in self._taken]
-        if not fresh:
-            return None
         self._taken = [*self._taken[2 - _TAKEN_IDS_MAX :], *(request.request_id for request in fresh)]
-        return max(fresh, key=lambda request: request.asked_wall_ms)
+        return _foremost(fresh)
 
     def publish(self, status: Mapping[str, object]) -> None:
         """Show the status both ways. Never raises."""
@@ -225,6 +226,11 @@ class CombinedControl:
         if self._ledger is not None:
             self._ledger.forget_requests()
         self._file.forget_requests()
+
+
+def _foremost(requests: Sequence[IdentifiedRequest]) -> IdentifiedRequest | None:
+    """Return the newest stop, else the newest request: what was asked meanwhile must not hide a stop."""
+    return max(requests, key=lambda request: (request.action == STOP, request.asked_wall_ms), default=None)
 
 
 def _encoded(request: IdentifiedRequest) -> bytes:

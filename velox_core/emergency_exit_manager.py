@@ -5,6 +5,8 @@
   engine that starts on such a halt goes on with it.
 - Flat is what the broker says: a read that fails is never "flat". What it works or holds that we do not know of is
   cancelled and booked, and a person is told each minute until it is flat.
+- What another process latched or cleared is taken up while the engine runs: entries stop, a halt that closes closes,
+  and the record is copied to the stores that lack it. A clear is believed only when every store was read and agrees.
 - A halt id is used once, or an old clear record would clear a new halt.
 - The limit is a trigger, not a cap; the record keeps the loss at which it was noticed.
 - A reset writes a clear record to all three stores, or refuses. A LOSS halt is not reset on its own date.
@@ -16,12 +18,12 @@ import logging
 from datetime import date
 from typing import Final, TypedDict
 
-from velox_core.domain.errors import BrokerError, HaltedError, JournalUnavailable, LedgerUnavailable, NotFlatError, VeloxError
-from velox_core.domain.events import EventKind
-from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
+from velox_core.domain.errors import BrokerError, HaltedError, NotFlatError, VeloxError
+from velox_core.domain.halts import HaltKind, HaltRecord, clear_of, named_ids
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank
 from velox_core.exit_door import ExitDoor
+from velox_core.halt_stores import HaltReading, HaltStores
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Broker, HaltFile, Journal, Severity
 from velox_core.risk_manager import RiskManager
@@ -93,8 +95,10 @@ class EmergencyExitManager:
         self._orders = order_manager
         self._exits = exit_door
         self._broker = broker
-        self._journal = journal
         self._halt_file = halt_file
+        self._stores = HaltStores(
+            halt_file=halt_file, journal=journal, risk_manager=risk_manager, commit_journal=order_manager.commit_journal
+        )
         self._alerts = alerts
         self._closing = False
         self._must_close = False
@@ -106,6 +110,8 @@ class EmergencyExitManager:
         self._judged_from_paise = min(limit_paise, limit_paise * WARNING_SHARES_PERCENT[0] // 100)
         self._known: dict[str, HaltRecord] = {}
         self._used_ids: set[str] = set()
+        self._number_prefix = ""  # of new halt ids
+        self._doubted: frozenset[str] = frozenset()  # damage of the halt file that one look found
 
     # -- the trigger ------------------------------------------------------------------------------------------
 
@@ -119,30 +125,73 @@ class EmergencyExitManager:
         """Return whether an emergency exit is under way and not yet proven flat."""
         return self._closing
 
+    @property
+    def halt_ids(self) -> list[str]:
+        """Return the ids of the halts that this engine heeds, oldest first."""
+        return list(self._known)
+
     def load(self) -> tuple[HaltRecord, ...]:
         """Read the three stores; the strictest rules. A journal that cannot be read means halted.
 
-        With a halt among them that closes (all but RECONCILE), `check` goes on closing what is open.
+        With a halt among them that closes, `check` goes on closing what is open.
         """
-        found: dict[str, HaltRecord] = {halt.halt_id: halt for halt in active_halts(self._halt_file.records())}
-        found.update((halt.halt_id, halt) for halt in self._risk.snapshot.halts)
-        self._must_close = any(halt.kind is not HaltKind.RECONCILE for halt in found.values())
-        try:
-            kinds = (EventKind.HALT, EventKind.HALT_CLEARED)
-            records = [HaltRecord.from_body(dict(event.body)) for event in self._journal.events(kinds)]
-            active = active_halts(records)
-            self._used_ids.update(record.halt_id for record in records)
-            self._must_close = self._must_close or any(halt.kind is not HaltKind.RECONCILE for halt in active)
-            found.update((halt.halt_id, halt) for halt in active)
-        except (JournalUnavailable, ValueError, KeyError) as error:
-            record = self._record(HaltKind.FAULT, f"the journal's halt records cannot be read: {error}", "engine", 0)
+        reading = self._stores.read()
+        self._used_ids.update(reading.used_ids)
+        found = dict(reading.active)
+        if reading.journal_problem:
+            self._number_prefix = "U"  # what the journal has cleared is not known: a series of its own
+            record = self._record(HaltKind.FAULT, reading.journal_problem, "engine", 0)
             found[record.halt_id] = record
-            self._must_close = True
         self._known = found
-        self._loss_halted = any(self._is_todays_loss(halt) for halt in found.values())
+        self._judge_known()
         for halt in found.values():
             self._risk.note_halt(halt)
+        self._stores.complete(reading, list(reading.active.values()), although_unread=False)
         return tuple(found.values())
+
+    def _judge_known(self) -> None:
+        """Decide what the known halts ask for together: the strictest of them rules."""
+        self._must_close = any(halt.closes for halt in self._known.values())
+        self._loss_halted = any(self._is_todays_loss(halt) for halt in self._known.values())
+
+    def take_up(self, now_ms: int) -> bool:
+        """Take up what other processes latched or cleared. Returns whether anything did; cheap when nothing did."""
+        if not self._stores.has_news():
+            return False
+        reading = self._stores.read()
+        self._used_ids.update(reading.used_ids)
+        fresh = self._believed([halt for halt_id, halt in reading.active.items() if halt_id not in self._known])
+        ended = [h for h in self._known.values() if reading.proves_cleared(h.halt_id) and not self._is_todays_loss(h)]
+        must_have_closed = self._must_close
+        for halt in fresh:
+            self._known[halt.halt_id] = halt
+            self._risk.note_halt(halt)
+        for halt in ended:
+            del self._known[halt.halt_id]
+            self._risk.forget_halt(halt.halt_id)
+            _log.warning("Halt %s was cleared from outside", halt.halt_id, extra={"engine_ms": now_ms})
+        self._judge_known()
+        if fresh:
+            self._stores.complete(reading, fresh, although_unread=True)
+            self._tell_of(fresh, now_ms)
+        if self._must_close and not must_have_closed:
+            self._begin_closing(now_ms)
+        return bool(fresh or ended)
+
+    def _believed(self, fresh: list[HaltRecord]) -> list[HaltRecord]:
+        """Return the new halts, without damage of the halt file that is seen for the first time: a line may be on its way."""
+        damage = frozenset(halt.halt_id for halt in fresh if halt.is_damage)
+        first_seen, self._doubted = damage - self._doubted, damage
+        if first_seen:
+            self._stores.read_again()
+        return [halt for halt in fresh if halt.halt_id not in first_seen]
+
+    def _tell_of(self, fresh: list[HaltRecord], now_ms: int) -> None:
+        for halt in fresh:
+            what = "everything is closed" if halt.closes else "positions stay"
+            text = f"{halt.reason} ({halt.kind.value}, by {halt.by}, halt {halt.halt_id}). No entries; {what}."
+            _log.critical("HALTED from outside: %s", text, extra={"engine_ms": now_ms})
+            self._alerts.send(Severity.CRITICAL, "HALTED from outside", text)
 
     def check(self, now_ms: int) -> None:
         """Judge the loss after a price or a fill, and act when it reaches the limit. O(1) while it does not.
@@ -192,7 +241,8 @@ class EmergencyExitManager:
         record = self._record(kind, reason, by, now_ms)
         self._known[record.halt_id] = record
         self._loss_halted = self._loss_halted or kind is HaltKind.LOSS
-        failed = self._latch(record)
+        failed = self._stores.latch(record)
+        self._risk.note_halt(record)
         loss_paise = self._orders.day_loss.loss_paise
         limit_paise = self._risk.limits.loss_limit_paise
         extra = {"engine_ms": now_ms}
@@ -207,41 +257,26 @@ class EmergencyExitManager:
             "EMERGENCY EXIT TRIGGERED",
             f"Daily P&L {rupees_text(-loss_paise)}, limit {rupees_text(-limit_paise)}: {reason}. Closing everything.",
         )
-        self._closing = self._must_close = True
+        self._must_close = True
+        self._begin_closing(now_ms)
+        return record
+
+    def _begin_closing(self, now_ms: int) -> None:
+        self._closing = True
         self._next_alert_ms = now_ms + NOT_FLAT_ALERT_INTERVAL_MS
         self._next_proof_ms = now_ms
         self._orders.fetch_trades(now_ms)  # close what the broker holds, not what we last heard of
         self._continue_closing(now_ms)
-        return record
 
     def _record(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
         day = self._trading_date
-        self._used_ids.update(record.halt_id for record in self._halt_file.records())
-        self._used_ids.update(halt.halt_id for halt in self._risk.snapshot.halts)
+        self._used_ids.update(named_ids(self._halt_file.records()))
+        self._used_ids.update(named_ids(self._risk.snapshot.halts))
         number = 1
-        while (halt_id := f"{day:%Y%m%d}-{kind.value}-{number}") in self._used_ids:
+        while (halt_id := f"{day:%Y%m%d}-{kind.value}-{self._number_prefix}{number}") in self._used_ids:
             number += 1
         self._used_ids.add(halt_id)
         return HaltRecord(halt_id=halt_id, kind=kind, trading_date=day, reason=reason, by=by, at_ms=now_ms)
-
-    def _latch(self, record: HaltRecord) -> list[str]:
-        """Write a record to the three stores. Returns the names of those that did not take it."""
-        failed = []
-        try:
-            self._halt_file.append(record)
-        except VeloxError as error:
-            failed.append(f"the halt file: {error}")
-        kind = EventKind.HALT_CLEARED if record.clears else EventKind.HALT
-        self._journal.append(kind, record.at_ms, dict(record.to_body()))
-        if not self._orders.commit_journal():
-            failed.append("the journal")
-        try:
-            self._risk.latch(record)
-        except LedgerUnavailable as error:
-            if not record.clears:
-                self._risk.note_halt(record)
-            failed.append(f"the ledger: {error}")
-        return failed
 
     def _continue_closing(self, now_ms: int) -> None:
         self._exits.want_all(ExitRank.EMERGENCY, "emergency exit")
@@ -291,8 +326,9 @@ class EmergencyExitManager:
             session_over: True when the halts' own session has ended; without it a LOSS halt stays.
         Returns: the clear records.
         Raises: NotFlatError while anything is open; HaltedError for a LOSS halt on its own date; VeloxError when a
-            store does not take the record (the halt then stays).
+            store cannot be read, or does not take the record (the halt then stays).
         """
+        reading = self._read_to_reset()
         exposure = self.broker_exposure()
         if exposure is None:
             raise VeloxError("reset refused: the broker does not answer, so flat cannot be proven; try again when it does")
@@ -301,6 +337,7 @@ class EmergencyExitManager:
                 f"reset refused: not flat ({'; '.join(exposure) or 'orders are live'}); "
                 "run the engine again first, it squares off"
             )
+        self._known = {**reading.active, **self._known}
         active = tuple(self._known.values())
         for halt in active:
             if halt.kind is HaltKind.LOSS and not session_over and halt.trading_date == self._trading_date:
@@ -309,16 +346,8 @@ class EmergencyExitManager:
                 )
         clears = []
         for halt in active:
-            record = HaltRecord(
-                halt_id=f"{halt.halt_id}-CLEAR",
-                kind=halt.kind,
-                trading_date=halt.trading_date,
-                reason=reason,
-                by=by,
-                at_ms=now_ms,
-                clears=halt.halt_id,
-            )
-            failed = self._latch(record)
+            record = clear_of(halt, reason=reason, by=by, at_ms=now_ms)
+            failed = self._stores.latch(record)
             if failed:
                 raise VeloxError(f"reset of {halt.halt_id} is incomplete, it stays halted: {'; '.join(failed)}")
             del self._known[halt.halt_id]
@@ -326,6 +355,15 @@ class EmergencyExitManager:
             _log.warning("Halt %s cleared by %s: %s", halt.halt_id, by, reason, extra={"engine_ms": now_ms})
         self._closing = self._must_close = self._loss_halted = False
         return clears
+
+    def _read_to_reset(self) -> HaltReading:
+        """Read the stores, all of them: a halt that cannot be seen cannot be cleared. Raises VeloxError."""
+        self._risk.refresh()
+        reading = self._stores.read()
+        problems = [problem for problem in (reading.journal_problem, reading.ledger_problem) if problem]
+        if problems:
+            raise VeloxError(f"reset refused, it stays halted: {'; '.join(problems)}; try again when all three stores answer")
+        return reading
 
     # -- views ------------------------------------------------------------------------------------------------
 

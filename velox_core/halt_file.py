@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from velox_core.domain.errors import VeloxError
-from velox_core.domain.halts import HaltKind, HaltRecord
+from velox_core.domain.halts import DAMAGE_FOUND_BY, HaltKind, HaltRecord
 from velox_core.domain.time import ist_date
 
 UNREADABLE_HALT_ID = "HALT-FILE-UNREADABLE"
@@ -77,6 +77,14 @@ class JsonLinesHaltFile:
                 f"halt {record.halt_id} cannot be written to {self._path}: {error.strerror}: correct the disk or its rights"
             ) from error
 
+    def stamp(self) -> tuple[int, int, int]:
+        """Return (inode, size, time of the last change), zeros for a file that is not there or cannot be looked at."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0, 0
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def _fault(self, halt_id: str, why: str) -> HaltRecord:
         """Return the halt that stands for damage; it is dated by the file's last change."""
         try:
@@ -88,7 +96,7 @@ class JsonLinesHaltFile:
             kind=HaltKind.FAULT,
             trading_date=ist_date(at_ms),
             reason=f"{self._path} {why}",
-            by="halt file",
+            by=DAMAGE_FOUND_BY,
             at_ms=at_ms,
         )
 

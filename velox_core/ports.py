@@ -276,23 +276,28 @@ class HaltFile(Protocol):
         """Add one record, durably. Raises VeloxError."""
         ...
 
+    def stamp(self) -> object:
+        """Return what is another value after every append, by anybody: cheap, for polling. Never raises."""
+        ...
+
 
 class ControlRequest:
-    """What somebody asks of the running engine. `action` is 'stop', `by` and `reason` are for people."""
+    """What is asked of the running engine: 'stop' or 'reset'. `by` and `reason` are for people, `request_id` for replies."""
 
-    __slots__ = ("action", "by", "reason")
+    __slots__ = ("action", "by", "reason", "request_id")
 
-    def __init__(self, action: str, by: str, reason: str) -> None:
+    def __init__(self, action: str, by: str, reason: str, request_id: str = "") -> None:
         self.action = action
         self.by = by
         self.reason = reason
+        self.request_id = request_id
 
 
 class Control(Protocol):
     """The engine's ear and mouth: requests in, status out; ledger first, file as the fallback."""
 
     def poll(self) -> ControlRequest | None:
-        """Return the newest request that was not yet taken, or None. Never raises, never waits long."""
+        """Return the newest request that was not yet taken, a stop before others, or None. Never raises, never waits long."""
         ...
 
     def publish(self, status: Mapping[str, object]) -> None:

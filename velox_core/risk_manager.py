@@ -104,6 +104,7 @@ class RiskManager:
         self._recent_exit_refusals: dict[str, ReasonCode] = {}
         self._lock_reasons: dict[str, list[str]] = {}
         self._noted_halts: dict[str, HaltRecord] = {}
+        self.ledger_halts: tuple[HaltRecord, ...] = ()  # as the ledger itself last showed them
 
     # -- the ledger -------------------------------------------------------------------------------------------
 
@@ -152,18 +153,34 @@ class RiskManager:
         self._noted_halts.pop(record.clears, None)
         self._take(self._ledger.snapshot())
 
+    def refresh(self) -> None:
+        """Read the ledger for halts that came from elsewhere. One that fails is a fault, until it was rebuilt."""
+        if self.readiness.ledger_fault:
+            return
+        try:
+            self._take(self._ledger.snapshot())
+        except LedgerUnavailable as error:
+            self.faults.ledger_failed(error)
+
     def note_halt(self, record: HaltRecord) -> None:
         """Refuse entries on a halt whether the ledger could take it or not, until a clear record of it is latched."""
         self._noted_halts[record.halt_id] = record
-        self._take(self._snapshot)
+        self._snapshot = self._with_noted(self._snapshot)
+
+    def forget_halt(self, halt_id: str) -> None:
+        """Go by what the ledger says of a halt that a clear record ended in every store."""
+        self._noted_halts.pop(halt_id, None)
+        self.refresh()
 
     def _take(self, snapshot: RiskSnapshot) -> None:
         """Trust a snapshot, with every halt in it that this process knows of and the ledger does not."""
-        self._snapshot = snapshot
-        if self._noted_halts:
-            present = {halt.halt_id for halt in snapshot.halts}
-            missing = [halt for halt_id, halt in self._noted_halts.items() if halt_id not in present]
-            self._snapshot = replace_snapshot(snapshot, halts=(*snapshot.halts, *missing))
+        self.ledger_halts = snapshot.halts
+        self._snapshot = self._with_noted(snapshot)
+
+    def _with_noted(self, snapshot: RiskSnapshot) -> RiskSnapshot:
+        present = {halt.halt_id for halt in snapshot.halts}
+        missing = [halt for halt_id, halt in self._noted_halts.items() if halt_id not in present]
+        return replace_snapshot(snapshot, halts=(*snapshot.halts, *missing)) if missing else snapshot
 
     def _commit(self, change: LedgerChange, change_id: str, request: EntryRequest | None = None) -> Refusal | None:
         """Commit a change on the newest snapshot, again after a conflict. Returns a refusal, or None.

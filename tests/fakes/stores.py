@@ -142,3 +142,6 @@ class FakeHaltFile:
         if self.full:
             raise VeloxError("the disk is full (fake)")
         self.kept.append(record)
+
+    def stamp(self) -> int:
+        return len(self.kept)

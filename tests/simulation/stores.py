@@ -189,6 +189,10 @@ class SimHaltFile:
             raise VeloxError("the disk is full (simulated)")
         self._records.append(record)
 
+    def stamp(self) -> int:
+        """Return how many there are."""
+        return len(self._records)
+
 
 class SimControl:
     """Requests put in by the episode; nobody watches."""

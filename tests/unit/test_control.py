@@ -78,6 +78,14 @@ def test_file_requests_waiting_together_answer_the_newest_and_are_all_taken(tmp_
     assert sender.poll() is None
 
 
+def test_stop_is_not_hidden_by_a_newer_request(tmp_path: Path) -> None:
+    sender = FileControl(tmp_path)
+    sender.request(stop(wall_ms=1_000))
+    sender.request(new_request("reset", by="trader", reason="r", wall_ms=2_000))
+    assert shown(sender.poll()) == ("stop", "trader", "lunch")
+    assert sender.poll() is None
+
+
 def test_file_request_in_the_clock_tick_of_the_last_look_is_not_missed(tmp_path: Path) -> None:
     control = FileControl(tmp_path)
     for number in range(200):  # far more than one for each tick of the file system's clock

@@ -435,7 +435,7 @@ def test_reset_of_a_loss_halt_is_not_for_its_own_date(day: date, session_over: b
         rig.emergency.reset("r", "p", NOW_MS, session_over=session_over)
     assert rig.emergency.active
     assert len(rig.halt_file.kept) == 1
-    assert rig.journal.length == 0
+    assert rig.journal.bodies(EventKind.HALT_CLEARED) == []
 
 
 def test_reset_while_not_flat_is_refused() -> None:

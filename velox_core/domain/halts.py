@@ -3,6 +3,8 @@
 - A halt holds until a clear record names its id. It never expires by itself.
 - Records live in three stores (file, journal, ledger); the strictest that can be read rules.
 - A LOSS halt is never cleared on its own date.
+- A halt closes what is open, unless it is a RECONCILE one or a person's that keeps positions: entries only are stopped then.
+  A record of before that was kept says nothing of it, and closes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+
+DAMAGE_FOUND_BY = "halt file"  # the author of what the halt file finds of its own damage
 
 
 class HaltKind(StrEnum):
@@ -34,6 +38,7 @@ class HaltRecord:
         by: who or what did it ('engine', 'eod', a person's name).
         at_ms: engine time, epoch ms.
         clears: the id of the halt that this record ends, or '' when it is a latch.
+        keeps_positions: a MANUAL halt stops entries and leaves positions to their exits; no other kind heeds it.
     """
 
     halt_id: str
@@ -43,6 +48,19 @@ class HaltRecord:
     by: str
     at_ms: int
     clears: str = ""
+    keeps_positions: bool = False
+
+    @property
+    def closes(self) -> bool:
+        """Return whether everything that is open must be closed while this halt is active."""
+        if self.kind is HaltKind.MANUAL:
+            return not self.keeps_positions
+        return self.kind is not HaltKind.RECONCILE
+
+    @property
+    def is_damage(self) -> bool:
+        """Return whether this is the halt file's finding about itself, which no store holds as a record."""
+        return self.by == DAMAGE_FOUND_BY
 
     def to_body(self) -> dict[str, str | int]:
         """Return the record as JSON values."""
@@ -54,6 +72,7 @@ class HaltRecord:
             "by": self.by,
             "at_ms": self.at_ms,
             "clears": self.clears,
+            "keeps_positions": self.keeps_positions,
         }
 
     @staticmethod
@@ -62,6 +81,9 @@ class HaltRecord:
         at_ms = body["at_ms"]
         if not isinstance(at_ms, int) or isinstance(at_ms, bool):
             raise ValueError(f"halt record with at_ms {at_ms!r}")
+        keeps_positions = body.get("keeps_positions", False)
+        if not isinstance(keeps_positions, bool):
+            raise ValueError(f"halt record with keeps_positions {keeps_positions!r}")
         texts = {name: body[name] for name in ("halt_id", "kind", "trading_date", "reason", "by")}
         texts["clears"] = body.get("clears", "")
         for name, text in texts.items():
@@ -77,6 +99,7 @@ class HaltRecord:
             by=str(texts["by"]),
             at_ms=at_ms,
             clears=str(texts["clears"]),
+            keeps_positions=keeps_positions,
         )
 
 
@@ -90,3 +113,21 @@ def active_halts(records: Iterable[HaltRecord]) -> tuple[HaltRecord, ...]:
         else:
             latched.setdefault(record.halt_id, record)
     return tuple(record for halt_id, record in latched.items() if halt_id not in cleared)
+
+
+def clear_of(halt: HaltRecord, *, reason: str, by: str, at_ms: int) -> HaltRecord:
+    """Return the record that ends a halt."""
+    return HaltRecord(
+        halt_id=f"{halt.halt_id}-CLEAR",
+        kind=halt.kind,
+        trading_date=halt.trading_date,
+        reason=reason,
+        by=by,
+        at_ms=at_ms,
+        clears=halt.halt_id,
+    )
+
+
+def named_ids(records: Iterable[HaltRecord]) -> set[str]:
+    """Return every id that records bear or clear: none of them may be given to a new halt."""
+    return {halt_id for record in records for halt_id in (record.halt_id, record.clears) if halt_id}

@@ -26,6 +26,7 @@ from velox_core.domain.orders import ExitRank, Side, Signal, SignalKind
 from velox_core.domain.time import ist_clock_text
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.engine.plan import OnStop, SessionPlan
+from velox_core.engine.reset import answer_reset
 from velox_core.engine.status import session_status
 from velox_core.engine.step import protective_exit, round_trip_cost_paise
 from velox_core.engine.strategy_host import HostedStrategy
@@ -119,6 +120,7 @@ class TradingSession:
         self._started_ms = 0
         self._feed_alarmed = False
         self._last_mark: tuple[int, int, int] | None = None
+        self._reset_answer: dict[str, object] = {}
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -200,6 +202,8 @@ class TradingSession:
             if monotonic >= self._next_control:
                 self._next_control = monotonic + CONTROL_INTERVAL_SECONDS
                 self._take_request()
+                if self._parts.emergency.take_up(self._now_ms):
+                    self._next_status = 0.0  # whoever latched it waits for the acknowledgement
                 self._upkeep.maintain(monotonic, self._now_ms)
             if monotonic >= self._next_status:
                 self._next_status = monotonic + self._plan.heartbeat_seconds
@@ -393,9 +397,14 @@ class TradingSession:
 
     def _take_request(self) -> None:
         request = self._parts.control.poll()
-        if request is not None and request.action == "stop":
+        if request is None:
+            return
+        if request.action == "stop":
             _log.warning("[SESSION] stop asked for by %s: %s", request.by, request.reason)
             self.request_stop(f"{request.reason} (by {request.by})")
+        elif request.action == "reset":
+            self._reset_answer = answer_reset(self._parts.emergency, request, self._now_ms)
+            self._next_status = 0.0
 
     def _stopped(self) -> bool:
         """Take a stop one step further. Returns whether it is through."""
@@ -475,4 +484,4 @@ class TradingSession:
         parts = self._parts
         shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
-        return {"state": state, **shown, "phase": phase, "rows": self._rows}
+        return {"state": state, **shown, "phase": phase, "rows": self._rows, "reset": self._reset_answer}

@@ -37,6 +37,8 @@ def session_status(
         "decisions": sum(counts.values()),
         "refusals": sum(counts.values()) - approved,
         "halted": risk["halted"],
+        "halts": halts,
+        "acknowledged_halts": emergency.halt_ids,
         "halt_reason": str(halts[-1]["reason"]) if halts else "",
         "locked": sorted(risk["locked_symbols"]),
         "progress": min(max((now_ms - plan.open_ms) / span_ms, 0.0), 1.0) if now_ms else 0.0,

@@ -19,7 +19,7 @@ from sqlmodel import select as select_rows
 from sqlmodel.sql.expression import SelectOfScalar
 
 from velox_core.domain.events import EventKind, JournalEvent
-from velox_core.domain.halts import HaltKind, HaltRecord
+from velox_core.domain.halts import HaltRecord
 from velox_core.journal.chain import canonical, first_broken
 from velox_core.journal.database import connect_to_read, open_database, unavailable
 from velox_core.journal.schema import (
@@ -28,7 +28,6 @@ from velox_core.journal.schema import (
     Decision,
     Event,
     FillRow,
-    HaltRow,
     Intent,
     OrderEvent,
     Run,
@@ -151,20 +150,12 @@ class JournalReader:
 
     def halts(self, scope_key: str) -> list[HaltRecord]:
         """Return every halt and clear record of a scope, of all its dates, oldest first (see `active_halts`)."""
-        query = select_rows(HaltRow).join(Run, col(Run.run_key) == col(HaltRow.run_key)).where(Run.scope_key == scope_key)
-        rows = self._rows(query.order_by(col(HaltRow.run_key), col(HaltRow.sequence)))
-        return [
-            HaltRecord(
-                halt_id=row.halt_id,
-                kind=HaltKind(row.kind),
-                trading_date=row.trading_date,
-                reason=row.reason,
-                by=row.by,
-                at_ms=row.at_ms,
-                clears=row.clears,
-            )
-            for row in rows
-        ]
+        query = select(Event.body).join(Run, col(Run.run_key) == col(Event.run_key))  # type: ignore[call-overload]
+        query = query.where(col(Run.scope_key) == scope_key)
+        kinds = (EventKind.HALT.value, EventKind.HALT_CLEARED.value)
+        query = query.where(col(Event.kind).in_(kinds)).order_by(col(Event.run_key), col(Event.sequence))
+        bodies = self._ask(lambda connection: connection.execute(query).all())
+        return [HaltRecord.from_body(orjson.loads(body)) for (body,) in bodies]
 
     def high_water(self, scope_key: str, trading_date: date) -> HighWater:
         """Return the highest ledger version that the date's intents saw, and the scope's highest lease epoch."""

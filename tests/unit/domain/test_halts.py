@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
-from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
+from velox_core.domain.halts import HaltKind, HaltRecord, active_halts, clear_of, named_ids
 
 
 def latch(halt_id: str, kind: HaltKind = HaltKind.LOSS) -> HaltRecord:
@@ -81,6 +82,9 @@ def test_halt_record_body_without_clears_is_a_latch() -> None:
         ("by", None),
         ("clears", None),
         ("clears", 0),
+        ("keeps_positions", 1),
+        ("keeps_positions", None),
+        ("keeps_positions", "true"),
     ],
 )
 def test_halt_record_damaged_body_is_refused(name: str, value: object) -> None:
@@ -95,3 +99,34 @@ def test_halt_record_missing_field_is_refused(name: str) -> None:
     del body[name]
     with pytest.raises(KeyError, match=name):
         HaltRecord.from_body(body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keeps", "closes"),
+    [
+        (HaltKind.LOSS, False, True),
+        (HaltKind.LOSS, True, True),
+        (HaltKind.FAULT, False, True),
+        (HaltKind.FAULT, True, True),
+        (HaltKind.MANUAL, False, True),
+        (HaltKind.MANUAL, True, False),
+        (HaltKind.RECONCILE, False, False),
+        (HaltKind.RECONCILE, True, False),
+    ],
+)
+def test_halt_closes_unless_a_person_keeps_positions_or_only_books_differ(kind: HaltKind, keeps: bool, closes: bool) -> None:
+    record = replace(latch("a", kind), keeps_positions=keeps)
+    assert record.closes is closes
+    assert HaltRecord.from_body(dict(record.to_body())) == record
+
+
+def test_halt_record_of_before_positions_could_be_kept_closes() -> None:
+    body: dict[str, object] = dict(latch("a", HaltKind.MANUAL).to_body())
+    del body["keeps_positions"]
+    assert HaltRecord.from_body(body).closes
+
+
+def test_clear_of_a_halt_ends_it_and_its_ids_are_used() -> None:
+    clear_record = clear_of(latch("a"), reason="over", by="p", at_ms=9)
+    assert active_halts([latch("a"), clear_record]) == ()
+    assert named_ids([clear_record]) == {"a", "a-CLEAR"}

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.outside import FakeControl
-from tests.fakes.rig import NOW_MS, OPEN_MS, Rig, entry_signal, exit_signal, make_limits
+from tests.fakes.rig import DAY, NOW_MS, OPEN_MS, Rig, entry_signal, exit_signal, make_limits
 from tests.fakes.session import MINUTE_MS, Day, ScriptedStrategy, make_plan, row, rows
 from velox_core.domain.errors import DataError
 from velox_core.domain.events import EventKind
+from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, OrderState, Side, SignalKind
 from velox_core.engine.plan import OnStop
 from velox_core.ports import ControlRequest, SendStatus
@@ -221,6 +222,72 @@ def test_other_requests_and_a_second_stop_change_nothing() -> None:
     day.session.request_stop("first")
     day.session.request_stop("second")
     assert day.session._stop_reason == "first"
+
+
+# -- halts from outside --------------------------------------------------------------------------------------------
+
+
+def outside_halt(*, keeps: bool) -> HaltRecord:
+    return HaltRecord(
+        halt_id="outside",
+        kind=HaltKind.MANUAL,
+        trading_date=DAY,
+        reason="enough",
+        by="someone",
+        at_ms=1,
+        keeps_positions=keeps,
+    )
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_halt_latched_while_the_engine_runs_is_acknowledged_and_stops_entries(keeps: bool) -> None:
+    strategy = ScriptedStrategy("alpha", {10: [entry_signal()], 14: [entry_signal("BBB")]})
+    day = Day(rows(*[10_000] * 8), strategy)
+    acknowledged: list[object] = []
+
+    def latch_at_two(position: int) -> None:
+        if position == 2:
+            day.rig.halt_file.append(outside_halt(keeps=keeps))
+        acknowledged.append(day.control.published[-1]["acknowledged_halts"])
+
+    day._user_before = latch_at_two
+    result = day.run()
+    assert acknowledged[:5] == [[], [], [], ["outside"], ["outside"]]
+    assert [sent for sent in day.sent if sent[3] == "ENTRY"] == [("AAA", "BUY", 1, "ENTRY")]
+    assert last_sent(day) == ("AAA", "SELL", 1, "SQUARE_OFF" if keeps else "EMERGENCY")
+    assert (result.flat, result.halted) == (True, True)
+    assert day.rig.journal.bodies(EventKind.HALT)[0]["halt_id"] == "outside"
+
+
+def reset_request() -> ControlRequest:
+    return ControlRequest("reset", "someone", "over", "r1")
+
+
+def test_reset_asked_of_the_engine_clears_and_is_answered() -> None:
+    strategy = ScriptedStrategy("alpha", {14: [entry_signal()]})
+    rig = Rig()
+    rig.halt_file.append(outside_halt(keeps=True))
+    rig.emergency.load()
+    day = Day(rows(*[10_000] * 8), strategy, rig=rig, control=FakeControl(reset_request()))
+    result = day.run()
+    assert day.control.published[1]["reset"] == {"request_id": "r1", "cleared": ["outside"], "exit_code": 0, "message": ""}
+    assert not result.halted
+    assert day.sent[0] == ("AAA", "BUY", 1, "ENTRY")
+
+
+def test_reset_asked_of_the_engine_while_not_flat_is_refused_and_answered() -> None:
+    rig = Rig()
+    rig.hold()
+    rig.halt_file.append(outside_halt(keeps=True))
+    rig.emergency.load()
+    day = Day(rows(*[10_000] * 4), ScriptedStrategy(), rig=rig, control=FakeControl(reset_request()))
+    result = day.run()
+    answer = day.control.published[1]["reset"]
+    assert isinstance(answer, dict)
+    assert (answer["exit_code"], answer["cleared"]) == (4, [])
+    assert "not flat" in answer["message"]
+    assert result.halted
+    assert rig.journal.bodies(EventKind.HALT_CLEARED) == []
 
 
 # -- strategies that fail ------------------------------------------------------------------------------------------
