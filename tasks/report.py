@@ -10,7 +10,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from tasks.policy import once
 from velox_core.operations import eod
 from velox_core.operations.day import Day
-from velox_core.operations.runs import RecordedRun
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.view import headline, report_markdown
 
 ARTIFACT_KEY = "session-summary"

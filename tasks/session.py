@@ -24,8 +24,8 @@ from velox_core.operations.day import Day
 from velox_core.operations.day_pass import check_day_pass
 from velox_core.operations.engine_process import EngineProcess, EngineRequest, engine_failure, start_engine
 from velox_core.operations.log_tail import LogTail
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder
-from velox_core.operations.runs import RecordedRun
 from velox_core.operations.stop import request_engine_stop
 from velox_core.operations.view import progress_line
 

@@ -51,7 +51,7 @@ from velox_core.engine.session import SessionResult, TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
-from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
 from velox_core.ports import Control, ControlRequest, Journal
 from velox_core.redis_server import EmbeddedRedis
@@ -301,7 +301,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 broker=broker,
                 journal=stores.journal,
                 ledger=stores.ledger,
-                halt_file=JsonLinesHaltFile(run.folder / "halt.jsonl"),
+                halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
                 control=NamedControl(control, run.run_id),
                 alerts=LogAlerts(),
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,

@@ -18,6 +18,7 @@ from velox_core.domain.errors import VeloxError
 from velox_core.domain.halts import DAMAGE_FOUND_BY, HaltKind, HaltRecord
 from velox_core.domain.time import ist_date
 
+HALT_FILE = "halt.jsonl"
 UNREADABLE_HALT_ID = "HALT-FILE-UNREADABLE"
 GARBLED_HALT_ID_PREFIX = "HALT-FILE-GARBLED-"
 

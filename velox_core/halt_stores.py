@@ -3,7 +3,8 @@
 - Read together, the strictest rules: a halt that any of them holds, and does not itself clear, is active.
 - A failed read is never "no halt": the reading says so, and proves nothing cleared.
 - What one store lacks is written to it, so that any one of them left is enough.
-- Looking for news is cheap: one `stat` of the halt file and one read of the ledger. The journal is read when there is some.
+- Looking for news is cheap: one `stat` of the halt file and one read of the ledger. The journal is read when there is some,
+  so a record that it alone could take waits for that, or for the next start.
 """
 
 from __future__ import annotations

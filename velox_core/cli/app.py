@@ -14,6 +14,8 @@ from velox_core.cli.options import (
     DataOption,
     DateOption,
     JsonOption,
+    RunDateOption,
+    RunIdOption,
     ScenarioOption,
     SpeedOption,
     open_settings,
@@ -134,6 +136,64 @@ def stop(
 
 
 @app.command()
+def halt(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why, kept in the record.")],
+    by: Annotated[str, typer.Option("--by", help="Who halts.")],
+    config: ConfigOption = None,
+    date: RunDateOption = None,
+    run_id: RunIdOption = None,
+    wait: Annotated[
+        float, typer.Option("--wait", help="Seconds to wait for the engine's acknowledgement.", min=0.0, max=600.0)
+    ] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop entries and keep what is open, until a reset.
+
+    Of the run that an engine trades, else of the newest. Goes to halt file, ledger and journal, whichever answer.
+    """
+    from velox_core.operations.halt import request_halt
+
+    settings, paths = open_settings(config)
+    outcome = request_halt(settings, paths, reason=reason, by=by, on=optional_date(date), run_id=run_id, wait_seconds=wait)
+    if as_json:
+        _print_json(outcome.to_json())
+    else:
+        typer.echo("\n".join(outcome.sentences))
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def reset(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why, kept in the record.")],
+    by: Annotated[str, typer.Option("--by", help="Who clears.")],
+    config: ConfigOption = None,
+    date: RunDateOption = None,
+    run_id: RunIdOption = None,
+    data: DataOption = None,
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for a running engine.", min=0.0, max=600.0)] = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Clear the halts of a run.
+
+    Refused while the broker does not say flat (exit code 4), while a store does not answer, and for a LOSS halt on its own
+    date. A running engine is asked to do it.
+    """
+    from velox_core.operations.reset import request_reset
+
+    settings, paths = open_settings(config)
+    outcome = request_reset(
+        settings, paths, reason=reason, by=by, on=optional_date(date), run_id=run_id, data=data, wait_seconds=wait
+    )
+    if as_json:
+        _print_json(outcome.to_json())
+    else:
+        typer.echo(outcome.sentence)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
 def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Run the pre-production checklist; 3 when it refuses.
 
@@ -165,6 +225,7 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what the engine last said of itself."""
     from velox_core.domain.errors import VeloxError
+    from velox_core.operations.halt import with_standing_halts
     from velox_core.operations.hints import velox
     from velox_core.operations.processes import wrote_it
     from velox_core.operations.status import account_folders, age_seconds, newest_status, read_summary
@@ -176,6 +237,7 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         start = velox("day", settings=settings)
         raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: {start}")
     alive, age = wrote_it(found.number("pid"), found.number("wall_ms")) and not found.ended, age_seconds(found)
+    found = with_standing_halts(found, alive=alive)
     ended = read_summary(found.folder) if found.ended else None
     if as_json:
         facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
@@ -192,8 +254,8 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def summary(
     *,
     config: ConfigOption = None,
-    date: Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The newest run of this date.")] = None,
-    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="This run, e.g. 2024-01-15-1.")] = None,
+    date: RunDateOption = None,
+    run_id: RunIdOption = None,
     list_runs: Annotated[bool, typer.Option("--list", help="List the runs on record, the newest last.")] = False,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the run's journal to this file, one event a line.")
@@ -204,7 +266,8 @@ def summary(
 
     The newest run, the newest of a date, or the one that --run names; --list shows which there are.
     """
-    from velox_core.operations.runs import export_run, find_run, load_report, run_lines
+    from velox_core.operations.recorded import find_run
+    from velox_core.operations.runs import export_run, load_report, run_lines
 
     settings, paths = open_settings(config)
     if list_runs:

@@ -50,6 +50,8 @@ DateOption = Annotated[
     str | None,
     typer.Option("--date", metavar="YYYY-MM-DD", help="Trading date.", show_default="newest date in the data"),
 ]
+RunDateOption = Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The newest run of this date.")]
+RunIdOption = Annotated[str | None, typer.Option("--run", metavar="ID", help="This run, e.g. 2024-01-15-1.")]
 SpeedOption = Annotated[
     str | None,
     typer.Option("--speed", metavar="N|max", help="Seconds of the session per second: 1.0 is true time, max does not wait."),

@@ -17,8 +17,9 @@ from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.cli.progress import RunView
 from velox_core.cli.tables import show, summary_panel
 from velox_core.logs import SYSTEM
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder, open_logs
-from velox_core.operations.runs import RecordedRun, write_report
+from velox_core.operations.runs import write_report
 from velox_core.operations.status import Status, account_folders, status_of_process
 from velox_core.operations.view import dropped_text, headline
 from velox_core.settings import Paths, Settings

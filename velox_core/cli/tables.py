@@ -176,8 +176,8 @@ def status_panel(
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if summary is not None and summary.get(key):
             grid.add_row(label, Text(str(summary[key]), style="bold red" if key == "fault" else "yellow"))
-    if status.flag("halted"):
-        grid.add_row("HALTED", Text(status.text("halt_reason"), style="bold red"))
+    for line in view.halt_lines(status):
+        grid.add_row("HALTED", Text(line, style="bold red"))
     parts: list[RenderableType] = [grid]
     if status.positions:
         parts.append(

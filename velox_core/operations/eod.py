@@ -13,8 +13,9 @@ from typing import Any
 from velox_core.bootstrap import RunRequest, open_run
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.operations.day import Day
+from velox_core.operations.recorded import RecordedRun, find_run
 from velox_core.operations.run_logs import open_logs
-from velox_core.operations.runs import RecordedRun, find_run, load_report, write_report
+from velox_core.operations.runs import load_report, write_report
 from velox_core.runs import RunState, write_state
 
 RESET_REASON = "end of day: flat and reconciled"

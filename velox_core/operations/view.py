@@ -46,6 +46,19 @@ def progress_line(status: Status) -> str:
     return " | ".join(parts)
 
 
+def halt_lines(status: Status) -> list[str]:
+    """Return one line for each active halt: id, kind, who and why, and what becomes of positions."""
+    shown = status.body.get("halts")
+    halts = [halt for halt in shown if isinstance(halt, Mapping)] if isinstance(shown, list) else []
+    lines = []
+    for halt in halts:
+        kept = " (positions are kept)" if halt.get("keeps_positions") is True else ""
+        lines.append(
+            f"{halt.get('kind', '')} by {halt.get('by', '')}: {halt.get('reason', '')}{kept}  [{halt.get('halt_id', '')}]"
+        )
+    return lines or ([status.text("halt_reason")] if status.flag("halted") else [])
+
+
 def status_rows(status: Status) -> list[tuple[str, str]]:
     """Return where a run stands, as label and text."""
     clock = ist_clock_text(status.number("engine_ms")) if status.number("engine_ms") else "--:--:--"

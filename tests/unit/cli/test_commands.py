@@ -57,7 +57,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_commands_are_those_of_the_readme() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"day", "run", "stop", "check", "status", "summary", "calendar"}
+    assert names == {"day", "run", "stop", "halt", "reset", "check", "status", "summary", "calendar"}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,9 @@ def test_commands_are_those_of_the_readme() -> None:
         (("nonsense",), 2, "No such command"),
         (("run", "--nonsense"), 2, "No such option"),
         (("stop",), 2, "--reason"),
+        (("halt", "--reason", "enough"), 2, "--by"),
+        (("halt", "--by", "me"), 2, "--reason"),
+        (("reset", "--reason", "over"), 2, "--by"),
     ],
 )
 def test_main_bad_usage_is_told_in_words_with_exit_code_two(

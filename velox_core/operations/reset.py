@@ -1,0 +1,127 @@
+"""Clearing the halts of a run: `velox reset`.
+
+- While an engine runs, it is asked to: it alone knows its books, and two that clear and latch at once would cross.
+- Without one the run is opened as an engine opens it (lock, stores, the broker's book), and closed again after the reset.
+- Refused while the broker does not say flat, while a store cannot be read or does not take the clear, and for a LOSS halt
+  on its own date: that one ends with the day's end of day.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from velox_core.control import RESET, FileControl, new_request
+from velox_core.domain.errors import EXIT_DONE, VeloxError
+from velox_core.operations.halt import chosen_run, engine_status, refuse_nameless
+from velox_core.operations.processes import is_alive
+from velox_core.operations.recorded import DATE_LENGTH, RecordedRun
+from velox_core.operations.run_logs import open_logs
+from velox_core.operations.status import read_status
+from velox_core.runs import RunState, write_state
+from velox_core.settings import Paths, Settings
+
+POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetOutcome:
+    """What came of a reset. `refusal` says why nothing, or not everything, was cleared; '' when it was."""
+
+    run_id: str
+    cleared: tuple[str, ...]
+    refusal: str
+    exit_code: int
+
+    @property
+    def sentence(self) -> str:
+        """Return what happened, for people."""
+        if self.refusal:
+            return self.refusal
+        if not self.cleared:
+            return f"run {self.run_id}: no halt is active, nothing was cleared"
+        return f"run {self.run_id}: cleared {', '.join(self.cleared)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON values."""
+        return {
+            "run": self.run_id,
+            "cleared": list(self.cleared),
+            "exit_code": self.exit_code,
+            "message": self.sentence,
+        }
+
+
+def request_reset(
+    settings: Settings,
+    paths: Paths,
+    *,
+    reason: str,
+    by: str,
+    on: date | None = None,
+    run_id: str | None = None,
+    data: Path | None = None,
+    wait_seconds: float,
+) -> ResetOutcome:
+    """Clear the active halts of a run.
+
+    Raises: ConfigError without a reason or a name; VeloxError when there is no such run, it cannot be opened, or its
+        engine does not answer within the bound.
+    """
+    refuse_nameless(reason=reason, by=by)
+    recorded = chosen_run(settings, paths, on=on, run_id=run_id)
+    status = engine_status(recorded)
+    if status is not None:
+        return _ask_engine(recorded, status.number("pid"), reason=reason, by=by, wait_seconds=wait_seconds)
+    logs = open_logs(settings, paths)
+    try:
+        return _reset(settings, paths, recorded, reason=reason, by=by, data=data)
+    finally:
+        logs.stop()
+
+
+def _ask_engine(recorded: RecordedRun, pid: int, *, reason: str, by: str, wait_seconds: float) -> ResetOutcome:
+    request = new_request(RESET, by=by, reason=reason)
+    FileControl(recorded.folder).request(request)
+    until = time.monotonic() + wait_seconds
+    while time.monotonic() < until and is_alive(pid):
+        status = read_status(recorded.folder)
+        answer = None if status is None else status.body.get("reset")
+        if isinstance(answer, dict) and answer.get("request_id") == request.request_id:
+            return ResetOutcome(
+                run_id=recorded.run.run_id,
+                cleared=tuple(answer["cleared"]),
+                refusal=str(answer["message"]),
+                exit_code=int(answer["exit_code"]),
+            )
+        time.sleep(POLL_SECONDS)
+    raise VeloxError(
+        f"engine {pid} of run {recorded.run.run_id} did not answer the reset within {wait_seconds:g} s; it may still carry "
+        "it out: see velox status"
+    )
+
+
+def _reset(settings: Settings, paths: Paths, recorded: RecordedRun, *, reason: str, by: str, data: Path | None) -> ResetOutcome:
+    from velox_core.bootstrap import RunRequest, open_run  # brings the stores with it; an engine that is asked has its own
+
+    stem = recorded.folder.name.rpartition("-")[0]
+    request = RunRequest(
+        date=recorded.trading_date, data=data, scenario=stem[DATE_LENGTH + 1 :] or None, run_id=recorded.run.run_id
+    )
+    with open_run(settings, paths, request) as opened:
+        now_ms = max(opened.engine.resumed_ms, opened.plan.open_ms)
+        try:
+            cleared = opened.engine.emergency.reset(reason, by, now_ms, session_over=False)
+        except VeloxError as error:
+            return ResetOutcome(run_id=recorded.run.run_id, cleared=(), refusal=str(error), exit_code=error.exit_code)
+    if recorded.run.state is RunState.ENDED_HALTED:
+        write_state(recorded.folder, RunState.ENDED)
+    return ResetOutcome(
+        run_id=recorded.run.run_id,
+        cleared=tuple(record.clears for record in cleared),
+        refusal="",
+        exit_code=EXIT_DONE,
+    )
