@@ -23,7 +23,7 @@ from velox_core.domain.halts import HaltKind, HaltRecord, clear_of, named_ids
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank
 from velox_core.exit_door import ExitDoor
-from velox_core.halt_stores import HaltReading, HaltStores
+from velox_core.halt_stores import HaltStores
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Broker, HaltFile, Journal, Severity
 from velox_core.risk_manager import RiskManager
@@ -328,7 +328,7 @@ class EmergencyExitManager:
         Raises: NotFlatError while anything is open; HaltedError for a LOSS halt on its own date; VeloxError when a
             store cannot be read, or does not take the record (the halt then stays).
         """
-        reading = self._read_to_reset()
+        self._read_to_reset(now_ms)
         exposure = self.broker_exposure()
         if exposure is None:
             raise VeloxError("reset refused: the broker does not answer, so flat cannot be proven; try again when it does")
@@ -337,7 +337,6 @@ class EmergencyExitManager:
                 f"reset refused: not flat ({'; '.join(exposure) or 'orders are live'}); "
                 "run the engine again first, it squares off"
             )
-        self._known = {**reading.active, **self._known}
         active = tuple(self._known.values())
         for halt in active:
             if halt.kind is HaltKind.LOSS and not session_over and halt.trading_date == self._trading_date:
@@ -347,23 +346,33 @@ class EmergencyExitManager:
         clears = []
         for halt in active:
             record = clear_of(halt, reason=reason, by=by, at_ms=now_ms)
-            failed = self._stores.latch(record)
+            failed = self._stores.clear(record)
             if failed:
-                raise VeloxError(f"reset of {halt.halt_id} is incomplete, it stays halted: {'; '.join(failed)}")
+                self._risk.note_halt(halt)
+                raise VeloxError(f"reset of {halt.halt_id} is incomplete, it stays halted: {failed}")
             del self._known[halt.halt_id]
             clears.append(record)
             _log.warning("Halt %s cleared by %s: %s", halt.halt_id, by, reason, extra={"engine_ms": now_ms})
         self._closing = self._must_close = self._loss_halted = False
         return clears
 
-    def _read_to_reset(self) -> HaltReading:
-        """Read the stores, all of them: a halt that cannot be seen cannot be cleared. Raises VeloxError."""
+    def _read_to_reset(self, now_ms: int) -> None:
+        """Read the stores, all of them, before one of their halts is cleared.
+
+        Raises: VeloxError when one cannot be read: it may hold a halt that nobody sees; HaltedError when another process
+            latched one just now: whoever asked for the reset has not seen it.
+        """
+        known = set(self._known)
+        self.take_up(now_ms)
         self._risk.refresh()
         reading = self._stores.read()
+        self._stores.read_again()
         problems = [problem for problem in (reading.journal_problem, reading.ledger_problem) if problem]
         if problems:
             raise VeloxError(f"reset refused, it stays halted: {'; '.join(problems)}; try again when all three stores answer")
-        return reading
+        fresh = sorted((self._known.keys() | reading.active.keys()) - known)
+        if fresh:
+            raise HaltedError(f"reset refused: {', '.join(fresh)} came meanwhile; see velox status, then ask again")
 
     # -- views ------------------------------------------------------------------------------------------------
 

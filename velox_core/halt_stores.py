@@ -107,7 +107,7 @@ class HaltStores:
             return [], f"the journal's halt records cannot be read: {error}"
 
     def latch(self, record: HaltRecord) -> list[str]:
-        """Write a record to all three. Returns the names of those that did not take it, with why."""
+        """Write a halt to all three, the file first. Returns the names of those that did not take it, with why."""
         failed = []
         try:
             self._file.append(record)
@@ -119,10 +119,27 @@ class HaltStores:
         try:
             self._risk.latch(record)
         except LedgerUnavailable as error:
-            if not record.clears:
-                self._risk.note_halt(record)
             failed.append(f"the ledger: {error}")
         return failed
+
+    def clear(self, record: HaltRecord) -> str:
+        """Write a clear record to one store after the other, and stop at the first that does not take it.
+
+        The others then hold the halt as before, also when what the journal kept buffered becomes durable later.
+        Returns: '' or the store that did not take it, with why.
+        """
+        self._append(record)
+        if not self._commit_journal():
+            return "the journal"
+        try:
+            self._risk.latch(record)
+        except LedgerUnavailable as error:
+            return f"the ledger: {error}"
+        try:
+            self._file.append(record)
+        except VeloxError as error:
+            return f"the halt file: {error}"
+        return ""
 
     def complete(self, reading: HaltReading, halts: list[HaltRecord], *, although_unread: bool) -> None:
         """Write halts to the stores that lack them.

@@ -108,3 +108,25 @@ def test_append_on_a_full_disk_raises_and_leaves_a_halt(path: Path, monkeypatch:
         file.append(record("h2"))
     monkeypatch.undo()
     assert [halt.kind for halt in active_halts(file.records())] == [HaltKind.FAULT]
+
+
+def test_torn_line_is_a_fault_halt_and_hides_no_record_that_follows(path: Path) -> None:
+    halt_file = JsonLinesHaltFile(path)
+    halt_file.append(record("h1"))
+    path.write_bytes(path.read_bytes()[:-20])
+    halt_file.append(record("h2"))
+    damage, whole = halt_file.records()
+    assert (damage.kind, damage.closes, damage.is_damage) == (HaltKind.FAULT, True, True)
+    assert whole == record("h2")
+
+
+def test_stamp_changes_with_every_append_of_anybody_and_never_raises(path: Path) -> None:
+    halt_file = JsonLinesHaltFile(path)
+    seen = [halt_file.stamp()]
+    for halt_id in ("h1", "h2"):
+        JsonLinesHaltFile(path).append(record(halt_id))
+        assert halt_file.stamp() == halt_file.stamp()
+        seen.append(halt_file.stamp())
+    assert len(set(seen)) == 3
+    path.unlink()
+    assert halt_file.stamp() == seen[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.rig import DAY, NOW_MS, Rig, entry_signal, make_limits
-from velox_core.domain.errors import JournalUnavailable, VeloxError
+from velox_core.domain.errors import HaltedError, JournalUnavailable, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import DAMAGE_FOUND_BY, HaltKind, HaltRecord, clear_of
 from velox_core.domain.orders import ExitRank
@@ -269,12 +269,49 @@ def test_reset_while_a_store_cannot_be_read_is_refused_and_writes_nothing(gap: s
     assert rig.journal.bodies(EventKind.HALT_CLEARED) == []
 
 
-def test_reset_clears_what_another_process_latched_meanwhile_too() -> None:
+@pytest.mark.parametrize("store", ["file", "ledger"])
+def test_reset_is_refused_while_a_halt_comes_that_nobody_has_seen(store: str) -> None:
     rig = Rig()
     put(rig, halt(), *ALL)
     rig.emergency.load()
-    put(rig, halt(halt_id="later"), "file")
+    put(rig, halt(halt_id="later"), store)
+    with pytest.raises(HaltedError, match="later came meanwhile"):
+        rig.emergency.reset("over", "p", NOW_MS, session_over=True)
+    assert rig.emergency.halt_ids == ["20240116-MANUAL-abc", "later"]
+    assert rig.journal.bodies(EventKind.HALT_CLEARED) == []
     cleared = rig.emergency.reset("over", "p", NOW_MS, session_over=True)
-    assert {record.clears for record in cleared} == {"later", "20240116-MANUAL-abc"}
+    assert [record.clears for record in cleared] == ["20240116-MANUAL-abc", "later"]
     rig.restart()
     assert rig.emergency.load() == ()
+
+
+@pytest.mark.parametrize("broken", ["file", "journal", "ledger"])
+def test_reset_that_one_store_does_not_take_goes_on_refusing_entries(broken: str) -> None:
+    rig = Rig()
+    put(rig, halt(), *ALL)
+    rig.emergency.load()
+    rig.halt_file.full, rig.ledger.latch_down = broken == "file", broken == "ledger"
+    rig.journal.error = JournalUnavailable("disk full") if broken == "journal" else None
+    with pytest.raises(VeloxError, match="it stays halted"):
+        rig.emergency.reset("over", "p", NOW_MS, session_over=True)
+    rig.halt_file.full, rig.ledger.latch_down, rig.journal.error = False, False, None
+    rig.orders.commit_journal()  # a clear that the journal kept buffered is durable now
+    put(rig, halt(halt_id="news"), "file")
+    rig.emergency.take_up(NOW_MS)
+    assert rig.emergency.halt_ids == ["20240116-MANUAL-abc", "news"]
+    answer = rig.ask()
+    assert isinstance(answer, Refusal)
+    assert answer.code is ReasonCode.EMERGENCY_EXIT_ACTIVE
+
+
+def test_halt_that_comes_during_a_refused_reset_is_not_overlooked() -> None:
+    rig = Rig()
+    rig.hold()
+    put(rig, halt(), *ALL)
+    rig.emergency.load()
+    damage = halt(HaltKind.FAULT, "HALT-FILE-GARBLED-1", by=DAMAGE_FOUND_BY)
+    put(rig, damage, "file")
+    with pytest.raises(VeloxError, match="refused"):
+        rig.emergency.reset("over", "p", NOW_MS, session_over=True)
+    assert rig.emergency.take_up(NOW_MS)
+    assert "HALT-FILE-GARBLED-1" in rig.emergency.halt_ids
