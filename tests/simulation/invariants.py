@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.books import Books
 from tests.simulation.market import MINUTES, OPEN_MS
 from velox_core.domain.events import Body, EventKind
-from velox_core.domain.halts import HaltKind, active_halts
+from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.domain.orders import TERMINAL_STATES, OrderState, Side
 from velox_core.domain.time import MS_PER_MINUTE
 
@@ -306,7 +306,8 @@ class Invariants:
         idle, self._idle = self._idle, {}
         if now_ms >= plan.hard_stop_ms:
             return
-        all_of_it = engine.emergency.active or now_ms >= plan.flat_by_ms
+        halts = [HaltRecord.from_body(dict(body)) for body in engine.emergency.get_risk_status()["halts"]]
+        all_of_it = any(halt.closes for halt in halts) or now_ms >= plan.flat_by_ms
         orders = engine.order_manager
         for symbol, quantity in self.held().items():
             works = any(o.position.symbol == symbol and o.is_buy is (quantity < 0) for o in self._world.broker.exchange.working)

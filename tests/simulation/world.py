@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -19,7 +20,8 @@ from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.brokers.simulated_orders import SimulationConfig
 from velox_core.clock import ReplayClock
 from velox_core.domain.charges import ChargeSchedule
-from velox_core.domain.errors import BrokerError
+from velox_core.domain.errors import BrokerError, VeloxError
+from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import Side
@@ -207,6 +209,9 @@ class World:
             at(random.randrange(2, MINUTES - 8), "manual trade")
         if random.random() < 0.1:
             at(random.randrange(5, MINUTES - 5), "stop")
+        outside = Random(f"halt {self.seed}")  # of its own: the other troubles of a seed stay as they are
+        if outside.random() < 0.1:
+            at(outside.randrange(2, MINUTES - 8), outside.choice(("halt keeping", "halt closing")))
         return troubles
 
     def before_minute(self, minute: int) -> None:
@@ -220,10 +225,29 @@ class World:
                 self.invariants.on_ledger_lost()
             elif what == "manual trade":
                 self._trade_by_hand()
+            elif head == "halt":
+                self._halt_from_outside(keeps_positions=rest == "keeping")
             elif what == "stop":
                 self.control.requests.append(ControlRequest("stop", "episode", "asked for"))
             else:
                 setattr(self.outages, head, rest == "down")
+
+    def _halt_from_outside(self, *, keeps_positions: bool) -> None:
+        """Latch a halt as another process does, unless the ledger is away: it alone stops entries before the next look."""
+        if self.outages.ledger:
+            return
+        record = HaltRecord(
+            halt_id=f"{DAY:%Y%m%d}-MANUAL-outside",
+            kind=HaltKind.MANUAL,
+            trading_date=DAY,
+            reason="asked for",
+            by="episode",
+            at_ms=self.clock.now_ms(),
+            keeps_positions=keeps_positions,
+        )
+        with suppress(VeloxError):
+            self.halt_file.append(record)
+        self.ledger.latch_halt(record)
 
     def _trade_by_hand(self) -> None:
         symbol = self.random.choice(self.universe)
