@@ -328,7 +328,6 @@ class EmergencyExitManager:
         Raises: NotFlatError while anything is open; HaltedError for a LOSS halt on its own date; VeloxError when a
             store cannot be read, or does not take the record (the halt then stays).
         """
-        self._read_to_reset(now_ms)
         exposure = self.broker_exposure()
         if exposure is None:
             raise VeloxError("reset refused: the broker does not answer, so flat cannot be proven; try again when it does")
@@ -337,6 +336,7 @@ class EmergencyExitManager:
                 f"reset refused: not flat ({'; '.join(exposure) or 'orders are live'}); "
                 "run the engine again first, it squares off"
             )
+        self._read_to_reset(now_ms)
         active = tuple(self._known.values())
         for halt in active:
             if halt.kind is HaltKind.LOSS and not session_over and halt.trading_date == self._trading_date:

@@ -306,7 +306,6 @@ def test_reset_that_one_store_does_not_take_goes_on_refusing_entries(broken: str
 
 def test_halt_that_comes_during_a_refused_reset_is_not_overlooked() -> None:
     rig = Rig()
-    rig.hold()
     put(rig, halt(), *ALL)
     rig.emergency.load()
     damage = halt(HaltKind.FAULT, "HALT-FILE-GARBLED-1", by=DAMAGE_FOUND_BY)

@@ -433,6 +433,8 @@ class TradingSession:
         self._ending = True
         for _ in range(FINISH_ROUNDS_MAX):
             orders.poll(self._now_ms)
+            if parts.emergency.take_up(self._now_ms):
+                self._publish("FLATTENING")
             parts.emergency.check(self._now_ms)
             if orders.is_flat() and not parts.emergency.closing:
                 break

@@ -184,6 +184,8 @@ def _to_journal(settings: Settings, _paths: Paths, recorded: RecordedRun, record
     try:
         if reader.latest_run(recorded.trading_date, scope_key=recorded.run.scope.key) is None:
             raise JournalUnavailable(f"it does not know run {recorded.run.run_id}")
+        if record in reader.halts(recorded.run.scope.key):
+            return  # the engine was faster
     finally:
         reader.close()
     with open_journal(settings, recorded) as journal:

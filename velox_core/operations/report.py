@@ -201,7 +201,8 @@ def _average(value_paise: int, quantity: int) -> int:
 
 
 def _on_halt(tally: _Tally, event: JournalEvent) -> None:
-    tally.halts.append(dict(event.body))
+    if all(known.get("halt_id") != event.body["halt_id"] for known in tally.halts):  # two processes may have written it
+        tally.halts.append(dict(event.body))
 
 
 def _on_halt_cleared(tally: _Tally, event: JournalEvent) -> None:

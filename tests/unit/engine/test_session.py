@@ -259,6 +259,20 @@ def test_halt_latched_while_the_engine_runs_is_acknowledged_and_stops_entries(ke
     assert day.rig.journal.bodies(EventKind.HALT)[0]["halt_id"] == "outside"
 
 
+def test_halt_latched_while_the_session_closes_at_its_end_is_acknowledged_too() -> None:
+    day = Day(rows(10_000, 10_000), ScriptedStrategy(), fills=False)
+    day.rig.hold()
+
+    def latch_later(_position: int) -> None:
+        if day.feed.calls == 5:
+            day.rig.halt_file.append(outside_halt(keeps=True))
+
+    day._user_before = latch_later
+    day.run()
+    states = [(status["state"], status["acknowledged_halts"]) for status in day.control.published]
+    assert ("FLATTENING", ["outside"]) in states[:-1]
+
+
 def reset_request() -> ControlRequest:
     return ControlRequest("reset", "someone", "over", "r1")
 

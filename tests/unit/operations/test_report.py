@@ -154,6 +154,7 @@ def test_report_counts_decisions_by_layer_and_code_in_the_gates_order(journal: J
 def test_report_shows_halts_and_which_of_them_were_cleared(journal: Journal) -> None:
     journal.add(EventKind.HALT, {"halt_id": "20240115-LOSS-1", "kind": "LOSS", "reason": "limit reached"})
     journal.add(EventKind.HALT, {"halt_id": "20240115-MANUAL-1", "kind": "MANUAL", "reason": "by hand"})
+    journal.add(EventKind.HALT, {"halt_id": "20240115-LOSS-1", "kind": "LOSS", "reason": "limit reached"})  # by two processes
     journal.add(EventKind.HALT_CLEARED, {"halt_id": "x", "clears": "20240115-MANUAL-1", "kind": "MANUAL", "reason": "over"})
     halts = build_report(journal.events, FACTS)["halts"]
     assert [(halt["halt_id"], halt["cleared"]) for halt in halts] == [("20240115-LOSS-1", False), ("20240115-MANUAL-1", True)]
