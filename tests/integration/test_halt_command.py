@@ -17,9 +17,11 @@ import pytest
 
 from velox_core.bootstrap import RunRequest, SessionOutcome, open_run, run_engine
 from velox_core.domain.events import EventKind, JournalEvent
-from velox_core.domain.halts import active_halts
+from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.queries import JournalReader
+from velox_core.operations.day import DayRequest, open_day
+from velox_core.operations.eod import close_day, find_session
 from velox_core.operations.halt import request_halt
 from velox_core.operations.reset import request_reset
 from velox_core.redis_server import EmbeddedRedis
@@ -286,6 +288,22 @@ def test_reset_while_redis_is_away_is_refused_and_clears_nothing(trial: Trial, t
     assert (outcome.exit_code, outcome.cleared) == (1, ())
     assert [halt.halt_id for halt in active_halts(JsonLinesHaltFile(trial.folder / HALT_FILE).records())] == [halt_id]
     assert trial.events(EventKind.HALT_CLEARED) == []
+
+
+def test_loss_halt_is_not_reset_on_its_own_date_and_ended_by_the_end_of_day(trial: Trial) -> None:
+    trial.begin()
+    loss = HaltRecord(
+        halt_id="20240115-LOSS-1", kind=HaltKind.LOSS, trading_date=DAY, reason="limit", by="engine", at_ms=1_705_300_000_000
+    )
+    JsonLinesHaltFile(trial.folder / HALT_FILE).append(loss)
+    outcome = request_reset(trial.settings, trial.paths, reason="over", by="a person", wait_seconds=0.0)
+    assert (outcome.exit_code, outcome.cleared) == (1, ())
+    assert "end of day" in outcome.refusal
+    assert trial.events(EventKind.HALT_CLEARED) == []
+    day = open_day(DayRequest(config=CONFIG, date=DAY), trial.environ)
+    proof, cleared = close_day(day, find_session(day))
+    assert (proof.flat, cleared) == (True, ["20240115-LOSS-1"])
+    assert active_halts(JsonLinesHaltFile(trial.folder / HALT_FILE).records()) == ()
 
 
 def test_run_that_is_over_has_nothing_to_halt_and_a_reset_of_none_clears_nothing(trial: Trial) -> None:
