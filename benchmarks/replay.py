@@ -126,6 +126,10 @@ class MemoryHaltFile:
         """Add one."""
         self._records.append(record)
 
+    def stamp(self) -> int:
+        """Return how many there are."""
+        return len(self._records)
+
 
 @dataclass(slots=True, kw_only=True)
 class ReplayRun:
