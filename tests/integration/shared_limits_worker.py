@@ -31,6 +31,7 @@ STRATEGIES = ("orb", "sma", "gap")
 SYMBOLS = tuple(f"S{number}" for number in range(10))
 PRICES_PAISE = (10_000, 20_000, 60_000)  # the last one is too much for a lot of two
 LOT = 2
+DECISIONS_MIN = 200  # on however slow a machine: enough for every limit to be reached
 IDS_PER_DECIDER = 1_000_000  # the deciders share one epoch, and so one id prefix: each has numbers of its own
 LIMITS = RiskLimits(
     max_daily_loss_paise=200_000,
@@ -176,8 +177,10 @@ def main(url: str, path: str, number: str, epoch: str, seed: str, seconds: str) 
     print("ready", flush=True)
     sys.stdin.readline()
     until = time.monotonic() + float(seconds)
-    while time.monotonic() < until:
+    decisions = 0
+    while decisions < DECISIONS_MIN or time.monotonic() < until:
         decider.decide()
+        decisions += 1
     decider.resolve_all()
     decider.ledger.close()
     decider.journal.close()
