@@ -98,6 +98,11 @@ def order_cost(orders: int) -> dict[str, float | int]:
 
 def gate_memory_p50_us() -> float:
     """Return the median time of one approved evaluation, in microseconds."""
+    return round(median(gate_memory_ns()) / 1_000, 2)
+
+
+def gate_memory_ns() -> list[int]:
+    """Return the times of `GATE_ROUNDS` approved evaluations, in nanoseconds, in the order in which they were made."""
     limits, now_ms = TYPICAL_LIMITS, 1_700_000_000_000
     readiness, rate = Readiness(), OrderRate()
     readiness.armed = True
@@ -125,7 +130,7 @@ def gate_memory_p50_us() -> float:
         took_ns.append(clock() - began)
         if refusal is not None or not left:
             raise SystemExit(f"the measured entry is refused: {refusal.text if refusal else 'order rate'}")
-    return round(median(took_ns) / 1_000, 2)
+    return took_ns
 
 
 def main() -> None:

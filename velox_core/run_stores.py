@@ -20,6 +20,7 @@ from pathlib import Path
 from velox_core.domain.errors import ConfigError, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.engine_lock import EngineLock
+from velox_core.journal.database import open_database
 from velox_core.journal.file import FileJournal
 from velox_core.journal.imports import import_emergency_file
 from velox_core.journal.queries import HighWater, JournalReader
@@ -108,6 +109,7 @@ def _what_was_begun(settings: Settings, run: RunFolder, identity: RunIdentity) -
     if settings.stores.journal.url is None and not (run.folder / "journal.db").exists():
         return HighWater(version=0, epoch=0), ""
     try:
+        open_database(journal_url(settings, run)).dispose()  # an older journal is migrated, and then read
         reader = JournalReader(journal_url(settings, run))
         try:
             known = reader.high_water(run.scope.key, identity.trading_date)

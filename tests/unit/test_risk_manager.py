@@ -15,7 +15,7 @@ from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest, Quote
 from velox_core.risk.layers import ReasonCode, Refusal
 from velox_core.risk.ledger import Claim, LedgerChange, OpenPosition, RiskSnapshot
-from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX
+from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX, FACT_ATTEMPTS_MAX
 
 HALT = HaltRecord(halt_id="20240116-MANUAL-1", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=NOW_MS)
 CLEAR = HaltRecord(
@@ -315,9 +315,33 @@ def test_fenced_engine_refuses_entries_for_good_and_exits_never() -> None:
     assert isinstance(rig.risk.request_exit(exit_request(), NOW_MS), ApprovedOrder)
 
 
+def test_conflict_journals_the_numbers_of_the_snapshot_that_decided() -> None:
+    rig = Rig()
+
+    def rival(inner: MemoryLedger) -> None:
+        held = OpenPosition("BBB", "guard", 1, 10_000, NOW_MS)
+        inner.commit(inner.snapshot().version, rig.epoch, LedgerChange(put_position=held), "RIVAL")
+
+    stale = rig.risk.snapshot.version
+    rig.ledger.conflicts, rig.ledger.rival = 1, rival
+    assert isinstance(rig.ask(), ApprovedOrder)
+    numbers = rig.journal.bodies(EventKind.DECISION)[0]["numbers"]
+    assert isinstance(numbers, dict)
+    assert (numbers["positions"], numbers["ledger_version"]) == (1, stale + 1)
+
+
+def test_fill_gets_in_past_more_conflicts_than_an_entry_would_wait_for() -> None:
+    rig = Rig()
+    rig.ledger.conflicts = FACT_ATTEMPTS_MAX - 1
+    held = OpenPosition("AAA", "alpha", 1, 10_000, NOW_MS)
+    rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=5)
+    assert rig.risk.readiness.ledger_fault == ""
+    assert list(rig.ledger.inner.snapshot().positions) == ["AAA"]
+
+
 def test_fill_that_cannot_be_committed_is_a_fault_that_refuses_entries() -> None:
     rig = Rig()
-    rig.ledger.conflicts = COMMIT_ATTEMPTS_MAX
+    rig.ledger.conflicts = FACT_ATTEMPTS_MAX
     held = OpenPosition("AAA", "alpha", 1, 10_000, NOW_MS)
     rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=5)
     assert rig.risk.readiness.ledger_fault != ""

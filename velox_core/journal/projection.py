@@ -135,7 +135,7 @@ def _halt(_ts_ms: int, body: Body) -> Projection:
     row: Row = {
         "halt_id": body["halt_id"],
         "kind": body["kind"],
-        "trading_date": date.fromisoformat(str(body["trading_date"])),
+        "trading_date": date.fromisoformat(str(body["trading_date"])).isoformat(),  # checked; drivers take the text
         "reason": body["reason"],
         "by": body["by"],
         "at_ms": body["at_ms"],

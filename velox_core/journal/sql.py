@@ -1,7 +1,7 @@
 """The SQL journal: events and their projections, durable in one transaction before an order leaves.
 
 - `append` encodes and projects at once, so that a bad body fails there; `commit` writes everything buffered.
-- One held connection, prepared inserts, no ORM on this way.
+- One held connection, prepared inserts through the driver itself, no ORM and no compilation on this way.
 - A failed commit keeps the buffer. Whether it went through after all is seen from the chain, and not written twice.
 - Another process may append to the same run (a halt from the command line): the chain then continues after it.
 - An intent that a backstop refuses is dropped from the buffer, the rest is written, and IntentRefused is raised.
@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import PoolProxiedConnection
 
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import Body, EventKind, JournalEvent
@@ -58,6 +62,8 @@ class SqlJournal:
     def __init__(self, url: str, run: RunIdentity, *, busy_timeout_ms: int = ENGINE_BUSY_TIMEOUT_MS) -> None:
         self._engine = open_database(url, check=True)
         self._busy_timeout_ms = busy_timeout_ms
+        self._begins_itself = self._engine.dialect.name == "sqlite"  # see database.py; other drivers begin unasked
+        self._driver_error = _driver_error(self._engine)
         self._insert_event = _prepare(self._engine, insert(_EVENT))
         self._statements = _prepare_projections(self._engine)
         self._buffer: list[_Buffered] = []
@@ -104,25 +110,46 @@ class SqlJournal:
     def _write(self) -> None:
         """Write the buffer in one transaction, after what an unclear earlier commit may have left."""
         connection = self._held_connection()
-        with connection.begin():
-            if self._tail is None:
+        if self._tail is None:
+            with connection.begin():
                 self._tail = _read_tail(connection, self.run_key)
                 self._forget_what_is_in(connection)
-            tail = self._write_events(connection, *self._tail)
+        try:
+            tail = self._write_rows(connection.connection, self._tail)
+        except self._driver_error as error:
+            # typed as SQLAlchemy would have typed it: the callers tell a refused row from a store that fails
+            raise DBAPIError.instance(None, None, error, self._driver_error, dialect=self._engine.dialect) from error
+        self._tail = tail
+        self._attempt = None
+        self._buffer.clear()
+
+    def _write_rows(self, driver: PoolProxiedConnection, tail: tuple[int, bytes]) -> tuple[int, bytes]:
+        """Write events and projections in one transaction, or nothing. Returns the new tail."""
+        dialect, committed = self._engine.dialect, False
+        cursor = driver.cursor()
+        try:
+            if self._begins_itself:
+                cursor.execute("BEGIN IMMEDIATE")
+            first = tail[0] + 1
+            tail = self._write_events(cursor, *tail)
             self._attempt = (tail[0], tail[1].hex(), len(self._buffer))
-            first = self._tail[0] + 1
             rows = (
                 (target, {**row, "sequence": first + position, "run_key": self.run_key, "of_run_key": self.run_key})
                 for position, buffered in enumerate(self._buffer)
                 for target, row in buffered.projection
             )
-            for target, group in groupby(rows, key=lambda pair: pair[0]):
-                self._execute(connection, target, [row for _, row in group])
-        self._tail = tail
-        self._attempt = None
-        self._buffer.clear()
+            for target, group in groupby(rows, key=itemgetter(0)):
+                _execute(cursor, self._statements[target], [row for _, row in group])
+            dialect.do_commit(driver)
+            committed = True
+        finally:
+            with suppress(self._driver_error):
+                cursor.close()
+                if not committed:
+                    dialect.do_rollback(driver)
+        return tail
 
-    def _write_events(self, connection: Connection, sequence: int, digest: bytes) -> tuple[int, bytes]:
+    def _write_events(self, cursor: DBAPICursor, sequence: int, digest: bytes) -> tuple[int, bytes]:
         """Chain and insert the buffered events after the given tail, and return the new one."""
         rows: list[dict[str, Any]] = []
         for buffered in self._buffer:
@@ -139,15 +166,8 @@ class SqlJournal:
                 }
             )
         if rows:
-            _execute(connection, self._insert_event, rows)
+            _execute(cursor, self._insert_event, rows)
         return sequence, digest
-
-    def _execute(self, connection: Connection, target: Target, rows: list[dict[str, Any]]) -> None:
-        prepared = self._statements.get(target)
-        if prepared is None:  # a halt: rare, and its date needs SQLAlchemy's own conversion
-            connection.execute(insert(_TABLES[target.value]), [_without(row, "of_run_key") for row in rows])
-        else:
-            _execute(connection, prepared, rows)
 
     def _forget_what_is_in(self, connection: Connection) -> None:
         """Drop from the buffer what the last attempt wrote although its commit seemed to fail."""
@@ -191,8 +211,9 @@ class SqlJournal:
                 for target, row in buffered.projection:
                     numbered = {**row, "sequence": -1 - position, "run_key": self.run_key, "of_run_key": self.run_key}
                     try:
-                        with connection.begin_nested():
-                            self._execute(connection, target, [numbered])
+                        with connection.begin_nested():  # its savepoint takes back what fails
+                            prepared = self._statements[target]
+                            connection.exec_driver_sql(prepared[0], _parameters(prepared, numbered))
                     except IntegrityError:
                         if target is Target.INTENT:
                             refused.append(buffered)
@@ -316,16 +337,26 @@ def _prepare_projections(engine: Engine) -> dict[Target, Prepared]:
         Target.INTENT_STATE: _prepare(engine, change),
         Target.ORDER_EVENT: _prepare(engine, insert(_TABLES["order_event"])),
         Target.FILL: _prepare(engine, insert(_TABLES["fill"]), " ON CONFLICT DO NOTHING"),
+        Target.HALT: _prepare(engine, insert(_TABLES["halt"])),
     }
 
 
-def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
+def _driver_error(engine: Engine) -> type[Exception]:
+    """Return the base class of what the database's driver raises."""
+    driver = engine.dialect.dbapi
+    if driver is None:
+        raise InvariantError(f"the dialect {engine.dialect.name} has no driver")
+    error: type[Exception] = driver.Error
+    return error
 
 
-def _execute(connection: Connection, prepared: Prepared, rows: list[dict[str, Any]]) -> None:
-    sql, order = prepared
-    if order is None:
-        connection.exec_driver_sql(sql, rows)
+def _parameters(prepared: Prepared, row: dict[str, Any]) -> Any:
+    order = prepared[1]
+    return row if order is None else tuple([row[name] for name in order])
+
+
+def _execute(cursor: DBAPICursor, prepared: Prepared, rows: list[dict[str, Any]]) -> None:
+    if len(rows) == 1:
+        cursor.execute(prepared[0], _parameters(prepared, rows[0]))
     else:
-        connection.exec_driver_sql(sql, [tuple(row[name] for name in order) for row in rows])
+        cursor.executemany(prepared[0], [_parameters(prepared, row) for row in rows])
