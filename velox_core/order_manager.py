@@ -107,10 +107,10 @@ class OrderManager:
     def submit(self, approved: ApprovedOrder, intent: OrderIntent, now_ms: int) -> Order:
         """Journal the intent, send the order once and record the answer. Returns the order, whatever became of it.
 
-        Raises: InvariantError for an order that was submitted before; nothing is sent then.
+        Raises: InvariantError for an order without approval, or submitted before; nothing is sent then.
         """
-        if approved.client_order_id in self.orders:
-            raise InvariantError(f"order {approved.client_order_id} is submitted a second time")
+        if type(approved) is not ApprovedOrder or approved.client_order_id in self.orders:
+            raise InvariantError(f"order {approved.client_order_id} is not approved or is submitted a second time")
         order = Order(
             client_order_id=approved.client_order_id,
             strategy_id=intent.strategy_id,

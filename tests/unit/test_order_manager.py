@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -64,6 +65,18 @@ def test_submit_of_one_approval_twice_sends_once() -> None:
     with pytest.raises(InvariantError, match="a second time"):
         rig.orders.submit(approved, OrderIntent("alpha", "r"), NOW_MS)
     assert len(rig.broker.placed) == 1
+    assert rig.journal.length == length
+
+
+def test_submit_of_what_only_looks_like_an_approval_sends_nothing() -> None:
+    rig = Rig()
+    approved = rig.ask()
+    length = rig.journal.length
+    forged = SimpleNamespace(**{name: getattr(approved, name) for name in ApprovedOrder.__slots__})
+    with pytest.raises(InvariantError, match="is not approved"):
+        rig.orders.submit(forged, OrderIntent("alpha", "r"), NOW_MS)  # type: ignore[arg-type]
+    assert rig.broker.placed == []
+    assert rig.orders.orders == {}
     assert rig.journal.length == length
 
 
