@@ -2,7 +2,8 @@
 
 - Each request forks a process that runs the real command line on the real stores. One that is to die has the adapters'
   methods wrapped, here and nowhere else: the n-th passing of a named point ends it as a power cut would.
-- A point is a moment and a side of it: 'intent ENTRY:before', 'cancel:after'. The embedded Redis can die with the engine.
+- A point is a moment and a side of it: 'intent ENTRY:before', 'cancel:after'. The embedded Redis can die with the engine,
+  with or without what it had written.
 - The forks share one start-up: importing takes longer than the whole day. The strategy and the bars of the day are here too.
 """
 
@@ -33,6 +34,7 @@ from velox_core.risk.ledger import LedgerChange
 from velox_core.strategies.base import Strategy, StrategySession
 
 DAY = date(2024, 1, 15)
+ANY = "any"  # counts every point
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 LOT = 4
 MINUTES = 34
@@ -88,19 +90,21 @@ def write_bars(path: Path, *, falls: bool) -> None:
 class Reaper:
     """Counts the passings of the points, and ends the process at the chosen one."""
 
-    def __init__(self, point: str, nth: int, redis_pid_file: Path | None) -> None:
+    def __init__(self, point: str, nth: int, redis: str, redis_folder: Path) -> None:
         self._point = point
         self._left = nth
-        self._redis_pid_file = redis_pid_file
+        self._redis = redis
+        self._redis_folder = redis_folder
 
     def passes(self, *points: str) -> None:
         """Note that these points are passed now."""
-        if self._point not in points:
-            return
-        self._left -= 1
-        if not self._left:
-            if self._redis_pid_file is not None:
-                os.kill(int(self._redis_pid_file.read_text().split()[0]), signal.SIGKILL)
+        self._left -= len(points) if self._point == ANY else self._point in points
+        if self._left <= 0:
+            if self._redis:
+                os.kill(int((self._redis_folder / "redis.pid").read_text().split()[0]), signal.SIGKILL)
+            if self._redis == "lost":
+                for path in [*self._redis_folder.rglob("*.aof*"), *self._redis_folder.rglob("*.rdb")]:
+                    path.unlink() if path.is_file() else None
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -169,18 +173,19 @@ def wrap_journal(reaper: Reaper) -> None:
 
 
 def wrap_ledger(reaper: Reaper) -> None:
-    """Points 'claim', 'ledger fill' and 'ledger halt'."""
+    """Points 'claim', 'ledger fill', 'ledger halt' and 'rebuild'."""
 
     def name(expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> list[str]:
         return ["claim"] if change.put_claim is not None else ["ledger fill"] if change.realised_paise is not None else []
 
     around(RedisLedger, "commit", reaper, name)
     around(RedisLedger, "latch_halt", reaper, lambda record: ["ledger halt"])
+    around(RedisLedger, "rebuild", reaper, lambda snapshot: ["rebuild"])
 
 
-def arm(point: str, nth: int, var: Path, *, redis: bool) -> None:
+def arm(point: str, nth: int, redis: str) -> None:
     """Wrap the adapters of this process."""
-    reaper = Reaper(point, nth, var / "redis" / "redis.pid" if redis else None)
+    reaper = Reaper(point, nth, redis, Path(os.environ["VELOX__VAR"]) / "redis")
     wrap_broker(reaper)
     wrap_journal(reaper)
     wrap_ledger(reaper)
@@ -195,7 +200,7 @@ def run_child(asked: Mapping[str, Any]) -> int:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     if asked["crash"]:
-        arm(asked["crash"][0], asked["crash"][1], Path(os.environ["VELOX__VAR"]), redis=asked["redis"])
+        arm(*asked["crash"])
     sys.argv = ["velox", *asked["arguments"]]
     try:
         command_line()

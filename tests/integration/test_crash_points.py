@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.crash_day import DAY, HELD, LOT, write_bars
+from tests.integration.crash_day import ANY, DAY, HELD, LOT, write_bars
 from velox_core.brokers.charges import load_charges
 from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.halts import HaltKind
@@ -64,14 +64,14 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """Where one engine dies: at the n-th passing of a point; `redis` kills the embedded server just before."""
+    """Where an engine dies: at the n-th passing of a point. `redis`: its server is 'killed' too, or 'lost' with its files."""
 
     point: str
     nth: int = 1
-    redis: bool = False
+    redis: str = ""
 
     def __str__(self) -> str:
-        return f"{self.point.replace(' ', '-')}-{self.nth}{'-with-redis' if self.redis else ''}"
+        return f"{self.point.replace(' ', '-')}-{self.nth}{f'-redis-{self.redis}' if self.redis else ''}"
 
 
 def deaths(*points: str | tuple[str, int]) -> list[tuple[Death, ...]]:
@@ -121,17 +121,20 @@ IN_A_FLATTEN = deaths(
     "FILLED EMERGENCY:before",
 )
 SEVERAL = [
-    (Death(point="place ENTRY:after", redis=True),),
-    (Death(point="PARTIALLY_FILLED EXIT:after", redis=True),),
+    (Death(point="place ENTRY:after", redis="killed"),),
+    (Death(point="place ENTRY:after", redis="lost"),),
+    (Death(point="PARTIALLY_FILLED EXIT:after", redis="killed"),),
     (Death(point="place ENTRY:after"), Death(point="place ENTRY:after"), Death(point="place EXIT:after")),
-    (Death(point="news ENTRY:after"), Death(point="ledger fill:after"), Death(point="intent EXIT:after")),
+    (Death(point="news ENTRY:after"), Death(point="PARTIALLY_FILLED ENTRY:before"), Death(point="ledger fill:after")),
+    (Death(point="OPEN ENTRY:after", redis="lost"), Death(point="rebuild:before"), Death(point="rebuild:after")),
 ]
 SEVERAL_IN_A_FLATTEN = [
     (Death(point="place EMERGENCY:after"), Death(point="place EMERGENCY:after"), Death(point="FILLED EMERGENCY:after")),
-    (Death(point="halt file:after", redis=True), Death(point="place EMERGENCY:after", nth=2)),
+    (Death(point="halt file:after", redis="lost"), Death(point="place EMERGENCY:after", nth=2)),
 ]
+ANYWHERE = deaths(*((ANY, nth) for nth in (30, 90, 150, 210)))
 CASES = [("calm", case) for case in IN_AN_ENTRY + IN_AN_EXIT + SEVERAL]
-CASES += [("fall", case) for case in IN_A_FLATTEN + SEVERAL_IN_A_FLATTEN]
+CASES += [("fall", case) for case in IN_A_FLATTEN + SEVERAL_IN_A_FLATTEN + ANYWHERE]
 
 
 class Engines:
@@ -155,8 +158,7 @@ class Engines:
             "environ": {"VELOX__VAR": str(trial.var)},
             "output": str(trial.folder / "output.txt"),
             "arguments": ["run", "--json", "--config", str(trial.config), "--date", DAY.isoformat(), "--data", str(trial.bars)],
-            "crash": None if death is None else (death.point, death.nth),
-            "redis": death is not None and death.redis,
+            "crash": None if death is None else (death.point, death.nth, death.redis),
         }
         stdin.write(json.dumps(request) + "\n")
         stdin.flush()
