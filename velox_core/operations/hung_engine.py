@@ -21,7 +21,7 @@ from velox_core.engine_lock import LockView, end_holder
 from velox_core.halt_file import JsonLinesHaltFile
 from velox_core.ledger.redis import RedisLedger
 from velox_core.run_stores import CLOSER_LOCK, ENGINE_LOCK, redis_url
-from velox_core.runs import RunFolder
+from velox_core.runs import RunFolder, RunState
 from velox_core.settings import BrokerType, Paths, Settings
 from velox_core.take_over import REQUEST_SECONDS_MAX, TakeOver, TakeOverPorts, take_over
 
@@ -31,10 +31,12 @@ SIMULATED_REQUEST_SECONDS: Final = 0.0  # the simulated broker is in the engine'
 def take_over_run(settings: Settings, paths: Paths, request: RunRequest, *, by: str, reason: str) -> tuple[RunFolder, TakeOver]:
     """Free the run that a request belongs to from an engine that does not answer.
 
-    Returns the run and what came of it. Raises: VeloxError when the holder cannot be ended, or no store took the halt;
-    what `prepare` raises when the run could not be traded afterwards.
+    Returns the run and what came of it. Raises: VeloxError when no run is under way, its holder cannot be ended, or no
+    store took the halt; what `prepare` raises when the run could not be traded afterwards.
     """
     run = prepare(settings, paths, request).run
+    if run.state is RunState.NEW:
+        raise VeloxError(f"no run of {request.date} is under way: there is nothing to take over")
     try:
         server = redis_url(settings, paths)
     except VeloxError:
