@@ -4,7 +4,8 @@
 - First what is left of the entry is cancelled, and its end awaited for a bounded time; then one reduce-only order
   leaves for what is still open. A cancel that is never confirmed delays an exit, it does not prevent it.
 - TARGET < STOP < SQUARE_OFF < EMERGENCY: a stronger goal replaces a weaker one. A marketable exit that is younger than
-  a bound counts as working, whatever its rank; an older or resting one is cancelled, awaited and replaced.
+  a bound counts as working, whatever its rank; an older or resting one is cancelled, awaited and replaced. A limit at
+  the price band is the best there is: it stays queued.
 - Exits that would close more than is open, or the wrong side, are cancelled: together they never reverse a position.
 - After the hard stop the broker closes too: nothing is sent without a look at its book that shows no foreign order. So
   too where the journal could not be read at the start: orders of an earlier engine may work unknown to us. Those, being
@@ -197,13 +198,25 @@ class ExitDoor:
                 blocked = blocked or order.is_live
         return quantity, strongest, blocked
 
-    @staticmethod
-    def _counts_as_working(order: Order, goal: ExitGoal, now_ms: int) -> bool:
+    def _counts_as_working(self, order: Order, goal: ExitGoal, now_ms: int) -> bool:
         if order.state is OrderState.UNKNOWN or order.state is OrderState.SUBMITTING:
             return True  # it may be in the market: only order recovery decides that it is not
-        if order.order_type is OrderType.LIMIT and order.rank is not None and goal.rank > order.rank:
-            return False
+        if order.order_type is OrderType.LIMIT:
+            if order.rank is not None and goal.rank > order.rank:
+                return False
+            mark_paise = self._orders.mark_of(order.symbol)
+            if mark_paise and (order.limit_price_paise - mark_paise) * order.side.sign < 0:
+                return False  # the price left it behind: it rests
+            if self._queues_at_band(order):
+                return True  # nothing trades beyond the band, and a new order would stand at the end of the queue
         return now_ms - order.created_ms <= WORKING_MS_MAX
+
+    def _queues_at_band(self, order: Order) -> bool:
+        instrument = self._instruments.get(order.symbol)
+        if instrument is None:
+            return False
+        band_paise = instrument.upper_band_paise if order.side is _BUY else instrument.lower_band_paise
+        return band_paise > 0 and order.limit_price_paise == band_paise
 
     def _send(
         self, position: Position, goal: ExitGoal, working_quantity: int, working_rank: ExitRank | None, now_ms: int

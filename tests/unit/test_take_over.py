@@ -14,7 +14,7 @@ from velox_core.take_over import ACKNOWLEDGE_SECONDS_MAX, TakeOver, TakeOverPort
 ENGINE = LockHolder(host="here", pid=11, started="boot:1")
 GUARD = LockHolder(host="here", pid=22, started="boot:2")
 HALT = HaltRecord(
-    halt_id="20240115-MANUAL-T1", kind=HaltKind.MANUAL, trading_date=date(2024, 1, 15), reason="hangs", by="asha", at_ms=1
+    halt_id="20240115-FAULT-T1", kind=HaltKind.FAULT, trading_date=date(2024, 1, 15), reason="hangs", by="asha", at_ms=1
 )
 
 
@@ -95,7 +95,7 @@ def test_take_over_of_a_silent_holder_halts_first_then_kills_then_waits_out_its_
     world = World(ENGINE, ENGINE)
     outcome = world.take_over()
     assert outcome == TakeOver(result=TakeOverResult.FREE, killed=(11,))
-    assert world.done == ["latch 20240115-MANUAL-T1", "KILLED 11", "wait 7 s"]
+    assert world.done == ["latch 20240115-FAULT-T1", "KILLED 11", "wait 7 s"]
     assert world.seconds >= ACKNOWLEDGE_SECONDS_MAX + 7.0
 
 
@@ -104,7 +104,7 @@ def test_take_over_of_a_holder_that_acknowledges_in_time_leaves_it_to_it(after: 
     world = World(ENGINE, None)
     world.acknowledge_after[11] = after
     assert world.take_over().result is TakeOverResult.ANSWERS
-    assert world.done == ["latch 20240115-MANUAL-T1"]
+    assert world.done == ["latch 20240115-FAULT-T1"]
 
 
 def test_take_over_of_a_holder_that_acknowledges_too_late_kills_it() -> None:
@@ -125,7 +125,7 @@ def test_take_over_of_a_holder_that_ends_by_itself_kills_nothing() -> None:
     world = World(ENGINE, None)
     world.end_by_itself_after[11] = 3.0
     assert world.take_over() == TakeOver(result=TakeOverResult.FREE)
-    assert world.done == ["latch 20240115-MANUAL-T1"]
+    assert world.done == ["latch 20240115-FAULT-T1"]
 
 
 def test_take_over_of_a_holder_that_is_gone_when_it_is_to_be_killed_waits_for_no_request() -> None:
@@ -143,7 +143,7 @@ def test_take_over_of_a_holder_that_cannot_be_ended_raises_and_the_halt_stands(e
     world.ends[11] = end
     with pytest.raises(VeloxError, match=message):
         world.take_over()
-    assert world.done[0] == "latch 20240115-MANUAL-T1"
+    assert world.done[0] == "latch 20240115-FAULT-T1"
 
 
 def test_take_over_without_any_store_for_the_halt_kills_nothing() -> None:

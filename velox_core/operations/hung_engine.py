@@ -68,8 +68,8 @@ def _record(on: date, *, by: str, reason: str, status: Mapping[str, object]) -> 
     """Return the halt of a take-over. Its time is the engine's last published one, its id unlike any other."""
     engine_ms = status.get("engine_ms")
     return HaltRecord(
-        halt_id=f"{on:%Y%m%d}-{HaltKind.MANUAL.value}-T{time.time_ns() // 1_000_000}",
-        kind=HaltKind.MANUAL,
+        halt_id=f"{on:%Y%m%d}-{HaltKind.FAULT.value}-T{time.time_ns() // 1_000_000}",
+        kind=HaltKind.FAULT,  # closes everything, whoever acts on it
         trading_date=on,
         reason=f"take-over: {reason}",
         by=by,
