@@ -96,13 +96,15 @@ class Closer:
         book = self._orders.read_book(now_ms)
         if book is None:
             return
+        known = {line.broker_order_id for line in self._others or ()}
         self._others = [
             line
             for line in book
             if line.state not in TERMINAL_STATES and line.product is self._risk.product and line.tag not in self._orders.live
         ]
         for line in self._others:
-            _log.warning("[EXIT] %s order %s works and is not ours: it counts", line.symbol, line.tag or line.broker_order_id)
+            if line.broker_order_id not in known:
+                _log.warning("[EXIT] order %s in %s works and is not ours: it counts", line.broker_order_id, line.symbol)
 
     def _waits(self, why: str, now_ms: int) -> bool:
         """Note that an exit waits, and tell a person once it does for long. Returns False."""

@@ -136,8 +136,8 @@ class ExitDoor:
             return False
         if (self.orders_unknown or now_ms >= self.hard_stop_ms) and self._foreign_order_works(symbol, goal, now_ms):
             return False
-        others_quantity = self._others_work(position, goal, now_ms)
-        if position.quantity and others_quantity is not None:
+        others_quantity = self._others_work(position, goal, now_ms) if position.quantity else None
+        if others_quantity is not None:
             self._send(position, goal, working_quantity + others_quantity, working_rank, now_ms)
         return False
 

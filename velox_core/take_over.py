@@ -60,8 +60,8 @@ class TakeOverPorts:
 class TakeOverResult(StrEnum):
     """What a take-over came to.
 
-    NOBODY: no lock was held, nothing was done. ANSWERS: the holder acknowledged the halt and closes by itself.
-    FREE: the locks are free now, because the holder ended or was killed.
+    NOBODY: no lock was held, nothing was done. ANSWERS: a holder acknowledged the halt and closes by itself; another
+    one may have been killed. FREE: the locks are free now, because their holders ended or were killed.
     """
 
     NOBODY = "NOBODY"
@@ -101,16 +101,16 @@ def take_over(
         if ports.monotonic() >= until:
             break
         ports.sleep(POLL_SECONDS)
-    if not silent:
-        left = _holders(ports)
-        return TakeOver(result=TakeOverResult.ANSWERS if left else TakeOverResult.FREE, not_latched=not_latched)
     killed = tuple(holder.pid for holder in silent if _end(ports, holder))
     if killed:
         ports.sleep(request_seconds)
-    left = _holders(ports)
-    if left:
-        raise VeloxError(f"the account is still held, by {_text(left)}: look at that process before anything is started")
-    return TakeOver(result=TakeOverResult.FREE, killed=killed, not_latched=not_latched)
+    still_silent = _silent(ports, halt.halt_id)
+    if still_silent:
+        raise VeloxError(
+            f"the account is held again, by {_text(still_silent)}: look at that process before anything is started"
+        )
+    result = TakeOverResult.ANSWERS if _holders(ports) else TakeOverResult.FREE
+    return TakeOver(result=result, killed=killed, not_latched=not_latched)
 
 
 def _holders(ports: TakeOverPorts) -> list[LockHolder]:

@@ -131,6 +131,15 @@ def test_position_that_another_closer_closed_is_not_closed_again() -> None:
     assert (exits(rig), rig.quantity(), rig.door.goals) == ([], 0, {})
 
 
+def test_foreign_entry_is_left_alone_when_the_position_was_closed_meanwhile() -> None:
+    rig = holding()
+    rig.closer_lock.hold = CloserHold.FRESH
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000, told=False)
+    rig.broker.foreign("AAA", Side.BUY, 1, 0, works=True)
+    rig.door.work(NOW_MS)
+    assert (exits(rig), rig.broker.cancels, rig.quantity()) == ([], [], 0)
+
+
 def test_exit_that_another_closer_left_working_counts_until_it_is_old_and_is_then_replaced() -> None:
     rig = holding(lot=3)
     rig.closer_lock.hold = CloserHold.FRESH

@@ -75,7 +75,7 @@ def free_the_run(
     killed = f"; killed process {', '.join(str(pid) for pid in outcome.killed)}" if outcome.killed else ""
     sentence = {
         TakeOverResult.NOBODY: f"run {run.run_id}: no engine has it, nothing to take over",
-        TakeOverResult.ANSWERS: f"run {run.run_id}: its engine acknowledged the halt and closes everything by itself",
+        TakeOverResult.ANSWERS: f"run {run.run_id}: its engine acknowledged the halt and closes everything by itself{killed}",
         TakeOverResult.FREE: f"run {run.run_id} is halted and free{killed}; this engine closes what is open",
     }[outcome.result]
     sys.stderr.write(f"velox: {sentence}\n")
