@@ -161,6 +161,21 @@ def test_engine_stopped_and_taken_over_opens_and_reverses_nothing_when_resumed(a
     assert account.status()["halted"] is True
 
 
+def test_take_over_of_an_engine_that_answers_leaves_the_closing_to_it(account: Account) -> None:
+    engine = account.start(speed="100")
+    wait_for_a_position(account, engine)
+    code, said = account.take_over()
+    assert (code, engine.poll()) == (0, None), said
+    assert "closes everything by itself" in said
+    deadline = time.monotonic() + WAIT_SECONDS
+    while account.held_at_the_broker() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    engine.terminate()
+    engine.communicate(timeout=WAIT_SECONDS)
+    assert engine.returncode == 0
+    assert_flat_and_as_journaled(account)
+
+
 def test_take_over_with_no_run_under_way_starts_nothing(account: Account) -> None:
     code, said = account.take_over()
     assert (code, "nothing to take over" in said) == (1, True), said

@@ -18,7 +18,7 @@ from velox_core.control import FileControl, LedgerControl
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.engine_lock import LockView, end_holder
-from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.ledger.redis import RedisLedger
 from velox_core.run_stores import CLOSER_LOCK, ENGINE_LOCK, redis_url
 from velox_core.runs import RunFolder, RunState
@@ -81,7 +81,7 @@ def _latch(folder: Path, ledger: RedisLedger, halt: HaltRecord) -> list[str]:
     """Put the halt into file and ledger. Returns what failed; raises VeloxError when both did."""
     failed = []
     try:
-        JsonLinesHaltFile(folder / "halt.jsonl").append(halt)
+        JsonLinesHaltFile(folder / HALT_FILE).append(halt)
     except VeloxError as error:
         failed.append(f"the halt file: {error}")
     try:
