@@ -54,6 +54,7 @@ from velox_core.domain.time import MS_PER_DAY, ist_midnight_ms  # noqa: E402
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble  # noqa: E402
 from velox_core.engine.plan import SessionPlan  # noqa: E402
 from velox_core.engine.strategy_host import HostedStrategy  # noqa: E402
+from velox_core.engine_lock import SoleCloser  # noqa: E402
 from velox_core.feeds.replay import ReplayFeed  # noqa: E402
 from velox_core.journal.file import FileJournal  # noqa: E402
 from velox_core.ledger.memory import MemoryLedger  # noqa: E402
@@ -162,6 +163,7 @@ def open_run(workload: Workload, folder: Path, strategy: Strategy) -> ReplayRun:
         halt_file=MemoryHaltFile(),
         control=SilentControl(),
         alerts=SilentAlerts(),
+        closer_lock=SoleCloser(),
     )
     rules = EngineRules(
         limits=OPEN_LIMITS,

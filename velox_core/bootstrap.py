@@ -304,6 +304,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
                 control=NamedControl(control, run.run_id),
                 alerts=LogAlerts(),
+                closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
             ),
             EngineRules(

@@ -1,8 +1,10 @@
-"""One engine for each scope on this host: a kernel lock that dies with its process.
+"""The kernel locks of one scope on this host: one engine, one closer; each dies with its process.
 
-- The lease keeps hosts apart and hands out epochs; this lock keeps the processes of one host apart, ledger up or down.
-- Whoever holds it knows that any earlier engine of the scope on this host is dead, and may take its lease at once.
-- The file names its holder for people; only the lock counts.
+- The lease keeps hosts apart and hands out epochs; these locks keep the processes of one host apart, ledger up or down.
+- Whoever holds `engine.lock` knows that any earlier engine of the scope on this host is dead, and may take its lease.
+- Everything that closes is sent under `closer.lock`. Nobody waits for it in a loop that trades: it is had now, or not.
+- A file names who had its lock last: host, process id and the process' start. Only the lock counts; the name serves
+  people, whoever must end that very process and no other, and a closer that asks whether somebody closed meanwhile.
 """
 
 from __future__ import annotations
@@ -10,37 +12,253 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from velox_core.domain.errors import VeloxError
+import orjson
+
+from velox_core.domain.errors import LedgerUnavailable, VeloxError
+from velox_core.ports import CloserHold, CloserLock, EndOfHolder, LockHolder, RiskLedger
+
+LEASE_CHECK_SECONDS = 10.0  # below the lease's life: nobody can have taken one that was ours so short a time ago
+_RECORD_BYTES_MAX = 512
+
+
+def process_start(pid: int) -> str:
+    """Return what tells a process from a later one with its id: the boot and the tick of its start. '' when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}:{fields[19]}"
+    except (OSError, IndexError):
+        pass
+    import psutil  # no /proc here
+
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return ""
+
+
+def own_holder() -> LockHolder:
+    """Return this process as the holder of a lock."""
+    return LockHolder(host=socket.gethostname(), pid=os.getpid(), started=process_start(os.getpid()))
 
 
 class EngineLock:
-    """The lock of one scope, held until `release` or the end of the process.
+    """The engine's lock of one scope, held until `release` or the end of the process.
 
     Raises: VeloxError when another process holds it, naming that process, or when the file cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise VeloxError(f"{path} cannot be made: {error.strerror}; make the folder writable, or set VELOX__VAR") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._file, 64, 0).decode(errors="replace").strip()
+        self._file = _open(path)
+        if not _lock(self._file):
+            holder = _holder_text(_read_holder(self._file))
             os.close(self._file)
             raise VeloxError(
-                f"run {path.parent.name} is being traded by process {holder or 'unknown'}: see `velox status`, "
-                "end it with `velox stop --reason ...`, or begin another run with --fresh"
-            ) from error
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+                f"run {path.parent.name} is being traded by {holder}: see `velox status`, end it with "
+                "`velox stop --reason ...`, when it does not answer take it over with `velox run --take-over`, "
+                "or begin another run with --fresh"
+            )
+        _write_record(self._file, _record(own_holder()))
 
     def release(self) -> None:
         """Give the lock back."""
         with contextlib.suppress(OSError):
             os.close(self._file)
+
+
+class CloserLockFile:
+    """The closer's lock of one scope. Taking it again is free of cost while it is held.
+
+    Raises: VeloxError when the file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = _open(path)
+        self._own = _record(own_holder())
+        self._held = False
+
+    def take(self) -> CloserHold:
+        """Take the lock if nobody has it. FRESH when another process had it last: it may have closed something."""
+        if self._held:
+            return CloserHold.UNBROKEN
+        if not _lock(self._file):
+            return CloserHold.ELSEWHERE
+        self._held = True
+        found = os.pread(self._file, _RECORD_BYTES_MAX, 0)
+        if found == self._own:
+            return CloserHold.UNBROKEN
+        _write_record(self._file, self._own)
+        return CloserHold.FRESH
+
+    def give_back(self) -> None:
+        """Give the lock back. Its record stays, and tells us later whether anybody had it since."""
+        if self._held:
+            self._held = False
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    @property
+    def holder(self) -> str:
+        """Return who had the lock last, for people."""
+        return _holder_text(_read_holder(self._file))
+
+    def close(self) -> None:
+        """Give the lock back for good."""
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+
+
+class LeasedCloser:
+    """A closer that must still hold the account's lease: an engine of another host may have taken over during a pause.
+
+    Args:
+        lock: the closer's lock of this host.
+        ledger, epoch: where the lease is, and under which epoch it was taken a moment ago.
+        monotonic: seconds that go on while this process is stopped.
+
+    A lease that was ours less than `LEASE_CHECK_SECONDS` ago still is. A ledger that does not answer refuses no exit.
+    """
+
+    def __init__(
+        self, lock: CloserLock, ledger: RiskLedger, epoch: int, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lock = lock
+        self._ledger = ledger
+        self._epoch = epoch
+        self._monotonic = monotonic
+        self._confirmed = monotonic()
+        self._lost = False
+
+    def take(self) -> CloserHold:
+        """Take the lock if nobody has it and the lease is ours."""
+        if self._lost or not self._is_leased():
+            self._lock.give_back()
+            return CloserHold.ELSEWHERE
+        return self._lock.take()
+
+    def give_back(self) -> None:
+        """Give the lock back."""
+        self._lock.give_back()
+
+    @property
+    def holder(self) -> str:
+        """Return who closes instead, for people."""
+        return "an engine that took the lease over" if self._lost else self._lock.holder
+
+    def _is_leased(self) -> bool:
+        now = self._monotonic()
+        if now - self._confirmed <= LEASE_CHECK_SECONDS:
+            return True
+        try:
+            self._lost = not self._ledger.renew_lease(self._epoch)
+        except LedgerUnavailable:
+            return True
+        self._confirmed = now
+        return not self._lost
+
+
+class SoleCloser:
+    """The closer's lock of a world with one process: a simulation, a benchmark in memory."""
+
+    holder = "this process"
+
+    def take(self) -> CloserHold:
+        """Return that it was ours all along."""
+        return CloserHold.UNBROKEN
+
+    def give_back(self) -> None:
+        """Keep it."""
+
+
+class LockView:
+    """A lock seen by a process that does not have it. `path` need not exist."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def holder(self) -> LockHolder | None:
+        """Return who holds the lock, None when nobody does. Raises VeloxError when that cannot be found out."""
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise VeloxError(f"{self.path} cannot be read: {error.strerror}; correct its rights") from error
+        try:
+            if _lock(file, shared=True):
+                return None
+            return _read_holder(file) or LockHolder(host="", pid=0, started="")
+        finally:
+            os.close(file)
+
+
+def end_holder(holder: LockHolder, wait_seconds: float) -> EndOfHolder:
+    """Kill the very process that a lock file names, and wait for its end. Another process with its id is left alone."""
+    if holder.host != socket.gethostname() or holder.pid <= 0 or not holder.started:
+        return EndOfHolder.NOT_VERIFIED
+    try:
+        process = os.pidfd_open(holder.pid)  # from here on the id cannot pass to another process unnoticed
+    except ProcessLookupError:
+        return EndOfHolder.GONE
+    except OSError:
+        return EndOfHolder.NOT_VERIFIED
+    try:
+        if process_start(holder.pid) != holder.started:
+            return EndOfHolder.NOT_VERIFIED
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+        except ProcessLookupError:
+            return EndOfHolder.GONE
+        except PermissionError:
+            return EndOfHolder.NOT_VERIFIED
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        return EndOfHolder.KILLED if poll.poll(wait_seconds * 1_000) else EndOfHolder.SURVIVED
+    finally:
+        os.close(process)
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise VeloxError(f"{path} cannot be made: {error.strerror}; make the folder writable, or set VELOX__VAR") from error
+
+
+def _lock(file: int, *, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _record(holder: LockHolder) -> bytes:
+    return orjson.dumps({"host": holder.host, "pid": holder.pid, "started": holder.started}) + b"\n"
+
+
+def _write_record(file: int, record: bytes) -> None:
+    """Name the holder. A full disk keeps nobody from the lock: the file then names nobody, or is not whole."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, record, 0)
+
+
+def _read_holder(file: int) -> LockHolder | None:
+    try:
+        body = orjson.loads(os.pread(file, _RECORD_BYTES_MAX, 0))
+        return LockHolder(host=str(body["host"]), pid=int(body["pid"]), started=str(body["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _holder_text(holder: LockHolder | None) -> str:
+    return "an unknown process" if holder is None else f"process {holder.pid}"

@@ -51,7 +51,9 @@ class EntryFaults:
             self._readiness.fenced = True
             text = f"the lease of epoch {epoch} is no longer ours: {why}; no entries any more"
             _ledger_log.error("[LEDGER] %s", text)
-            self._tell(Severity.CRITICAL, "Lease lost", f"{text}. Exits go on.")
+            self._tell(
+                Severity.CRITICAL, "Lease lost", f"{text}. Exits go on, unless another engine has it: then that one closes."
+            )
 
     def journal_failed(self, error: JournalUnavailable) -> None:
         """Refuse entries until the journal takes events again."""

@@ -4,11 +4,13 @@
 - First what is left of the entry is cancelled, and its end awaited for a bounded time; then one reduce-only order
   leaves for what is still open. A cancel that is never confirmed delays an exit, it does not prevent it.
 - TARGET < STOP < SQUARE_OFF < EMERGENCY: a stronger goal replaces a weaker one. A marketable exit that is younger than
-  a bound counts as working, whatever its rank; an older or resting one is cancelled, awaited and replaced.
+  a bound counts as working, whatever its rank; an older or resting one is cancelled, awaited and replaced. A limit at
+  the price band is the best there is: it stays queued.
 - Exits that would close more than is open, or the wrong side, are cancelled: together they never reverse a position.
 - After the hard stop the broker closes too: nothing is sent without a look at its book that shows no foreign order. So
   too where the journal could not be read at the start: orders of an earlier engine may work unknown to us. Those, being
   no broker's, are cancelled.
+- Nothing is sent without the closer's lock, and what another closer left in the book counts as working (`closer`).
 - A rejected exit is tried again, a bounded number of times per minute; after two rejections as a marketable LIMIT.
 - Nothing here asks the ledger, the journal, the session or the loss limit.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from velox_core.closer import Closer
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderState, OrderType, Side
 from velox_core.domain.positions import Position
@@ -63,6 +66,7 @@ class ExitDoor:
         order_manager: sends them and knows positions and live orders.
         instruments: for the tick and freeze quantity of a symbol.
         alerts: told when a position cannot be closed.
+        closer: the right to send exits.
 
     `hard_stop_ms` is the engine time from which on the broker may square off by itself; the session sets it.
     `orders_unknown` is True where an earlier engine's orders could not be read back.
@@ -75,6 +79,7 @@ class ExitDoor:
         order_manager: OrderManager,
         instruments: dict[str, Instrument],
         alerts: Alerts,
+        closer: Closer,
     ) -> None:
         self.goals: dict[str, ExitGoal] = {}
         self.hard_stop_ms = NEVER_MS
@@ -83,6 +88,13 @@ class ExitDoor:
         self._orders = order_manager
         self._instruments = instruments
         self._alerts = alerts
+        self._closer = closer
+
+    def take_up(self) -> None:
+        """Go on with the exits that an earlier process of this run left live."""
+        for order in list(self._orders.live.values()):
+            if order.rank is not None:
+                self.want(order.symbol, order.rank, order.reason)
 
     def want(self, symbol: str, rank: ExitRank, reason: str) -> None:
         """Ask for a symbol to be closed. A weaker or equal goal than the standing one changes nothing."""
@@ -106,6 +118,8 @@ class ExitDoor:
         for symbol in list(self.goals):
             if self._work_one(symbol, self.goals[symbol], now_ms):
                 del self.goals[symbol]
+        if not self.goals:
+            self._closer.rest()
 
     def _work_one(self, symbol: str, goal: ExitGoal, now_ms: int) -> bool:
         """Return whether the goal is reached."""
@@ -118,10 +132,13 @@ class ExitDoor:
             return not blocked and not any(entry.is_live for entry in entries)
         if blocked or now_ms - goal.last_attempt_ms < RETRY_INTERVAL_MS:
             return False
+        if not self._closer.may_send(now_ms):
+            return False
         if (self.orders_unknown or now_ms >= self.hard_stop_ms) and self._foreign_order_works(symbol, goal, now_ms):
             return False
-        if position.quantity:
-            self._send(position, goal, working_quantity, working_rank, now_ms)
+        others_quantity = self._others_work(position, goal, now_ms) if position.quantity else None
+        if others_quantity is not None:
+            self._send(position, goal, working_quantity + others_quantity, working_rank, now_ms)
         return False
 
     def _awaits_entries(self, entries: list[Order], goal: ExitGoal, now_ms: int) -> bool:
@@ -150,6 +167,18 @@ class ExitDoor:
             self._orders.cancel_foreign(now_ms)
         return True
 
+    def _others_work(self, position: Position, goal: ExitGoal, now_ms: int) -> int | None:
+        """Return the shares that exits of another closer still work, None while one of them must be cancelled first."""
+        quantity = 0
+        closing_side = _SELL if position.quantity > 0 else _BUY
+        for line in self._closer.others(position.symbol, closing_side):
+            quantity += line.quantity - line.filled_quantity
+            if line.limit_price_paise or now_ms - line.placed_ms > WORKING_MS_MAX or quantity > abs(position.quantity):
+                goal.last_attempt_ms = now_ms
+                self._orders.cancel_foreign(now_ms, position.symbol)
+                return None
+        return quantity
+
     def _working(self, symbol: str, goal: ExitGoal, now_ms: int) -> tuple[int, ExitRank | None, bool]:
         """Return the quantity and strongest rank of exits that count as working, and whether a cancel is awaited."""
         quantity, blocked = 0, False
@@ -169,13 +198,25 @@ class ExitDoor:
                 blocked = blocked or order.is_live
         return quantity, strongest, blocked
 
-    @staticmethod
-    def _counts_as_working(order: Order, goal: ExitGoal, now_ms: int) -> bool:
+    def _counts_as_working(self, order: Order, goal: ExitGoal, now_ms: int) -> bool:
         if order.state is OrderState.UNKNOWN or order.state is OrderState.SUBMITTING:
             return True  # it may be in the market: only order recovery decides that it is not
-        if order.order_type is OrderType.LIMIT and order.rank is not None and goal.rank > order.rank:
-            return False
+        if order.order_type is OrderType.LIMIT:
+            if order.rank is not None and goal.rank > order.rank:
+                return False
+            mark_paise = self._orders.mark_of(order.symbol)
+            if mark_paise and (order.limit_price_paise - mark_paise) * order.side.sign < 0:
+                return False  # the price left it behind: it rests
+            if self._queues_at_band(order):
+                return True  # nothing trades beyond the band, and a new order would stand at the end of the queue
         return now_ms - order.created_ms <= WORKING_MS_MAX
+
+    def _queues_at_band(self, order: Order) -> bool:
+        instrument = self._instruments.get(order.symbol)
+        if instrument is None:
+            return False
+        band_paise = instrument.upper_band_paise if order.side is _BUY else instrument.lower_band_paise
+        return band_paise > 0 and order.limit_price_paise == band_paise
 
     def _send(
         self, position: Position, goal: ExitGoal, working_quantity: int, working_rank: ExitRank | None, now_ms: int

@@ -418,9 +418,9 @@ class OrderManager:
         self._risk.continue_after(line.tag for line in book)
         return book
 
-    def cancel_foreign(self, now_ms: int) -> None:
-        """Cancel every working order of the day's product that is not a live one of ours, as far as the broker answers."""
-        for line in self.read_book(now_ms) or ():
+    def cancel_foreign(self, now_ms: int, symbol: str = "") -> None:
+        """Cancel the day's working orders (of a symbol, or all) that are no live ones of ours, as far as the broker answers."""
+        for line in (line for line in self.read_book(now_ms) or () if line.symbol == (symbol or line.symbol)):
             if line.state not in TERMINAL_STATES and line.product is self._risk.product and line.tag not in self.live:
                 outcome = self._broker.cancel(line.broker_order_id, now_ms)
                 _log.warning(

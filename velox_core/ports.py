@@ -281,6 +281,53 @@ class HaltFile(Protocol):
         ...
 
 
+class CloserHold(StrEnum):
+    """The answer of a closer's lock.
+
+    ELSEWHERE: another process has it. FRESH: it is ours now, and another process had it before. UNBROKEN: it is ours,
+    and nobody else had it since it was.
+    """
+
+    ELSEWHERE = "ELSEWHERE"
+    FRESH = "FRESH"
+    UNBROKEN = "UNBROKEN"
+
+
+class CloserLock(Protocol):
+    """The account's right to send what closes: one process has it at a time. Never raises, never waits."""
+
+    def take(self) -> CloserHold:
+        """Take it if nobody has it. Asked before every send, also while it is held."""
+        ...
+
+    def give_back(self) -> None:
+        """Give it back; nothing happens when it is not held."""
+        ...
+
+    @property
+    def holder(self) -> str:
+        """Return who has it, for people."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockHolder:
+    """The process that a lock file names. `started` tells it from a later process with its id; all empty: not known."""
+
+    host: str
+    pid: int
+    started: str
+
+
+class EndOfHolder(StrEnum):
+    """What came of ending the holder of a lock. NOT_VERIFIED: nothing was killed, it may be another process."""
+
+    KILLED = "KILLED"
+    GONE = "GONE"
+    NOT_VERIFIED = "NOT_VERIFIED"
+    SURVIVED = "SURVIVED"
+
+
 class ControlRequest:
     """What is asked of the running engine: 'stop' or 'reset'. `by` and `reason` are for people, `request_id` for replies."""
 

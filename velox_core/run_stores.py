@@ -1,6 +1,6 @@
 """The stores of one run: lock, journal, ledger, lease and broker book, each with what it falls back to.
 
-- The lock is a must: without it no engine runs. Everything else may be down, and the engine is then reduce-only.
+- The engine's lock is a must: without it no engine runs. Everything else may be down, and the engine is then reduce-only.
 - A journal that cannot be opened is replaced by an emergency file beside it: what is sent is still written first, the
   engine finds itself halted (a journal that cannot be read means halted) and closes what the broker holds. The next
   start imports the file.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from velox_core.domain.errors import ConfigError, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
-from velox_core.engine_lock import EngineLock
+from velox_core.engine_lock import CloserLockFile, EngineLock, LeasedCloser
 from velox_core.journal.database import open_database
 from velox_core.journal.file import FileJournal
 from velox_core.journal.imports import import_emergency_file
@@ -27,12 +27,13 @@ from velox_core.journal.queries import HighWater, JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.redis import RedisLedger
-from velox_core.ports import Journal
+from velox_core.ports import CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunFolder
 from velox_core.settings import Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
+ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"
 UNREADABLE_EPOCH_FROM = 9_000  # epochs of engines that know neither ledger nor journal; leases count up from 1
 
 _log = logging.getLogger("velox.system")
@@ -69,6 +70,7 @@ class RunStores:
     journal: Journal
     records: SqlJournal | None
     ledger: RedisLedger
+    closer_lock: CloserLock
     epoch: int
     exits_only: str
 
@@ -88,8 +90,10 @@ def open_stores(settings: Settings, paths: Paths, run: RunFolder, identity: RunI
 
     Raises: VeloxError when another process trades the run; ConfigError when the run was begun on other data.
     """
-    lock = EngineLock(run.folder / "engine.lock")
+    lock = EngineLock(run.folder / ENGINE_LOCK)
     stack.callback(lock.release)
+    closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
+    stack.callback(closer_lock.close)
     known, exits_only = _what_was_begun(settings, run, identity)
     journal, records = _open_journal(settings, run, identity)
     stack.callback(journal.close)
@@ -100,8 +104,15 @@ def open_stores(settings: Settings, paths: Paths, run: RunFolder, identity: RunI
         server = f"unix://{paths.var / 'redis' / 'absent.sock'}"
     ledger = RedisLedger(server, run.scope.key, identity.trading_date, version_floor=known.version, epoch_floor=known.epoch)
     stack.callback(ledger.close)
-    epoch = _lease(ledger, known.epoch + 1, stack)
-    return RunStores(journal=journal, records=records, ledger=ledger, epoch=epoch, exits_only=exits_only)
+    epoch, is_leased = _lease(ledger, known.epoch + 1, stack)
+    return RunStores(
+        journal=journal,
+        records=records,
+        ledger=ledger,
+        closer_lock=LeasedCloser(closer_lock, ledger, epoch) if is_leased else closer_lock,
+        epoch=epoch,
+        exits_only=exits_only,
+    )
 
 
 def _what_was_begun(settings: Settings, run: RunFolder, identity: RunIdentity) -> tuple[HighWater, str]:
@@ -148,15 +159,18 @@ def _open_journal(
     return journal, journal
 
 
-def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> int:
-    """Become the one engine of the scope on any host. Another host's lease is a VeloxError; a ledger that is down is not."""
+def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> tuple[int, bool]:
+    """Become the one engine of the scope on any host. Another host's lease is a VeloxError; a ledger that is down is not.
+
+    Returns the epoch, and whether the ledger gave a lease for it.
+    """
     try:
         epoch = ledger.acquire_lease(socket.gethostname())
     except LedgerUnavailable as error:
         _log.error("[LEDGER] no lease: %s; exits only", error)
-        return epoch_without_lease
+        return epoch_without_lease, False
     stack.callback(_release, ledger, epoch)
-    return epoch
+    return epoch, True
 
 
 def _release(ledger: RedisLedger, epoch: int) -> None:

@@ -113,6 +113,17 @@ def test_only_the_risk_manager_can_approve_an_order() -> None:
     assert users == {"velox_core/risk_manager.py"}
 
 
+def test_only_the_exit_door_asks_for_exits_and_only_with_the_closers_lock() -> None:
+    users, holders = set(), set()
+    for name, tree in sources(*SHIPPED):
+        called = {
+            node.func.attr for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        }
+        users |= {name} if "request_exit" in called else set()
+        holders |= {name} if "may_send" in called else set()
+    assert users == holders == {"velox_core/exit_door.py"}
+
+
 def test_functions_take_at_most_six_positional_arguments_outside_hot_value_classes() -> None:
     """Constructors of slotted values made per order are positional on purpose (speed), all else is not."""
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from velox_core.domain.market.bars import MinuteRow
-from velox_core.ports import ControlRequest, Severity
+from velox_core.ports import CloserHold, ControlRequest, Severity
 
 
 class FakeClock:
@@ -97,3 +97,28 @@ class FakeAlerts:
     @property
     def titles(self) -> list[str]:
         return [title for _, title, _ in self.sent]
+
+
+class FakeCloserLock:
+    """A closer's lock that answers what the test says; `takes` and `returns` count what was asked of it."""
+
+    holder = "process 4711"
+
+    def __init__(self, hold: CloserHold = CloserHold.UNBROKEN) -> None:
+        self.hold = hold
+        self.held = False
+        self.takes = 0
+        self.returns = 0
+
+    def take(self) -> CloserHold:
+        self.takes += 1
+        if self.hold is CloserHold.ELSEWHERE:
+            self.held = False
+            return self.hold
+        answer = CloserHold.UNBROKEN if self.held else self.hold
+        self.held, self.hold = True, CloserHold.UNBROKEN
+        return answer
+
+    def give_back(self) -> None:
+        self.returns += self.held
+        self.held = False

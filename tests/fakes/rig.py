@@ -6,8 +6,9 @@ from datetime import date
 from typing import Any
 
 from tests.fakes.broker import FakeBroker
-from tests.fakes.outside import FakeAlerts
+from tests.fakes.outside import FakeAlerts, FakeCloserLock
 from tests.fakes.stores import FakeHaltFile, FakeJournal, FakeLedger
+from velox_core.closer import Closer
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import ExitRank, Order, Side, Signal, SignalKind
@@ -79,6 +80,7 @@ class Rig:
         self.epoch = self.ledger.acquire_lease("rig")
         self.halt_file = FakeHaltFile()
         self.alerts = FakeAlerts()
+        self.closer_lock = FakeCloserLock()
         self.instruments = {symbol: make_instrument(symbol, **instrument_changes) for symbol in UNIVERSE}
         self.restart()
 
@@ -101,8 +103,20 @@ class Rig:
             columns={symbol: column for column, symbol in enumerate(UNIVERSE)},
             schedule=self.schedule,
         )
+        self.closer = Closer(
+            lock=self.closer_lock,
+            order_manager=self.orders,
+            risk_manager=self.risk,
+            journal=self.journal,
+            alerts=self.alerts,
+            name=PREFIX,
+        )
         self.door = ExitDoor(
-            risk_manager=self.risk, order_manager=self.orders, instruments=self.instruments, alerts=self.alerts
+            risk_manager=self.risk,
+            order_manager=self.orders,
+            instruments=self.instruments,
+            alerts=self.alerts,
+            closer=self.closer,
         )
         self.recovery = OrderRecovery(self.broker, self.orders, self.alerts)
         self.emergency = EmergencyExitManager(

@@ -82,6 +82,23 @@ def test_server_that_was_killed_and_came_back_needs_a_rebuild(
     assert isinstance(ledger.commit(fresh.version, 0, CHANGE, "c3"), Committed)
 
 
+@pytest.mark.parametrize("epoch", [b"1", None])
+def test_server_that_went_back_to_an_older_epoch_takes_the_lease_from_nobody(
+    ledger: RedisLedger, client: redis.Redis, epoch: bytes | None
+) -> None:
+    for _ in range(3):
+        held = ledger.acquire_lease("here")
+    scope = next(key for key in client.scan_iter() if key.endswith(b":scope"))
+    if epoch is None:
+        client.hdel(scope, "epoch")
+    else:
+        client.hset(scope, "epoch", epoch)
+    with pytest.raises(LedgerUnavailable, match="does not know the lease"):
+        ledger.renew_lease(held)
+    ledger.rebuild(RiskSnapshot())
+    assert ledger.renew_lease(held)
+
+
 def test_server_that_hangs_is_asked_once_and_then_left_alone_for_a_while(client: redis.Redis, server: EmbeddedRedis) -> None:
     connects: list[float] = []
     connect = connect_to(server.url)

@@ -30,6 +30,7 @@ from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assembl
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.session import SessionResult
 from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.engine_lock import SoleCloser
 from velox_core.feeds.replay import ReplayFeed
 from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, ControlRequest, Funds, OrderUpdate, SendOutcome
 from velox_core.risk.approval import ApprovedOrder
@@ -299,6 +300,7 @@ class World:
             halt_file=self.halt_file,
             control=self.control,
             alerts=self.alerts,
+            closer_lock=SoleCloser(),
         )
         rules = EngineRules(limits=self.limits, schedule=SCHEDULE, instruments=self.instruments, strategies=hosts, epoch=epoch)
         self.engine = None

@@ -209,15 +209,39 @@ def test_cancel_that_comes_too_late_does_not_close_twice() -> None:
     assert (rig.quantity(), rig.door.goals) == (0, {})
 
 
-@pytest.mark.parametrize(("rank", "replaced"), [(ExitRank.TARGET, False), (ExitRank.STOP, True), (ExitRank.EMERGENCY, True)])
-def test_resting_limit_is_replaced_by_a_stronger_goal_only(rank: ExitRank, replaced: bool) -> None:
+@pytest.mark.parametrize(
+    ("limit_paise", "rank", "replaced"),
+    [
+        (9_900, ExitRank.TARGET, False),
+        (10_000, ExitRank.TARGET, False),
+        (10_005, ExitRank.TARGET, True),
+        (9_900, ExitRank.STOP, True),
+        (9_900, ExitRank.EMERGENCY, True),
+        (11_000, ExitRank.EMERGENCY, True),
+    ],
+)
+def test_limit_counts_as_working_while_it_is_marketable_and_no_stronger_goal_stands(
+    limit_paise: int, rank: ExitRank, replaced: bool
+) -> None:
     rig = Rig()
-    rig.hold()
-    rig.exit_now(rank=ExitRank.TARGET, limit_price_paise=11_000)
+    rig.hold(price_paise=10_000)
+    rig.exit_now(rank=ExitRank.TARGET, limit_price_paise=limit_paise)
     rig.door.want("AAA", rank, "goal")
     rig.door.work(NOW_MS)
     assert bool(rig.broker.cancels) is replaced
     assert [o.order_type for o in exits(rig)] == [OrderType.LIMIT, OrderType.MARKET][: 1 + replaced]
+
+
+@pytest.mark.parametrize(("limit_paise", "replaced"), [(9_500, False), (9_505, True)])
+def test_limit_at_the_band_keeps_its_place_in_the_queue(limit_paise: int, replaced: bool) -> None:
+    rig = Rig()
+    rig.hold(price_paise=9_505)
+    rig.instruments["AAA"] = make_instrument("AAA", lower_band_paise=9_500, upper_band_paise=10_500)
+    rig.exit_now(rank=ExitRank.STOP, limit_price_paise=limit_paise)
+    rig.door.want("AAA", ExitRank.STOP, "stop")
+    rig.door.work(NOW_MS + WORKING_MS_MAX + 1)
+    assert bool(rig.broker.cancels) is replaced
+    assert len(exits(rig)) == 1 + replaced
 
 
 def test_unknown_exit_counts_as_working_and_is_not_replaced_here() -> None:

@@ -85,14 +85,25 @@ def run(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start a new run although an unfinished or halted one is there.")
     ] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Halt, and take the run over from an engine that does not answer.")
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why it is taken over, kept in the halt record.")] = "",
+    by: Annotated[str, typer.Option("--by", help="Who takes it over.")] = "command line",
     as_json: JsonOption = False,
 ) -> None:
-    """Run the trading engine in the foreground, without Prefect."""
+    """Run the trading engine in the foreground, without Prefect.
+
+    With --take-over an engine of the run that acknowledges the halt is left to close by itself; one that does not is
+    killed, and this engine closes what is open.
+    """
     import os
 
     from velox_core.operations.day import DayRequest, open_day
     from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 
+    if take_over and (fresh or not reason):
+        raise typer.BadParameter("--take-over takes up the run that is there, so without --fresh, and needs a --reason")
     asked = DayRequest(config=config, date=optional_date(date), speed=optional_speed(speed), data=data, scenario=scenario)
     day = open_day(asked, os.environ)
     refuse_live_broker(day.settings)
@@ -101,13 +112,18 @@ def run(
         if as_json:
             _print_json({"trading_date": day.trading_date, "exit_code": 0, "closed_reason": day.closed_reason})
         raise typer.Exit
-    if not fresh:
+    if not fresh and not take_over:
         refuse_second_engine(day.settings, day.paths, day.trading_date)
     check_day(day)
     from velox_core.bootstrap import RunRequest
-    from velox_core.cli.run import run_foreground
+    from velox_core.cli.run import free_the_run, run_foreground
 
     request = RunRequest(date=day.trading_date, speed=asked.speed, data=data, scenario=scenario, fresh=fresh)
+    if take_over:
+        freed = free_the_run(day.settings, day.paths, request, by=by, reason=reason, as_json=as_json)
+        if freed is None:
+            raise typer.Exit
+        request = freed
     raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json))
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -17,12 +18,14 @@ from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.cli.progress import RunView
 from velox_core.cli.tables import show, summary_panel
 from velox_core.logs import SYSTEM
+from velox_core.operations.hung_engine import take_over_run
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder, open_logs
 from velox_core.operations.runs import write_report
 from velox_core.operations.status import Status, account_folders, status_of_process
 from velox_core.operations.view import dropped_text, headline
 from velox_core.settings import Paths, Settings
+from velox_core.take_over import TakeOverResult
 
 _log = logging.getLogger(SYSTEM)
 
@@ -55,6 +58,32 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
         console.print(f"Logs: {logs_folder(settings, paths)}", highlight=False, soft_wrap=True)
         console.print(headline(report), highlight=False, soft_wrap=True)
     return outcome.exit_code
+
+
+def free_the_run(
+    settings: Settings, paths: Paths, request: RunRequest, *, by: str, reason: str, as_json: bool
+) -> RunRequest | None:
+    """Take the request's run over from an engine that hangs, and say what came of it.
+
+    Returns the request for that very run; None when its engine answers and closes by itself.
+    """
+    logs = open_logs(settings, paths)
+    try:
+        run, outcome = take_over_run(settings, paths, request, by=by, reason=reason)
+    finally:
+        logs.stop()
+    killed = f"; killed process {', '.join(str(pid) for pid in outcome.killed)}" if outcome.killed else ""
+    sentence = {
+        TakeOverResult.NOBODY: f"run {run.run_id}: no engine has it, nothing to take over",
+        TakeOverResult.ANSWERS: f"run {run.run_id}: its engine acknowledged the halt and closes everything by itself{killed}",
+        TakeOverResult.FREE: f"run {run.run_id} is halted and free{killed}; this engine closes what is open",
+    }[outcome.result]
+    sys.stderr.write(f"velox: {sentence}\n")
+    if outcome.result is TakeOverResult.ANSWERS:
+        if as_json:
+            _print_json({"run_id": run.run_id, "taken_over": False, "message": sentence})
+        return None
+    return replace(request, run_id=run.run_id)
 
 
 def _print_json(value: object) -> None:

@@ -2,7 +2,7 @@
 
 - Bodies hold engine-time values only (ints, text, booleans, None, and lists or dicts of them), so that the same
   day at another speed, on another machine or in another folder writes the same bytes.
-- Wall-clock facts (process ids, paths, durations) belong to SESSION events, which exports leave out.
+- Facts of a process (ids, epochs, paths, durations) belong to SESSION and EXIT_PLAN events, which exports leave out.
 - A member of a StrEnum is text: it is written as its value.
 - Money is paise, quantity shares, `*_ms` epoch milliseconds.
 """
@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     LOCK / UNLOCK: symbol, reason.
     STRATEGY_DISABLED: strategy, reason.
     MARK: minute mark of the day: realised, open, charges due (all paise); one a minute while it changes.
+    EXIT_PLAN: from here on one closer sends the account's exits: closer (date, actor, epoch); not exported.
     SESSION: phase (OPENED|CLOSED|STOPPED|...), and facts of the run that may differ between runs; not exported.
     """
 
@@ -48,10 +49,11 @@ class EventKind(StrEnum):
     UNLOCK = "UNLOCK"
     STRATEGY_DISABLED = "STRATEGY_DISABLED"
     MARK = "MARK"
+    EXIT_PLAN = "EXIT_PLAN"
     SESSION = "SESSION"
 
 
-EXPORTED_KINDS = frozenset(EventKind) - {EventKind.SESSION}
+EXPORTED_KINDS = frozenset(EventKind) - {EventKind.SESSION, EventKind.EXIT_PLAN}
 
 
 class JournalEvent:

@@ -14,6 +14,7 @@ from typing import Final
 from velox_core.domain.errors import InvariantError
 
 CLIENT_ORDER_ID_LENGTH_MAX: Final = 20
+EPOCHS_PER_DATE_MAX: Final = 10_000  # engines that may hold the lease on one date before an id could repeat
 
 
 class Side(StrEnum):
@@ -249,8 +250,9 @@ def client_order_id_prefix(yymmdd: str, actor: Actor, epoch: int) -> str:
     Args:
         yymmdd: trading date as six digits.
         actor: who sends.
-        epoch: lease epoch, 1 to 9999; it keeps the ids of two holders of the lease apart.
+        epoch: lease epoch, from 1 and counted over all dates; its last four digits stand in the id. They keep the ids of
+            two holders of the lease apart, as long as one date has fewer than 10,000 of them.
     """
-    if len(yymmdd) != 6 or not (yymmdd.isascii() and yymmdd.isdigit()) or not 0 < epoch <= 9_999:
+    if len(yymmdd) != 6 or not (yymmdd.isascii() and yymmdd.isdigit()) or epoch <= 0:
         raise InvariantError(f"client order id from date {yymmdd!r} and epoch {epoch} is out of range")
-    return f"{yymmdd}{actor.value}{epoch:04d}"
+    return f"{yymmdd}{actor.value}{epoch % EPOCHS_PER_DATE_MAX:04d}"

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from velox_core.closer import Closer
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, JournalUnavailable, LedgerUnavailable
 from velox_core.domain.events import EventKind
@@ -24,7 +25,7 @@ from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
-from velox_core.ports import Alerts, Broker, Clock, Control, HaltFile, Journal, MarketFeed, RiskLedger, Severity
+from velox_core.ports import Alerts, Broker, Clock, CloserLock, Control, HaltFile, Journal, MarketFeed, RiskLedger, Severity
 from velox_core.risk.breach import DayLoss
 from velox_core.risk.limits import RiskLimits
 from velox_core.risk_manager import RiskManager
@@ -44,6 +45,7 @@ class EnginePorts:
     halt_file: HaltFile
     control: Control
     alerts: Alerts
+    closer_lock: CloserLock
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
 
 
@@ -101,11 +103,12 @@ class Engine:
 
 def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engine:
     """Join an engine and bring it up to what ledger, journal and broker know. Entries stay refused until it is armed."""
+    id_prefix = client_order_id_prefix(f"{plan.trading_date:%y%m%d}", rules.actor, rules.epoch)
     risk = RiskManager(
         limits=rules.limits,
         ledger=ports.ledger,
         journal=ports.journal,
-        id_prefix=client_order_id_prefix(f"{plan.trading_date:%y%m%d}", rules.actor, rules.epoch),
+        id_prefix=id_prefix,
         epoch=rules.epoch,
         alerts=ports.alerts,
     )
@@ -117,7 +120,15 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         columns={symbol: column for column, symbol in enumerate(plan.universe)},
         schedule=rules.schedule,
     )
-    door = ExitDoor(risk_manager=risk, order_manager=orders, instruments=rules.instruments, alerts=ports.alerts)
+    closer = Closer(
+        lock=ports.closer_lock,
+        order_manager=orders,
+        risk_manager=risk,
+        journal=ports.journal,
+        alerts=ports.alerts,
+        name=id_prefix,
+    )
+    door = ExitDoor(risk_manager=risk, order_manager=orders, instruments=rules.instruments, alerts=ports.alerts, closer=closer)
     emergency = EmergencyExitManager(
         trading_date=plan.trading_date,
         risk_manager=risk,

@@ -170,6 +170,7 @@ class TradingSession:
                 self._start_strategy(host)
         for position in parts.order_manager.open_positions():
             self.on_position(position.symbol)
+        parts.exit_door.take_up()
         self._publish("RUNNING")
 
     def _start_strategy(self, host: HostedStrategy) -> None:

@@ -3,6 +3,7 @@
 - `project` is a pure function from an event to rows; a body that lacks what its kind needs is a bug of the caller.
 - Rows lack `run_key` and `sequence`, which the writer knows.
 - Only INTENT can be refused (the backstops of the schema); a repeated fill or halt is kept once.
+- A new exit plan ends the one that a dead closer left live, so that its backstop never stands in an exit's way.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Target(StrEnum):
     ORDER_EVENT = "order_event"
     FILL = "fill"
     HALT = "halt"
+    EXIT_PLAN_ENDED = "exit_plan_ended"
+    EXIT_PLAN = "exit_plan"
 
 
 Projection: TypeAlias = list[tuple[Target, Row]]
@@ -144,6 +147,19 @@ def _halt(_ts_ms: int, body: Body) -> Projection:
     return [(Target.HALT, row)]
 
 
+def _exit_plan(ts_ms: int, body: Body) -> Projection:
+    row: Row = {"ts_ms": ts_ms, "closer": body["closer"], "live": True, "ended_ms": None}
+    return [*_end_of_exit_plan(ts_ms), (Target.EXIT_PLAN, row)]
+
+
+def _session(ts_ms: int, body: Body) -> Projection:
+    return _end_of_exit_plan(ts_ms) if body.get("phase") == "CLOSED" else []
+
+
+def _end_of_exit_plan(ts_ms: int) -> Projection:
+    return [(Target.EXIT_PLAN_ENDED, {"new_live": False, "new_ended_ms": ts_ms})]
+
+
 _PROJECTORS: dict[EventKind, Callable[[int, Body], Projection]] = {
     EventKind.DECISION: _decision,
     EventKind.INTENT: _intent,
@@ -151,4 +167,6 @@ _PROJECTORS: dict[EventKind, Callable[[int, Body], Projection]] = {
     EventKind.FILL: _fill,
     EventKind.HALT: _halt,
     EventKind.HALT_CLEARED: _halt,
+    EventKind.EXIT_PLAN: _exit_plan,
+    EventKind.SESSION: _session,
 }

@@ -27,6 +27,7 @@ from velox_core.journal.schema import (
     DayPass,
     Decision,
     Event,
+    ExitPlanRow,
     FillRow,
     Intent,
     OrderEvent,
@@ -147,6 +148,10 @@ class JournalReader:
         if client_order_id is not None:
             query = query.where(FillRow.client_order_id == client_order_id)
         return self._rows(query.order_by(col(FillRow.sequence)))
+
+    def exit_plans(self, run_key: int) -> list[ExitPlanRow]:
+        """Return who sent a run's exits, oldest first; at most the newest is live."""
+        return self._rows(select_rows(ExitPlanRow).where(ExitPlanRow.run_key == run_key).order_by(col(ExitPlanRow.sequence)))
 
     def halts(self, scope_key: str) -> list[HaltRecord]:
         """Return every halt and clear record of a scope, of all its dates, oldest first (see `active_halts`)."""

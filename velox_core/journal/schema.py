@@ -2,8 +2,8 @@
 
 - `event` is the truth: append-only, hash-chained, one row for each event of a run.
 - The other event tables are projections, written in the same transaction by `projection.project`.
-- Invariants live here: a client order id once in a run, a trade id once in a run, and at most one entry that is not
-  terminal for each symbol of a run (an account's date is one run).
+- Invariants live here: a client order id once in a run, a trade id once in a run, at most one entry that is not
+  terminal for each symbol of a run, and at most one live exit plan in a run (an account's date is one run).
 - `checklist`, `day_pass` and `session_summary` are records of the day beside the chain.
 - A change here needs a migration, and `HEAD_REVISION` names the newest one; a test holds the two together.
 
@@ -17,7 +17,7 @@ from datetime import date
 from sqlalchemy import BigInteger, Index, MetaData, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 _WITHOUT_ROWID = {"sqlite_with_rowid": False}  # appended in key order: one page to write instead of two
 
 
@@ -158,6 +158,29 @@ class FillRow(JournalTable, table=True):
     realised_paise: int = Field(sa_type=BigInteger)
     position_quantity: int
     cost_paise: int = Field(sa_type=BigInteger)
+
+
+class ExitPlanRow(JournalTable, table=True):
+    """Who sends the exits: `closer` is date, actor and epoch. A new plan ends the live one in its own transaction."""
+
+    __tablename__ = "exit_plan"
+    __table_args__ = (
+        Index(
+            "uq_exit_plan_live",
+            "run_key",
+            unique=True,
+            sqlite_where=text("live"),
+            postgresql_where=text("live"),
+        ),
+        _WITHOUT_ROWID,
+    )
+
+    run_key: int = Field(primary_key=True, foreign_key="run.run_key")
+    sequence: int = Field(primary_key=True)
+    ts_ms: int = Field(sa_type=BigInteger)
+    closer: str
+    live: bool
+    ended_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class HaltRow(JournalTable, table=True):

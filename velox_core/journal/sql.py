@@ -331,6 +331,12 @@ def _prepare_projections(engine: Engine) -> dict[Target, Prepared]:
             updated_ms=bindparam("new_updated_ms"),
         )
     )
+    plan = _TABLES["exit_plan"]
+    ended = (
+        update(plan)
+        .where(plan.c.run_key == bindparam("of_run_key"), plan.c.live)
+        .values(live=bindparam("new_live"), ended_ms=bindparam("new_ended_ms"))
+    )
     return {
         Target.DECISION: _prepare(engine, insert(_TABLES["decision"])),
         Target.INTENT: _prepare(engine, insert(_INTENT)),
@@ -338,6 +344,8 @@ def _prepare_projections(engine: Engine) -> dict[Target, Prepared]:
         Target.ORDER_EVENT: _prepare(engine, insert(_TABLES["order_event"])),
         Target.FILL: _prepare(engine, insert(_TABLES["fill"]), " ON CONFLICT DO NOTHING"),
         Target.HALT: _prepare(engine, insert(_TABLES["halt"])),
+        Target.EXIT_PLAN_ENDED: _prepare(engine, ended),
+        Target.EXIT_PLAN: _prepare(engine, insert(plan)),
     }
 
 

@@ -123,12 +123,14 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return {1, fresh}
 """
 
-# KEYS: scope lease. ARGV: epoch holder ttl_ms. An expired lease that nobody took is ours again. -1: the store forgot.
+# KEYS: scope lease. ARGV: epoch holder ttl_ms. An expired lease that nobody took is ours again. -1: the store forgot it,
+# or went back to an older epoch. 0: somebody else has it, or had it after us.
 RENEW = """
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 local holder = redis.call('HGET', KEYS[2], 'holder')
-if not epoch then return -1 end
-if epoch ~= ARGV[1] or (holder and holder ~= ARGV[2]) then return 0 end
+if holder and holder ~= ARGV[2] then return 0 end
+if not epoch or (tonumber(epoch) or 0) < tonumber(ARGV[1]) then return -1 end
+if epoch ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[2], 'holder', ARGV[2], 'epoch', ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return 1

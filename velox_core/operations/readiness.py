@@ -41,7 +41,8 @@ def refuse_second_engine(settings: Settings, paths: Paths, trading_date: date) -
         f"run {running.run_id or running.folder.name} already trades {trading_date} (process {running.number('pid')}{clock}). "
         f"Nothing was started.\n"
         f"See it:  {velox('status', settings=settings)}\n"
-        f"End it:  {velox('stop', '--reason', 'start again', settings=settings)}"
+        f"End it:  {velox('stop', '--reason', 'start again', settings=settings)}\n"
+        f"It does not answer:  {velox('run', '--take-over', '--reason', 'it hangs', settings=settings)}"
     )
 
 

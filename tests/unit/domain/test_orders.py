@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from velox_core.domain.errors import InvariantError
 from velox_core.domain.orders import (
@@ -134,8 +137,23 @@ def test_client_order_id_sequence_out_of_range_is_a_bug(sequence: int) -> None:
         client_order_id("240115E0001", sequence)
 
 
+HOLDERS = st.tuples(st.dates(date(2024, 1, 1), date(2099, 12, 31)), st.sampled_from(Actor), st.integers(0, 9_999))
+
+
+@given(st.integers(1, 10**6), HOLDERS, HOLDERS, st.integers(1, 9_999_999), st.integers(1, 9_999_999))
+def test_client_order_ids_of_two_dates_actors_or_epochs_never_collide(
+    first_epoch: int, one: tuple[date, Actor, int], other: tuple[date, Actor, int], first: int, second: int
+) -> None:
+    def made(holder: tuple[date, Actor, int], sequence: int) -> str:
+        return client_order_id(client_order_id_prefix(f"{holder[0]:%y%m%d}", holder[1], first_epoch + holder[2]), sequence)
+
+    ids = (made(one, first), made(other, second))
+    assert (ids[0] == ids[1]) is ((one, first) == (other, second))
+    assert max(map(len, ids)) <= CLIENT_ORDER_ID_LENGTH_MAX
+
+
 @pytest.mark.parametrize(
-    ("yymmdd", "epoch"), [("240115", 0), ("240115", 10_000), ("24011", 1), ("2024115", 1), ("24-115", 1), ("24011²", 1)]
+    ("yymmdd", "epoch"), [("240115", 0), ("240115", -1), ("24011", 1), ("2024115", 1), ("24-115", 1), ("24011²", 1)]
 )
 def test_client_order_id_prefix_out_of_range_is_a_bug(yymmdd: str, epoch: int) -> None:
     with pytest.raises(InvariantError, match="out of range"):

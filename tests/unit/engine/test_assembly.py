@@ -23,6 +23,7 @@ def assembled(rig: Rig, *strategies: str) -> Engine:
             halt_file=rig.halt_file,
             control=FakeControl(),
             alerts=rig.alerts,
+            closer_lock=rig.closer_lock,
         ),
         EngineRules(limits=rig.limits, schedule=rig.schedule, instruments=rig.instruments, strategies=hosts, epoch=rig.epoch),
     )

@@ -364,3 +364,31 @@ def test_reader_of_a_missing_journal_is_refused_and_creates_nothing(path: Path) 
     with pytest.raises(JournalUnavailable, match="there is no journal"):
         JournalReader(url(path))
     assert not path.exists()
+
+
+# -- exit plans ------------------------------------------------------------------------------------------------------
+
+
+def test_new_exit_plan_ends_the_one_that_a_dead_closer_left_live(journal: SqlJournal, reader: JournalReader) -> None:
+    add(journal, (EventKind.EXIT_PLAN, {"closer": "240115E0001"}), (EventKind.INTENT, intent(1, role="EXIT")))
+    add(journal, (EventKind.EXIT_PLAN, {"closer": "240115G0001"}), (EventKind.INTENT, intent(2, role="EXIT")))
+    plans = reader.exit_plans(journal.run_key)
+    assert [(plan.closer, plan.live) for plan in plans] == [("240115E0001", False), ("240115G0001", True)]
+    assert plans[0].ended_ms == plans[1].ts_ms
+    assert len(reader.intents(journal.run_key)) == 2
+
+
+def test_session_that_closes_ends_its_exit_plan(journal: SqlJournal, reader: JournalReader) -> None:
+    add(journal, (EventKind.EXIT_PLAN, {"closer": "240115E0001"}), (EventKind.SESSION, {"phase": "STOPPED"}))
+    assert [plan.live for plan in reader.exit_plans(journal.run_key)] == [True]
+    add(journal, (EventKind.SESSION, {"phase": "CLOSED"}))
+    assert [plan.live for plan in reader.exit_plans(journal.run_key)] == [False]
+
+
+def test_second_live_exit_plan_is_refused_by_the_database(journal: SqlJournal, path: Path) -> None:
+    add(journal, (EventKind.EXIT_PLAN, {"closer": "240115E0001"}))
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        connection.execute(
+            "INSERT INTO exit_plan (run_key, sequence, ts_ms, closer, live) VALUES (?, 99, 1, '240115G0001', 1)",
+            (journal.run_key,),
+        )

@@ -1,0 +1,200 @@
+"""The kernel locks of a scope: who has them, who had them, and who may be ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.outside import FakeClock, FakeCloserLock
+from tests.fakes.stores import FakeLedger
+from velox_core.domain.errors import VeloxError
+from velox_core.engine_lock import (
+    LEASE_CHECK_SECONDS,
+    CloserLockFile,
+    EngineLock,
+    LeasedCloser,
+    LockView,
+    SoleCloser,
+    end_holder,
+    own_holder,
+    process_start,
+)
+from velox_core.ports import CloserHold, EndOfHolder, LockHolder
+
+HOLD_CLOSER = """
+import sys, time
+from pathlib import Path
+from velox_core.engine_lock import CloserLockFile
+lock = CloserLockFile(Path(sys.argv[1]))
+print(lock.take().value, flush=True)
+sys.stdin.readline()
+lock.give_back()
+print("given back", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that took the closer's lock of `tmp_path`; a line on its stdin makes it give the lock back."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_CLOSER, str(tmp_path / "closer.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "FRESH"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_engine_lock_held_by_a_process_is_refused_to_the_next_and_named(tmp_path: Path) -> None:
+    lock = EngineLock(tmp_path / "engine.lock")
+    with pytest.raises(VeloxError, match=f"process {os.getpid()}"):
+        EngineLock(tmp_path / "engine.lock")
+    assert LockView(tmp_path / "engine.lock").holder() == own_holder()
+    lock.release()
+    assert LockView(tmp_path / "engine.lock").holder() is None
+    EngineLock(tmp_path / "engine.lock").release()
+
+
+def test_closer_lock_of_another_process_is_not_had_until_it_is_given_back(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    lock = CloserLockFile(tmp_path / "closer.lock")
+    assert lock.take() is CloserHold.ELSEWHERE
+    assert lock.holder == f"process {other.pid}"
+    assert other.stdin is not None
+    assert other.stdout is not None
+    other.stdin.write("\n")
+    other.stdin.flush()
+    assert other.stdout.readline().strip() == "given back"
+    assert lock.take() is CloserHold.FRESH
+    assert lock.take() is CloserHold.UNBROKEN
+    lock.close()
+
+
+def test_closer_lock_that_nobody_else_had_meanwhile_is_unbroken(tmp_path: Path) -> None:
+    lock = CloserLockFile(tmp_path / "closer.lock")
+    assert lock.take() is CloserHold.FRESH
+    lock.give_back()
+    assert LockView(tmp_path / "closer.lock").holder() is None
+    assert lock.take() is CloserHold.UNBROKEN
+    lock.close()
+
+
+def test_closer_lock_whose_record_another_process_wrote_is_fresh(tmp_path: Path) -> None:
+    lock = CloserLockFile(tmp_path / "closer.lock")
+    lock.take()
+    lock.give_back()
+    (tmp_path / "closer.lock").write_bytes(b'{"host":"h","pid":1,"started":"s"}\n')
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def test_closer_lock_dies_with_its_process(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    other.kill()
+    other.wait()
+    lock = CloserLockFile(tmp_path / "closer.lock")
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def test_locks_in_a_folder_that_cannot_be_made_say_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VeloxError, match="cannot be made"):
+        EngineLock(tmp_path / "file" / "engine.lock")
+    with pytest.raises(VeloxError, match="cannot be made"):
+        CloserLockFile(tmp_path / "file" / "closer.lock")
+
+
+def test_lock_view_of_a_file_without_a_record_names_nobody(tmp_path: Path) -> None:
+    lock = EngineLock(tmp_path / "engine.lock")
+    (tmp_path / "engine.lock").write_bytes(b"4711\n")
+    assert LockView(tmp_path / "engine.lock").holder() == LockHolder(host="", pid=0, started="")
+    lock.release()
+    assert LockView(tmp_path / "absent.lock").holder() is None
+
+
+# -- ending a holder -----------------------------------------------------------------------------------------------
+
+
+def test_end_holder_kills_the_very_process_and_frees_its_lock(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    holder = LockView(tmp_path / "closer.lock").holder()
+    assert holder is not None
+    assert holder.pid == other.pid
+    assert end_holder(holder, 10.0) is EndOfHolder.KILLED
+    assert LockView(tmp_path / "closer.lock").holder() is None
+    assert other.wait() == -9
+
+
+@pytest.mark.parametrize("change", ["started", "host", "nobody"])
+def test_end_holder_leaves_a_process_alone_that_it_cannot_verify(
+    tmp_path: Path, other: subprocess.Popen[str], change: str
+) -> None:
+    true = own_holder()
+    holder = {
+        "started": LockHolder(host=true.host, pid=other.pid, started=true.started),  # the id passed to another process
+        "host": LockHolder(host="elsewhere", pid=other.pid, started=process_start(other.pid)),
+        "nobody": LockHolder(host=true.host, pid=other.pid, started=""),
+    }[change]
+    assert end_holder(holder, 10.0) is EndOfHolder.NOT_VERIFIED
+    assert other.poll() is None
+
+
+def test_end_holder_of_a_process_that_is_gone_kills_nothing(other: subprocess.Popen[str]) -> None:
+    holder = LockHolder(host=own_holder().host, pid=other.pid, started=process_start(other.pid))
+    other.kill()
+    other.wait()
+    assert end_holder(holder, 10.0) is EndOfHolder.GONE
+    assert process_start(other.pid) == ""
+
+
+# -- lease and closer ----------------------------------------------------------------------------------------------
+
+
+def test_leased_closer_asks_nothing_while_its_lease_is_young() -> None:
+    clock, ledger, lock = FakeClock(), FakeLedger(), FakeCloserLock()
+    closer = LeasedCloser(lock, ledger, ledger.acquire_lease("a"), monotonic=clock.monotonic)
+    ledger.down = True
+    clock.seconds = LEASE_CHECK_SECONDS
+    assert closer.take() is CloserHold.UNBROKEN
+
+
+def test_leased_closer_whose_lease_was_taken_during_a_pause_gives_the_lock_back_for_good() -> None:
+    clock, ledger, lock = FakeClock(), FakeLedger(), FakeCloserLock()
+    closer = LeasedCloser(lock, ledger, ledger.acquire_lease("a"), monotonic=clock.monotonic)
+    assert closer.take() is CloserHold.UNBROKEN
+    ledger.inner.release_lease(1)
+    ledger.inner.acquire_lease("b")
+    clock.seconds = LEASE_CHECK_SECONDS + 0.1
+    assert closer.take() is CloserHold.ELSEWHERE
+    assert (lock.held, lock.returns) == (False, 1)
+    assert "took the lease" in closer.holder
+    clock.seconds = 0.0
+    assert closer.take() is CloserHold.ELSEWHERE
+
+
+def test_leased_closer_with_a_ledger_that_is_down_closes_all_the_same() -> None:
+    clock, ledger, lock = FakeClock(), FakeLedger(), FakeCloserLock()
+    closer = LeasedCloser(lock, ledger, ledger.acquire_lease("a"), monotonic=clock.monotonic)
+    clock.seconds = 1_000.0
+    ledger.down = True
+    assert closer.take() is CloserHold.UNBROKEN
+    assert closer.holder == lock.holder
+    ledger.down = False
+    assert closer.take() is CloserHold.UNBROKEN
+    closer.give_back()
+    assert lock.returns == 1
+
+
+def test_sole_closer_always_has_it() -> None:
+    closer = SoleCloser()
+    assert closer.take() is CloserHold.UNBROKEN
+    closer.give_back()
+    assert closer.take() is CloserHold.UNBROKEN
