@@ -19,9 +19,9 @@ import logging
 from typing import Final
 
 from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderState, OrderType, Side
+from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderIntent, OrderState, OrderType, Side
 from velox_core.domain.positions import Position
-from velox_core.order_manager import OrderIntent, OrderManager
+from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Severity
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest

@@ -24,7 +24,7 @@ from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
-from velox_core.ports import Alerts, Broker, Clock, Control, HaltFile, Journal, MarketFeed, RiskLedger, Severity
+from velox_core.ports import Alerts, Broker, Clock, Control, HaltFile, Journal, MarketFeed, RiskLedger, SendQueue, Severity
 from velox_core.risk.breach import DayLoss
 from velox_core.risk.limits import RiskLimits
 from velox_core.risk_manager import RiskManager
@@ -45,6 +45,7 @@ class EnginePorts:
     control: Control
     alerts: Alerts
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
+    sends: SendQueue | None = None  # of a broker that is called off the loop; None when sends are inline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class Engine:
                 schedule=self.rules.schedule,
                 broker=self.ports.broker,
                 revive=self.ports.revive,
+                sends=self.ports.sends,
             ),
         )
         self.order_manager.on_position = session.on_position
@@ -116,6 +118,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         day_loss=DayLoss(rules.schedule),
         columns={symbol: column for column, symbol in enumerate(plan.universe)},
         schedule=rules.schedule,
+        sends=ports.sends,
     )
     door = ExitDoor(risk_manager=risk, order_manager=orders, instruments=rules.instruments, alerts=ports.alerts)
     emergency = EmergencyExitManager(
