@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 class ReadBounds:
     """The bounds of reading, in monotonic seconds; `hung_max` in threads. The module docstring says what each bounds."""
 
-    hurried_seconds: float = 0.05
+    hurried_seconds: float = 0.02
     patient_seconds: float = 10.0
     patience_seconds: float = 30.0
     question_seconds: float = 10.0

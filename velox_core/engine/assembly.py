@@ -120,7 +120,13 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         schedule=rules.schedule,
         sends=ports.sends,
     )
-    door = ExitDoor(risk_manager=risk, order_manager=orders, instruments=rules.instruments, alerts=ports.alerts)
+    door = ExitDoor(
+        risk_manager=risk,
+        order_manager=orders,
+        instruments=rules.instruments,
+        alerts=ports.alerts,
+        monotonic=None if ports.sends is None else ports.clock.monotonic,
+    )
     emergency = EmergencyExitManager(
         trading_date=plan.trading_date,
         risk_manager=risk,

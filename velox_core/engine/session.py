@@ -125,6 +125,7 @@ class TradingSession:
         self._feed_alarmed = False
         self._last_mark: tuple[int, int, int] | None = None
         self._reset_answer: dict[str, object] = {}
+        self._feed_wait_seconds = FEED_WAIT_SECONDS
         self._breach_age_ms = 0  # the longest between two evaluations, of those before the newest status
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ class TradingSession:
         feed, clock = self._parts.feed, self._parts.clock
         longest, judged = 0.0, clock.monotonic()
         while not feed.ended:
-            row = feed.next_row(FEED_WAIT_SECONDS)
+            row = feed.next_row(self._feed_wait_seconds)
             self._now_ms = clock.now_ms()
             if row is None:
                 self._idle(self._now_ms)
@@ -259,9 +260,11 @@ class TradingSession:
             parts.order_recovery.work(now_ms)
         if parts.exit_door.goals:
             parts.exit_door.work(now_ms)
+            self._feed_wait_seconds = 0.0 if parts.exit_door.is_behind else FEED_WAIT_SECONDS
 
     def _idle(self, now_ms: int) -> None:
         parts = self._parts
+        self._feed_wait_seconds = FEED_WAIT_SECONDS
         if now_ms >= self._upkeep.next_reconcile_ms:
             self._upkeep.reconcile(now_ms)
         parts.order_manager.poll(now_ms)
