@@ -6,7 +6,8 @@
 - An entry that has waited for `entry_wait_seconds` never leaves: it is reported NOT_SENT, which is certain. So is an exit
   that found no thread for `exit_wait_seconds`; whoever wants it asks again.
 - A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
-  reported all the same. Its thread counts as hung until then, and entries get only a share of the hung ones.
+  reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
+  cancel of one order is asked for again while at most one earlier request for it hangs.
 - A request leaves once. What was withdrawn, or waited too long, cannot leave any more: one lock decides.
 - `generation` grows with every request that is added, leaves, is answered or is given up.
 """
@@ -45,7 +46,8 @@ class SendBounds:
         aside_seconds: so long an exit or cancel waits for another request of its lane.
         in_flight_max, entries_in_flight_max: requests in flight that are not overdue, and entries among them.
         waiting_max, entries_waiting_max: requests that wait to leave, and entries among them.
-        hung_max, entries_hung_max: overdue requests with which anything, and with which an entry, may still leave.
+        hung_max: overdue requests at which nothing leaves any more.
+        entries_hung_max, cancels_hung_max: the same for an entry and for a cancel.
     """
 
     answer_seconds: float = 5.0
@@ -58,6 +60,7 @@ class SendBounds:
     entries_waiting_max: int = 32
     hung_max: int = 96
     entries_hung_max: int = 16
+    cancels_hung_max: int = 48
 
 
 class Request:
@@ -95,9 +98,7 @@ class Sends:
         """Let a request leave as soon as it may. Returns '', or why it never will; a cancel under way is not repeated."""
         bounds = self._bounds
         with self._changed:
-            if request.kind is RequestKind.CANCEL and any(
-                other.kind is RequestKind.CANCEL and other.name == request.name for other in self._waiting + self._flying
-            ):
+            if request.kind is RequestKind.CANCEL and self._is_asked_for(request.name):
                 return ""
             if len(self._waiting) >= bounds.waiting_max:
                 return f"{len(self._waiting)} requests wait for the broker already"
@@ -142,6 +143,14 @@ class Sends:
         return True
 
     # -- with the lock held -----------------------------------------------------------------------------------
+
+    def _is_asked_for(self, name: str) -> bool:
+        """Return whether a cancel is under way, or hangs twice already."""
+        under_way, hung = (
+            sum(request.kind is RequestKind.CANCEL and request.name == name for request in requests)
+            for requests in (self._waiting + self._flying, self._hung)
+        )
+        return under_way > 0 or hung > 1
 
     def _judge_age(self, now: float) -> None:
         bounds = self._bounds
@@ -190,8 +199,9 @@ class Sends:
             return None
         busy = {request.lane for request in flying}
         closing = {request.lane for request in flying if request.kind is RequestKind.EXIT}
+        cancels_may = len(self._hung) < bounds.cancels_hung_max
         for request in self._waiting:
-            if request.kind is RequestKind.ENTRY:
+            if request.kind is RequestKind.ENTRY or (request.kind is RequestKind.CANCEL and not cancels_may):
                 continue
             may_pass = now - request.since >= bounds.aside_seconds and not (
                 request.kind is RequestKind.EXIT and request.lane in closing

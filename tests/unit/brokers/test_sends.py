@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -12,11 +13,17 @@ from tests.fakes.outside import FakeClock
 from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.brokers.sends import SendBounds
 from velox_core.domain.orders import ExitRank, OrderType, Product, Side
-from velox_core.ports import SendReport, SendStatus
+from velox_core.ports import SendOutcome, SendReport, SendStatus
 from velox_core.risk.approval import ApprovedOrder, approve
 
 BOUNDS = SendBounds(
-    in_flight_max=6, entries_in_flight_max=2, waiting_max=8, entries_waiting_max=3, entries_hung_max=2, hung_max=4
+    in_flight_max=6,
+    entries_in_flight_max=2,
+    waiting_max=8,
+    entries_waiting_max=3,
+    entries_hung_max=2,
+    cancels_hung_max=3,
+    hung_max=4,
 )
 ENTRY_WAIT, ASIDE, EXIT_WAIT, ANSWER = 1.0, 1.0, 10.0, 5.0
 
@@ -47,6 +54,12 @@ class Desk:
 
     def place(self, tag: str, symbol: str = "AAA", *, is_exit: bool = False) -> SendStatus:
         return self.broker.place(order(tag, symbol, is_exit=is_exit), 0).status
+
+    def cancel_and_hang(self, broker_order_id: str, count: int) -> None:
+        """Ask for a cancel and let its time-out pass; it is the `count`-th that came in."""
+        self.broker.cancel(broker_order_id, 0)
+        self.gate.wait_begun("cancel", count)
+        self.pass_seconds(ANSWER)
 
     def pass_seconds(self, seconds: float) -> dict[str, str]:
         self.clock.seconds += seconds
@@ -288,3 +301,101 @@ def test_close_waits_for_what_is_owed_and_says_when_it_did_not_come() -> None:
     desk.gate.open()
     assert desk.broker.close()
     assert desk.news() == {"A1": "ACKNOWLEDGED"}
+
+
+def test_cancel_that_hangs_is_asked_for_once_more_only(desk: Desk) -> None:
+    desk.place("A1")
+    desk.wait_for("A1", "ACKNOWLEDGED")
+    desk.gate.shut.add("cancel")
+    desk.cancel_and_hang("B1", 1)
+    desk.cancel_and_hang("B1", 2)
+    assert desk.broker.cancel("B1", 0).status is SendStatus.PENDING
+    desk.pass_seconds(ANSWER)
+    assert desk.gate.begun["cancel"] == 2
+    desk.gate.open()
+    assert desk.broker.close()
+    desk.broker.cancel("B1", 0)
+    assert desk.broker.close()
+    assert desk.gate.begun["cancel"] == 3
+
+
+def test_hung_cancels_leave_room_for_an_exit(desk: Desk) -> None:
+    for number in range(4):
+        desk.place(f"A{number}", f"S{number}")
+        desk.wait_for(f"A{number}", "ACKNOWLEDGED")
+    desk.gate.shut.add("cancel")
+    for number in range(3):
+        desk.cancel_and_hang(f"B{number + 1}", number + 1)
+    desk.broker.cancel("B4", 0)
+    desk.place("X1", "S0", is_exit=True)
+    desk.wait_for("X1", "ACKNOWLEDGED")
+    assert desk.gate.begun["cancel"] == 3
+
+
+def test_request_that_gets_no_thread_is_reported_never_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert desk.place("X1", is_exit=True) is SendStatus.PENDING
+    assert desk.news() == {"X1": "NOT_SENT"}
+    assert desk.heard[0].outcome.reason == "no thread to send it on: can't start new thread"
+    monkeypatch.undo()
+    desk.place("X2", is_exit=True)
+    desk.wait_for("X2", "ACKNOWLEDGED")
+    assert desk.sent == ["X2"]
+
+
+class HastyBroker(FakeBroker):
+    """Answers after a random moment and watches who is in here together."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = Random(seed)
+        self._guard = threading.Lock()
+        self.inside: list[tuple[str, bool]] = []
+        self.sent: list[str] = []
+        self.broken: list[str] = []
+
+    def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        mine = (order.symbol, order.rank is not None)
+        with self._guard:
+            self.sent.append(order.client_order_id)
+            if mine[1] and mine in self.inside:
+                self.broken.append(f"two exits of {order.symbol} together")
+            if not mine[1] and any(symbol == order.symbol for symbol, _ in self.inside):
+                self.broken.append(f"an entry of {order.symbol} beside another request")
+            self.inside.append(mine)
+            pause = self._random.random() * 0.004
+        time.sleep(pause)
+        with self._guard:
+            self.inside.remove(mine)
+            return super().place(order, now_ms)
+
+
+@pytest.mark.parametrize("answer_seconds", [30.0, 0.003], ids=["answered in time", "answered late"])
+@pytest.mark.parametrize("seed", range(3))
+def test_many_requests_at_once_each_leave_at_most_once_and_each_is_reported(seed: int, answer_seconds: float) -> None:
+    print(f"seed {seed}")
+    random, broker = Random(seed), HastyBroker(seed)
+    bounds = SendBounds(answer_seconds=answer_seconds, entry_wait_seconds=0.01, exit_wait_seconds=0.05, aside_seconds=0.002)
+    off_loop = OffLoopBroker(broker, send_bounds=bounds)
+    accepted, refused, reports = set(), set(), []
+    for number in range(200):
+        tag = f"T{number}"
+        made = order(tag, random.choice("ABCDE"), is_exit=random.random() < 0.5)
+        (accepted if off_loop.place(made, 0).status is SendStatus.PENDING else refused).add(tag)
+        if random.random() < 0.1:
+            off_loop.withdraw(f"T{random.randrange(number + 1)}")
+        if random.random() < 0.3:
+            reports += [event for event in off_loop.drain_events() if isinstance(event, SendReport)]
+            time.sleep(0.001)
+    assert off_loop.close()
+    reports += [event for event in off_loop.drain_events() if isinstance(event, SendReport)]
+    last = {report.client_order_id: report.outcome.status for report in reports}
+    not_sent = {tag for tag, status in last.items() if status is SendStatus.NOT_SENT}
+    assert broker.broken == [] or answer_seconds < 1  # an overdue request gives its symbol free
+    assert len(set(broker.sent)) == len(broker.sent)
+    assert set(last) == accepted
+    assert set(broker.sent) == accepted - not_sent
+    assert all(last[tag] is SendStatus.ACKNOWLEDGED for tag in broker.sent)
