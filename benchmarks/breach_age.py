@@ -36,8 +36,8 @@ from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import OrderState, Product, Side, Signal, SignalKind
 from velox_core.domain.time import MS_PER_MINUTE, MS_PER_SECOND, ist_date
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import SessionPlan
-from velox_core.engine.session import SessionResult
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal

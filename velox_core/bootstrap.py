@@ -47,8 +47,9 @@ from velox_core.domain.orders import Product
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.session import SessionResult, TradingSession
+from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day

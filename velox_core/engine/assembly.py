@@ -17,9 +17,10 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor, client_order_id_prefix
 from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.engine.parts import SessionParts
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
-from velox_core.engine.session import SessionParts, TradingSession
+from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager

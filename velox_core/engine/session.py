@@ -15,33 +15,27 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
-from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import MinuteRow
-from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import ExitRank, OrderIntent, Side, Signal, SignalKind
 from velox_core.domain.positions import FOREIGN
 from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
-from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.engine.owed import await_answers
+from velox_core.engine.parts import SessionParts, SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.reset import answer_reset
 from velox_core.engine.status import session_status
 from velox_core.engine.step import protective_exit, round_trip_cost_paise
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.engine.upkeep import Upkeep
-from velox_core.exit_door import NEVER_MS, ExitDoor
-from velox_core.order_manager import OrderManager
-from velox_core.order_recovery import OrderRecovery
-from velox_core.ports import Alerts, Broker, Clock, Control, Journal, MarketFeed, SendQueue, Severity
+from velox_core.exit_door import NEVER_MS
+from velox_core.ports import Severity
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import Quote
 from velox_core.risk.layers import ReasonCode, Refusal
-from velox_core.risk_manager import RiskManager
 from velox_core.strategies.base import StrategySession
 
 FEED_WAIT_SECONDS: Final = 0.25
@@ -57,42 +51,6 @@ _BUY: Final = Side.BUY
 _SELL: Final = Side.SELL
 
 _log: Final = logging.getLogger("velox.system")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionParts:
-    """Everything a session works with, joined by the composition root."""
-
-    clock: Clock
-    feed: MarketFeed
-    journal: Journal
-    control: Control
-    alerts: Alerts
-    risk_manager: RiskManager
-    order_manager: OrderManager
-    order_recovery: OrderRecovery
-    exit_door: ExitDoor
-    emergency: EmergencyExitManager
-    strategies: Sequence[HostedStrategy]
-    instruments: dict[str, Instrument]
-    schedule: ChargeSchedule
-    broker: Broker | None = None  # to reconcile with during the session; None when the plan does not ask for it
-    revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
-    sends: SendQueue | None = None  # of a broker that is called off the loop
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionResult:
-    """How a session ended. `fault` is '' or what broke.
-
-    `flat` is by our own books; the caller asks the broker. A closing that was not proven, or that broke, is not flat.
-    """
-
-    flat: bool
-    halted: bool
-    stopped: str
-    fault: str
-    rows: int
 
 
 class TradingSession:
