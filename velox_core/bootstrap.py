@@ -23,6 +23,7 @@ from types import FrameType
 from velox_core.alerts import LogAlerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
+from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.brokers.simulated_orders import SimulationConfig
@@ -46,14 +47,15 @@ from velox_core.domain.orders import Product
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.session import SessionResult, TradingSession
+from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Control, ControlRequest, Journal
+from velox_core.ports import Broker, Control, ControlRequest, Journal
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
@@ -284,21 +286,23 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     with ExitStack() as stack:
         stores = open_stores(settings, paths, run, run_identity(settings, replay), stack)
         clock = ReplayClock(plan.open_ms)
-        broker = SimulatedBroker(
+        simulated = SimulatedBroker(
             replay.day.universe,
             instruments=instruments,
             config=simulation_config(settings),
             book=SqliteBook(run.folder / "broker.db"),
         )
-        stack.callback(broker.close)
+        stack.callback(simulated.close)
+        off_loop = _off_loop(settings, replay, simulated, stack)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
             plan,
             EnginePorts(
                 clock=clock,
-                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), broker, clock),
-                broker=broker,
+                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
+                broker=off_loop or simulated,
+                sends=off_loop,
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
@@ -314,6 +318,18 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         if stores.exits_only:
             engine.risk_manager.readiness.stopping = f"exits only: {stores.exits_only}"
         yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
+
+
+def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, stack: ExitStack) -> OffLoopBroker | None:
+    """Return the broker called off the loop, where that is wanted. At full speed minutes would pass before an answer comes."""
+    if not settings.engine.sends_off_loop:
+        return None
+    if replay.speed <= 0:
+        _log.warning("[SESSION] engine.sends_off_loop needs a paced run (--speed 1.0): sends are inline at full speed")
+        return None
+    off_loop = OffLoopBroker(broker)
+    stack.callback(off_loop.close)
+    return off_loop
 
 
 def run_engine(settings: Settings, paths: Paths, request: RunRequest) -> SessionOutcome:

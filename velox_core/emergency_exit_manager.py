@@ -295,6 +295,10 @@ class EmergencyExitManager:
             text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders. Closing goes on."
             self._alerts.send(Severity.CRITICAL, "Emergency exit: NOT FLAT yet", text)
 
+    def prove_now(self) -> None:
+        """Have the next check ask the broker at once whether all is flat, if our own books say so."""
+        self._next_proof_ms = 0
+
     def _finish_closing(self, now_ms: int) -> None:
         self._closing = False
         loss_paise = self._orders.day_loss.loss_paise
@@ -305,8 +309,8 @@ class EmergencyExitManager:
     def broker_exposure(self) -> list[str] | None:
         """Return what the broker still holds or works for the day's product, as text; None when it does not answer."""
         try:
+            orders = self._broker.orders()  # first: what it calls ended is in the positions that are read after it
             positions = self._broker.positions()
-            orders = self._broker.orders()
         except BrokerError as error:
             _log.error("The broker's book could not be read: %s", error)
             return None

@@ -12,19 +12,22 @@
   no broker's, are cancelled.
 - Nothing is sent without the closer's lock, and what another closer left in the book counts as working (`closer`).
 - A rejected exit is tried again, a bounded number of times per minute; after two rejections as a marketable LIMIT.
+- Each exit waits for its intent to be durable. Where sends leave the loop, one call works `STEP_SECONDS_MAX` at most, so that
+  many exits on a slow disk keep no price from being judged; `is_behind` says that goals wait for the next call.
 - Nothing here asks the ledger, the journal, the session or the loss limit.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from velox_core.closer import Closer
 from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderState, OrderType, Side
+from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderIntent, OrderState, OrderType, Side
 from velox_core.domain.positions import Position
-from velox_core.order_manager import OrderIntent, OrderManager
+from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Severity
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest
@@ -33,6 +36,7 @@ from velox_core.risk_manager import RiskManager
 WORKING_MS_MAX: Final = 90_000  # a marketable exit older than this no longer counts as working
 ENTRY_CANCEL_MS_MAX: Final = 5_000  # so long an exit waits for the cancel of what is left of its entry
 RETRY_INTERVAL_MS: Final = 1_000
+STEP_SECONDS_MAX: Final = 0.025  # monotonic; at least one goal is worked on, the rest at the next step
 NEVER_MS: Final = 1 << 60
 REJECTIONS_BEFORE_LIMIT = 2
 REJECTIONS_BEFORE_ALARM = 5
@@ -67,6 +71,7 @@ class ExitDoor:
         instruments: for the tick and freeze quantity of a symbol.
         alerts: told when a position cannot be closed.
         closer: the right to send exits.
+        monotonic: seconds that bound a call's work; None works every goal in each call, as inline sends do.
 
     `hard_stop_ms` is the engine time from which on the broker may square off by itself; the session sets it.
     `orders_unknown` is True where an earlier engine's orders could not be read back.
@@ -80,7 +85,10 @@ class ExitDoor:
         instruments: dict[str, Instrument],
         alerts: Alerts,
         closer: Closer,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
+        self.is_behind = False
+        self._monotonic = monotonic
         self.goals: dict[str, ExitGoal] = {}
         self.hard_stop_ms = NEVER_MS
         self.orders_unknown = False
@@ -114,10 +122,18 @@ class ExitDoor:
                 self.want(order.symbol, rank, reason)
 
     def work(self, now_ms: int) -> None:
-        """Take every goal one step further. Quick when there are none."""
+        """Take every goal one step further, as far as the time for it allows. Quick when there are none."""
+        monotonic = self._monotonic
+        until = 0.0 if monotonic is None else monotonic() + STEP_SECONDS_MAX
+        self.is_behind = False
         for symbol in list(self.goals):
             if self._work_one(symbol, self.goals[symbol], now_ms):
                 del self.goals[symbol]
+            elif monotonic is not None:
+                self.goals[symbol] = self.goals.pop(symbol)  # behind those that had no turn yet
+            if monotonic is not None and monotonic() >= until:
+                self.is_behind = bool(self.goals)
+                break
         if not self.goals:
             self._closer.rest()
 

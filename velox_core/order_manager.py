@@ -18,9 +18,19 @@ from velox_core.domain.errors import BrokerError, IntentRefused, InvariantError,
 from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import intent_body, order_body
-from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState
-from velox_core.domain.positions import Position
-from velox_core.ports import Broker, BrokerFill, BrokerOrder, Journal, OrderUpdate, SendOutcome, SendStatus
+from velox_core.domain.orders import TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
+from velox_core.domain.positions import FOREIGN, Position
+from velox_core.ports import (
+    Broker,
+    BrokerFill,
+    BrokerOrder,
+    Journal,
+    OrderUpdate,
+    SendOutcome,
+    SendQueue,
+    SendReport,
+    SendStatus,
+)
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.breach import DayLoss
 from velox_core.risk.ledger import OpenPosition
@@ -33,34 +43,8 @@ _log = logging.getLogger("velox.orders")
 # Members by a module name: reading one off its class costs 0.09 us, and every order passes here.
 _INTENT, _ORDER, _FILL = EventKind.INTENT, EventKind.ORDER, EventKind.FILL
 _SUBMITTING, _OPEN, _UNKNOWN, _FILLED = OrderState.SUBMITTING, OrderState.OPEN, OrderState.UNKNOWN, OrderState.FILLED
-_ACKNOWLEDGED, _REJECTED = SendStatus.ACKNOWLEDGED, SendStatus.REJECTED
-
-FOREIGN = ""  # the strategy of an order or position that this system did not make
-
-
-class OrderIntent:
-    """What an approved order is for: the strategy, why, and the prices at which the engine will close it (paise, 0 none)."""
-
-    __slots__ = ("reason", "stop_paise", "strategy_id", "target_paise")
-
-    def __init__(self, strategy_id: str, reason: str, stop_paise: int = 0, target_paise: int = 0) -> None:
-        self.strategy_id = strategy_id
-        self.reason = reason
-        self.stop_paise = stop_paise
-        self.target_paise = target_paise
-
-
-def unknown_lock(order: Order) -> str:
-    """Return the reason for which an UNKNOWN order locks its symbol."""
-    return f"order {order.client_order_id} is UNKNOWN"
-
-
-def _open_by(position: Position, order: Order | None, fill: BrokerFill) -> None:
-    """Give a position that a fill opened, or turned round, to the order's strategy, with the order's stop and target."""
-    position.opened_ms = fill.ts_ms
-    position.strategy_id = FOREIGN if order is None else order.strategy_id
-    position.stop_paise = 0 if order is None else order.stop_paise
-    position.target_paise = 0 if order is None else order.target_paise
+_ACKNOWLEDGED = SendStatus.ACKNOWLEDGED
+_NOT_TAKEN = {SendStatus.REJECTED: OrderState.REJECTED, SendStatus.NOT_SENT: OrderState.CANCELLED}
 
 
 class OrderManager:
@@ -73,6 +57,7 @@ class OrderManager:
         columns: symbol to column of the feed's universe, for the P&L sum.
         schedule: charges of the broker, product and date.
         on_position: called with the symbol whenever its position or its live orders changed.
+        sends: where a broker called off the loop keeps what has not left; None when sends are inline.
     """
 
     def __init__(
@@ -85,6 +70,7 @@ class OrderManager:
         columns: Mapping[str, int],
         schedule: ChargeSchedule,
         on_position: Callable[[str], None] | None = None,
+        sends: SendQueue | None = None,
     ) -> None:
         self.orders: dict[str, Order] = {}
         self.live: dict[str, Order] = {}
@@ -92,7 +78,7 @@ class OrderManager:
         self.overshot: set[str] = set()  # symbols whose position an exit opened
         self.day_loss = day_loss
         self.fill_count = 0
-        self._broker = broker
+        self._broker, self._sends = broker, sends
         self._journal = journal
         self._risk = risk_manager
         self._columns = dict(columns)
@@ -157,9 +143,9 @@ class OrderManager:
             order.broker_order_id = outcome.broker_order_id
             if order.state is _SUBMITTING:
                 self._move(order, _OPEN, now_ms, "")
-        elif outcome.status is _REJECTED:
-            self._end(order, OrderState.REJECTED, now_ms, outcome.reason)
-        else:
+        elif outcome.status in _NOT_TAKEN:
+            self._end(order, _NOT_TAKEN[outcome.status], now_ms, outcome.reason)
+        elif outcome.status is not SendStatus.PENDING:
             self._move(order, OrderState.UNKNOWN, now_ms, outcome.reason)
             self._risk.lock(order.symbol, unknown_lock(order), now_ms)
         if order.rank is None and self.on_position is not None:
@@ -174,6 +160,8 @@ class OrderManager:
     def cancel(self, order: Order, reason: str, now_ms: int) -> None:
         """Ask the broker to cancel, if it was not asked a moment ago. The order stays live until the broker says it is not."""
         order_id = order.client_order_id
+        if order.state is _SUBMITTING and self._sends is not None:
+            self._sends.withdraw(order_id)
         if not order.broker_order_id or now_ms - self._cancel_asked_ms.get(order_id, -CANCEL_INTERVAL_MS) < CANCEL_INTERVAL_MS:
             return
         self._cancel_asked_ms[order_id] = now_ms
@@ -203,11 +191,23 @@ class OrderManager:
         for event in events:
             if isinstance(event, BrokerFill):
                 self.apply_fill(event, now_ms)
-            else:
+            elif isinstance(event, OrderUpdate):
                 self.apply_update(event, now_ms)
+            else:
+                self.apply_report(event, now_ms)
         if events:
             self.commit_journal()
         return len(events)
+
+    def apply_report(self, report: SendReport, now_ms: int) -> None:
+        """Take the answer to a send that was PENDING, late or not. What the book or a fill said meanwhile is further."""
+        order, outcome = self.orders.get(report.client_order_id), report.outcome
+        if order is None:
+            return
+        if order.state is _SUBMITTING or (order.state is _UNKNOWN and outcome.status in _NOT_TAKEN):
+            self._record_outcome(order, outcome, now_ms)
+        elif outcome.status is _ACKNOWLEDGED:
+            self.apply_update(OrderUpdate(now_ms, order.client_order_id, outcome.broker_order_id, _OPEN, 0), now_ms)
 
     def apply_update(self, update: OrderUpdate, now_ms: int) -> None:
         """Take one order update. Late, repeated and out-of-order ones change nothing that is already further."""
@@ -268,7 +268,7 @@ class OrderManager:
         loss.charges_paise += charges_paise
         self._mark(symbol, held, position.cost_paise, price_paise)
         if held and (held_before == 0 or (held_before > 0) != (held > 0)):
-            _open_by(position, order, fill)
+            position.open_by(order, fill.ts_ms)
         if held or self.overshot:
             self._note_overshoot(position, order, fill, now_ms)
         self.fill_count += 1
@@ -490,7 +490,7 @@ class OrderManager:
         held_before = position.quantity
         self.day_loss.realised_paise += position.apply(fill.side.sign * fill.quantity, fill.price_paise)
         if position.quantity and (held_before == 0 or (held_before > 0) != (position.quantity > 0)):
-            _open_by(position, order, fill)
+            position.open_by(order, fill.ts_ms)
         if order is not None:
             order.filled_quantity += fill.quantity
             order.filled_value_paise += fill.quantity * fill.price_paise

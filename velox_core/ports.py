@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -55,11 +55,16 @@ class MarketFeed(Protocol):
 
 
 class SendStatus(StrEnum):
-    """What is known after a request that may have reached the broker."""
+    """What is known of a request.
+
+    UNKNOWN may have reached the broker. PENDING is on its way: a `SendReport` follows. NOT_SENT never left and never will.
+    """
 
     ACKNOWLEDGED = "ACKNOWLEDGED"
     REJECTED = "REJECTED"
     UNKNOWN = "UNKNOWN"
+    PENDING = "PENDING"
+    NOT_SENT = "NOT_SENT"
 
 
 class SendOutcome:
@@ -71,6 +76,16 @@ class SendOutcome:
         self.status = status
         self.broker_order_id = broker_order_id
         self.reason = reason
+
+
+class SendReport:
+    """What became of a place that was PENDING. A second one may follow: the late answer to what was UNKNOWN."""
+
+    __slots__ = ("client_order_id", "outcome")
+
+    def __init__(self, client_order_id: str, outcome: SendOutcome) -> None:
+        self.client_order_id = client_order_id
+        self.outcome = outcome
 
 
 class OrderUpdate:
@@ -130,6 +145,9 @@ class BrokerFill:
         self.product = product
 
 
+BrokerEvent = OrderUpdate | BrokerFill | SendReport
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOrder:
     """One line of the broker's order book. `tag` is our client order id, '' for an order placed elsewhere."""
@@ -181,14 +199,14 @@ class Broker(Protocol):
         ...
 
     def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
-        """Send one order, once. Never raises and never repeats: what is unclear is UNKNOWN."""
+        """Send one order, once. Never raises and never repeats: what is unclear is UNKNOWN, what is on its way PENDING."""
         ...
 
     def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
         """Ask for a cancel. ACKNOWLEDGED means asked, not cancelled: the update says so."""
         ...
 
-    def drain_events(self) -> list[OrderUpdate | BrokerFill]:
+    def drain_events(self) -> Sequence[BrokerEvent]:
         """Return what happened since the last call, in order, without waiting. Duplicates and late ones may come."""
         ...
 
@@ -206,6 +224,18 @@ class Broker(Protocol):
 
     def funds(self) -> Funds:
         """Return the account's cash. Raises BrokerError."""
+        ...
+
+
+class SendQueue(Protocol):
+    """What a broker that is called off the loop can do beside the Broker port."""
+
+    def withdraw(self, client_order_id: str) -> None:
+        """Keep an order that has not left yet from leaving; its report says so. One that has left is not touched."""
+        ...
+
+    def hurry(self, wanted: bool) -> None:
+        """Say whether the one who reads trades meanwhile and can wait a moment only."""
         ...
 
 

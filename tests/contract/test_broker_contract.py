@@ -7,7 +7,8 @@ only to let the market move or the connection fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +18,10 @@ import pytest
 from tests.unit.brokers.simulated_day import SimulatedDay, flat_bar
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.faults import Fault, FaultKind, FaultPlan
+from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.domain.errors import BrokerError
 from velox_core.domain.orders import OrderState, OrderType, Product, Side
-from velox_core.ports import Broker, BrokerFill, OrderUpdate, SendStatus
+from velox_core.ports import Broker, BrokerEvent, BrokerFill, OrderUpdate, SendOutcome, SendReport, SendStatus
 from velox_core.risk.approval import ApprovedOrder, approve
 
 PRICE_PAISE = 390_000
@@ -86,11 +88,62 @@ class SimulatedBench:
         self._plan.add(Fault(kind=kind, times=times))
 
 
+class Awaited(OffLoopBroker):
+    """A broker off the loop for one who waits: a place returns what its report says, a cancel when it was answered."""
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker)
+        self._kept: list[BrokerEvent] = []
+
+    def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        outcome = super().place(order, now_ms)
+        deadline = time.monotonic() + 30
+        while outcome.status is SendStatus.PENDING:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+            for event in super().drain_events():
+                if isinstance(event, SendReport):
+                    assert event.client_order_id == order.client_order_id
+                    outcome = event.outcome
+                else:
+                    self._kept.append(event)
+        return outcome
+
+    def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
+        found: list[SendOutcome] = []
+        inner = self._broker.cancel
+        self._broker.cancel = lambda *given: found.append(inner(*given)) or found[-1]  # type: ignore[func-returns-value]
+        try:
+            assert super().cancel(broker_order_id, now_ms).status is SendStatus.PENDING
+            assert self._sends.wait_until_answered(30)
+        finally:
+            self._broker.cancel = inner
+        return found[0]
+
+    def drain_events(self) -> Sequence[BrokerEvent]:
+        events = [*self._kept, *super().drain_events()]
+        self._kept = []
+        return events
+
+
+class OffLoopBench(SimulatedBench):
+    """The simulated broker with a book, called off the loop."""
+
+    def __init__(self, book: SqliteBook) -> None:
+        super().__init__(book, faults=True)
+        self.broker = Awaited(self._day.broker)
+
+    def close(self) -> None:
+        assert self.broker.close()
+        super().close()
+
+
 Factory = Callable[[Path], BrokerBench]
 FACTORIES: dict[str, Factory] = {
     "simulated in memory": lambda folder: SimulatedBench(None, faults=False),
     "simulated with faults": lambda folder: SimulatedBench(None, faults=True),
     "simulated with a book": lambda folder: SimulatedBench(SqliteBook(folder / "broker.db"), faults=True),
+    "simulated off the loop": lambda folder: OffLoopBench(SqliteBook(folder / "broker.db")),
 }
 WITH_FAULTS = [name for name in FACTORIES if name != "simulated in memory"]
 _tags = count(1)

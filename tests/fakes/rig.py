@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 from tests.fakes.broker import FakeBroker
 from tests.fakes.outside import FakeAlerts, FakeCloserLock
 from tests.fakes.stores import FakeHaltFile, FakeJournal, FakeLedger
+from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.closer import Closer
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.market.ticks import Instrument, SecurityClass
-from velox_core.domain.orders import ExitRank, Order, Side, Signal, SignalKind
+from velox_core.domain.orders import ExitRank, Order, OrderIntent, Side, Signal, SignalKind
 from velox_core.domain.time import ist_midnight_ms
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.exit_door import ExitDoor
-from velox_core.order_manager import OrderIntent, OrderManager
+from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.breach import DayLoss
@@ -70,11 +72,20 @@ def exit_signal(
 class Rig:
     """A risk manager, order manager, exit door, emergency exit manager and recovery over fakes, armed and ready."""
 
-    def __init__(self, limits: RiskLimits | None = None, schedule: ChargeSchedule = FREE, **instrument_changes: Any) -> None:
+    def __init__(
+        self,
+        limits: RiskLimits | None = None,
+        schedule: ChargeSchedule = FREE,
+        wrap: Callable[[FakeBroker], OffLoopBroker] | None = None,
+        **instrument_changes: Any,
+    ) -> None:
+        """Put it together. `wrap` has the broker called off the loop."""
         self.limits = limits or make_limits()
         self.schedule = schedule
         self.broker = FakeBroker()
         self.broker.now_ms = NOW_MS
+        self.off_loop = wrap(self.broker) if wrap is not None else None
+        self.port = self.off_loop or self.broker
         self.journal = FakeJournal()
         self.ledger = FakeLedger()
         self.epoch = self.ledger.acquire_lease("rig")
@@ -96,7 +107,8 @@ class Rig:
         )
         self.day_loss = DayLoss(self.schedule)
         self.orders = OrderManager(
-            broker=self.broker,
+            broker=self.port,
+            sends=self.off_loop,
             journal=self.journal,
             risk_manager=self.risk,
             day_loss=self.day_loss,
@@ -118,13 +130,13 @@ class Rig:
             alerts=self.alerts,
             closer=self.closer,
         )
-        self.recovery = OrderRecovery(self.broker, self.orders, self.alerts)
+        self.recovery = OrderRecovery(self.port, self.orders, self.alerts)
         self.emergency = EmergencyExitManager(
             trading_date=DAY,
             risk_manager=self.risk,
             order_manager=self.orders,
             exit_door=self.door,
-            broker=self.broker,
+            broker=self.port,
             journal=self.journal,
             halt_file=self.halt_file,
             alerts=self.alerts,

@@ -116,7 +116,8 @@ class Day:
                 strategies=self.hosts,
                 instruments=rig_.instruments,
                 schedule=rig_.schedule,
-                broker=rig_.broker,
+                broker=rig_.port,
+                sends=rig_.off_loop,
             ),
         )
         rig_.orders.on_position = self.session.on_position

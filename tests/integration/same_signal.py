@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tests.fakes.broker import FakeBroker
 from tests.fakes.rig import DAY, FREE, NOW_MS, OPEN_MS, PREFIX, UNIVERSE, entry_signal, make_instrument, make_limits
+from velox_core.domain.orders import OrderIntent
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.redis import RedisLedger
-from velox_core.order_manager import OrderIntent, OrderManager
+from velox_core.order_manager import OrderManager
 from velox_core.ports import Broker
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.breach import DayLoss

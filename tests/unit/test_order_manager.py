@@ -12,8 +12,7 @@ from tests.fakes.rig import NOW_MS, PREFIX, Rig, entry_signal, make_limits
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import EventKind
-from velox_core.domain.orders import ExitRank, Order, OrderState, Product, Side
-from velox_core.order_manager import OrderIntent, unknown_lock
+from velox_core.domain.orders import ExitRank, Order, OrderIntent, OrderState, Product, Side, unknown_lock
 from velox_core.ports import BrokerFill, OrderUpdate, SendStatus
 from velox_core.risk.approval import ApprovedOrder
 

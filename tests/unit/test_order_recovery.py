@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from tests.fakes.rig import NOW_MS, Rig, entry_signal
 from velox_core.domain.events import EventKind
-from velox_core.domain.orders import ExitRank, Order, OrderState, Side
-from velox_core.order_manager import unknown_lock
+from velox_core.domain.orders import ExitRank, Order, OrderState, Side, unknown_lock
 from velox_core.order_recovery import EXIT_REPLACE_MS_MIN, READ_INTERVAL_MS, SEARCH_MS_MAX, WATCH_INTERVAL_MS
 from velox_core.ports import SendStatus
 from velox_core.risk.layers import ReasonCode, Refusal

@@ -234,6 +234,23 @@ class Order:
         self.updated_ms = at_ms
 
 
+class OrderIntent:
+    """What an approved order is for: the strategy, why, and the prices at which the engine will close it (paise, 0 none)."""
+
+    __slots__ = ("reason", "stop_paise", "strategy_id", "target_paise")
+
+    def __init__(self, strategy_id: str, reason: str, stop_paise: int = 0, target_paise: int = 0) -> None:
+        self.strategy_id = strategy_id
+        self.reason = reason
+        self.stop_paise = stop_paise
+        self.target_paise = target_paise
+
+
+def unknown_lock(order: Order) -> str:
+    """Return the reason for which an UNKNOWN order locks its symbol."""
+    return f"order {order.client_order_id} is UNKNOWN"
+
+
 def client_order_id(prefix: str, sequence: int) -> str:
     """Return the id of an order: `prefix` (see `client_order_id_prefix`) and a sequence number from 1.
 

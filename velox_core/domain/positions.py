@@ -9,6 +9,9 @@
 from __future__ import annotations
 
 from velox_core.domain.money import round_half_up_div
+from velox_core.domain.orders import Order
+
+FOREIGN = ""  # the strategy of an order or position that this system did not make
 
 
 class Position:
@@ -37,6 +40,13 @@ class Position:
     def open_pnl_paise(self, price_paise: int) -> int:
         """Return the P&L of closing at `price_paise`, before charges."""
         return self.quantity * price_paise - self.cost_paise
+
+    def open_by(self, order: Order | None, opened_ms: int) -> None:
+        """Give a position that a trade opened, or turned round, to the trade's order, with the order's stop and target."""
+        self.opened_ms = opened_ms
+        self.strategy_id = FOREIGN if order is None else order.strategy_id
+        self.stop_paise = 0 if order is None else order.stop_paise
+        self.target_paise = 0 if order is None else order.target_paise
 
     def apply(self, signed_quantity: int, price_paise: int) -> int:
         """Book one trade and return the P&L it realised, in paise.

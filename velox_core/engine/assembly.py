@@ -18,14 +18,27 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor, client_order_id_prefix
 from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.engine.parts import SessionParts
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
-from velox_core.engine.session import SessionParts, TradingSession
+from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
-from velox_core.ports import Alerts, Broker, Clock, CloserLock, Control, HaltFile, Journal, MarketFeed, RiskLedger, Severity
+from velox_core.ports import (
+    Alerts,
+    Broker,
+    Clock,
+    CloserLock,
+    Control,
+    HaltFile,
+    Journal,
+    MarketFeed,
+    RiskLedger,
+    SendQueue,
+    Severity,
+)
 from velox_core.risk.breach import DayLoss
 from velox_core.risk.limits import RiskLimits
 from velox_core.risk_manager import RiskManager
@@ -47,6 +60,7 @@ class EnginePorts:
     alerts: Alerts
     closer_lock: CloserLock
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
+    sends: SendQueue | None = None  # of a broker that is called off the loop; None when sends are inline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +109,7 @@ class Engine:
                 schedule=self.rules.schedule,
                 broker=self.ports.broker,
                 revive=self.ports.revive,
+                sends=self.ports.sends,
             ),
         )
         self.order_manager.on_position = session.on_position
@@ -119,6 +134,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         day_loss=DayLoss(rules.schedule),
         columns={symbol: column for column, symbol in enumerate(plan.universe)},
         schedule=rules.schedule,
+        sends=ports.sends,
     )
     closer = Closer(
         lock=ports.closer_lock,
@@ -128,7 +144,14 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         alerts=ports.alerts,
         name=id_prefix,
     )
-    door = ExitDoor(risk_manager=risk, order_manager=orders, instruments=rules.instruments, alerts=ports.alerts, closer=closer)
+    door = ExitDoor(
+        risk_manager=risk,
+        order_manager=orders,
+        instruments=rules.instruments,
+        alerts=ports.alerts,
+        closer=closer,
+        monotonic=None if ports.sends is None else ports.clock.monotonic,
+    )
     emergency = EmergencyExitManager(
         trading_date=plan.trading_date,
         risk_manager=risk,

@@ -2,7 +2,8 @@
 
 - The clock is read once a step; the same `now` judges everything in it.
 - Order of a step: the broker's news, marks, breach, stops and targets, exits, time of day, strategies.
-- Nothing in the loop waits: the feed waits at most a moment, stores and broker have their own bounds.
+- Nothing in the loop waits: the feed waits at most a moment, stores and broker have their own bounds. The loop writes
+  the status itself, with the longest age that a breach evaluation reached, so that a loop that is stuck is seen.
 - Lease, ledger and reconcile are `upkeep`'s. Market data that stays away while a position is open is a
   fault: an alert first, then the position is closed blind.
 - Only here is `Exception` caught: it halts trading (FAULT), everything is closed, and the process ends non-zero.
@@ -14,31 +15,27 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
-from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import MinuteRow
-from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.orders import ExitRank, Side, Signal, SignalKind
-from velox_core.domain.time import ist_clock_text
-from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.domain.orders import ExitRank, OrderIntent, Side, Signal, SignalKind
+from velox_core.domain.positions import FOREIGN
+from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
+from velox_core.engine.owed import await_answers
+from velox_core.engine.parts import SessionParts, SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.reset import answer_reset
 from velox_core.engine.status import session_status
 from velox_core.engine.step import protective_exit, round_trip_cost_paise
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.engine.upkeep import Upkeep
-from velox_core.exit_door import NEVER_MS, ExitDoor
-from velox_core.order_manager import FOREIGN, OrderIntent, OrderManager
-from velox_core.order_recovery import OrderRecovery
-from velox_core.ports import Alerts, Broker, Clock, Control, Journal, MarketFeed, Severity
+from velox_core.exit_door import NEVER_MS
+from velox_core.ports import Severity
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import Quote
 from velox_core.risk.layers import ReasonCode, Refusal
-from velox_core.risk_manager import RiskManager
 from velox_core.strategies.base import StrategySession
 
 FEED_WAIT_SECONDS: Final = 0.25
@@ -54,41 +51,6 @@ _BUY: Final = Side.BUY
 _SELL: Final = Side.SELL
 
 _log: Final = logging.getLogger("velox.system")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionParts:
-    """Everything a session works with, joined by the composition root."""
-
-    clock: Clock
-    feed: MarketFeed
-    journal: Journal
-    control: Control
-    alerts: Alerts
-    risk_manager: RiskManager
-    order_manager: OrderManager
-    order_recovery: OrderRecovery
-    exit_door: ExitDoor
-    emergency: EmergencyExitManager
-    strategies: Sequence[HostedStrategy]
-    instruments: dict[str, Instrument]
-    schedule: ChargeSchedule
-    broker: Broker | None = None  # to reconcile with during the session; None when the plan does not ask for it
-    revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionResult:
-    """How a session ended. `fault` is '' or what broke.
-
-    `flat` is by our own books; the caller asks the broker. A closing that was not proven, or that broke, is not flat.
-    """
-
-    flat: bool
-    halted: bool
-    stopped: str
-    fault: str
-    rows: int
 
 
 class TradingSession:
@@ -121,6 +83,8 @@ class TradingSession:
         self._feed_alarmed = False
         self._last_mark: tuple[int, int, int] | None = None
         self._reset_answer: dict[str, object] = {}
+        self._feed_wait_seconds = FEED_WAIT_SECONDS
+        self._breach_age_ms = 0  # the longest between two evaluations, of those before the newest status
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -131,6 +95,7 @@ class TradingSession:
         gc.disable()
         try:
             self._start()
+            self._hurry(True)
             self._loop()
             self._finish()
         except Exception as error:  # the outermost loop: halt, close, end non-zero
@@ -190,8 +155,9 @@ class TradingSession:
 
     def _loop(self) -> None:
         feed, clock = self._parts.feed, self._parts.clock
+        longest, judged = 0.0, clock.monotonic()
         while not feed.ended:
-            row = feed.next_row(FEED_WAIT_SECONDS)
+            row = feed.next_row(self._feed_wait_seconds)
             self._now_ms = clock.now_ms()
             if row is None:
                 self._idle(self._now_ms)
@@ -200,6 +166,9 @@ class TradingSession:
             else:
                 self._on_row(row, self._now_ms)
             monotonic = clock.monotonic()
+            if monotonic - judged > longest:
+                longest = monotonic - judged
+            judged = monotonic
             if monotonic >= self._next_control:
                 self._next_control = monotonic + CONTROL_INTERVAL_SECONDS
                 self._take_request()
@@ -208,6 +177,7 @@ class TradingSession:
                 self._upkeep.maintain(monotonic, self._now_ms)
             if monotonic >= self._next_status:
                 self._next_status = monotonic + self._plan.heartbeat_seconds
+                self._breach_age_ms, longest = round(longest * MS_PER_SECOND), 0.0
                 self._publish("STOPPING" if self._stop_reason else "FLATTENING" if self._parts.emergency.closing else "RUNNING")
             if self._stop_reason and self._stopped():
                 return
@@ -249,14 +219,15 @@ class TradingSession:
             parts.order_recovery.work(now_ms)
         if parts.exit_door.goals:
             parts.exit_door.work(now_ms)
+            self._feed_wait_seconds = 0.0 if parts.exit_door.is_behind else FEED_WAIT_SECONDS
 
     def _idle(self, now_ms: int) -> None:
         parts = self._parts
-        is_due = now_ms >= self._upkeep.next_reconcile_ms
-        if is_due:
+        self._feed_wait_seconds = FEED_WAIT_SECONDS
+        if now_ms >= self._upkeep.next_reconcile_ms:
             self._upkeep.reconcile(now_ms)
-        if parts.order_manager.poll(now_ms) or is_due or parts.emergency.closing:
-            parts.emergency.check(now_ms)
+        parts.order_manager.poll(now_ms)
+        parts.emergency.check(now_ms)
         if parts.order_manager.day_loss.open_marks:
             self._watch_feed(now_ms)
         self._work(now_ms)
@@ -426,8 +397,11 @@ class TradingSession:
         """Close what is open at the end, unless the plan carries positions or a stop holds them, and no emergency is on."""
         parts, plan = self._parts, self._plan
         orders = parts.order_manager
+        self._hurry(False)
+        parts.emergency.prove_now()  # whatever a hurried read could not say: engine time may stand still from here on
         holds = not plan.square_off or (bool(self._stop_reason) and plan.on_stop is OnStop.HOLD)
         if holds and not after_fault and not parts.emergency.closing:
+            await_answers(orders, self._now_ms)
             orders.poll(self._now_ms)
             orders.commit_journal()
             return
@@ -441,6 +415,7 @@ class TradingSession:
                 break
             parts.exit_door.want_all(ExitRank.SQUARE_OFF, "end of data")
             self._work(self._now_ms)
+            await_answers(orders, self._now_ms)
             self._let_time_pass()
         parts.emergency.check(self._now_ms)
         self._journal_mark(self._now_ms)
@@ -448,6 +423,11 @@ class TradingSession:
             held = ", ".join(f"{p.quantity} {p.symbol}" for p in orders.open_positions())
             held = held or ("orders are live" if orders.live else "the broker did not confirm that it is flat")
             parts.alerts.send(Severity.CRITICAL, "NOT FLAT at the end of the session", held)
+
+    def _hurry(self, wanted: bool) -> None:
+        """Say whether reads of the broker keep the loop waiting now."""
+        if self._parts.sends is not None:
+            self._parts.sends.hurry(wanted)
 
     def _let_time_pass(self) -> None:
         """Wait a moment on the feed. A feed that fails keeps no position from being closed."""
@@ -487,4 +467,5 @@ class TradingSession:
         parts = self._parts
         shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
-        return {"state": state, **shown, "phase": phase, "rows": self._rows, "reset": self._reset_answer}
+        own = {"rows": self._rows, "reset": self._reset_answer, "breach_age_ms": self._breach_age_ms}
+        return {"state": state, **shown, "phase": phase, **own}

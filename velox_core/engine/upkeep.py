@@ -3,6 +3,7 @@
 - Lease and ledger go by monotonic time: they decide nothing while nothing is wrong.
 - Reconciling books trades and locks symbols, so it goes by engine time: a replay does it at the same minutes at any speed.
 - Symbols with live orders are left out of the comparison, not the others: an order at rest hides nothing elsewhere.
+- A comparison that was not possible is tried again soon: a broker called off the loop may just not have answered yet.
 - Books that could not be compared for `RECONCILE_INTERVALS_MAX` intervals stop entries until the broker answers again.
 - A store's own server that is gone is asked to start again beside the loop, which waits a moment for it and no longer.
 """
@@ -25,6 +26,7 @@ LEASE_RENEWAL_SECONDS = 5.0
 LEDGER_RETRY_SECONDS = 5.0
 REVIVE_WAIT_SECONDS = 0.25  # so long the loop waits for a server that is starting; its start goes on beside it
 RECONCILE_INTERVALS_MAX = 3
+RECONCILE_RETRY_MS = 2_000
 
 _log = logging.getLogger("velox.system")
 
@@ -97,6 +99,7 @@ class Upkeep:
     def _not_reconciled(self, error: BrokerError, now_ms: int) -> None:
         readiness = self._risk.readiness
         age_ms = now_ms - self._reconciled_ms
+        self.next_reconcile_ms = now_ms + min(self._interval_ms, RECONCILE_RETRY_MS)
         _log.warning("[RECONCILE] not possible now: %s", error, extra={"engine_ms": now_ms})
         if age_ms > RECONCILE_INTERVALS_MAX * self._interval_ms and not readiness.reconcile_fault:
             readiness.reconcile_fault = f"the books could not be compared for {age_ms // MS_PER_SECOND} s: {error}"

@@ -172,6 +172,7 @@ def _engine(engine: schema.Engine) -> EngineSettings:
         on_stop=StopPolicy(engine.on_stop),
         heartbeat_seconds=engine.heartbeat_seconds,
         orders_per_second=engine.orders_per_second,
+        sends_off_loop=engine.sends_off_loop,
     )
 
 

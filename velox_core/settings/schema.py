@@ -121,6 +121,7 @@ class Engine(Section):
     on_stop: Annotated[StopPolicy, choice(StopPolicy)] = StopPolicy.FLATTEN
     heartbeat_seconds: Annotated[int, whole("seconds", 1, 60)] = 1
     orders_per_second: Annotated[int, whole("orders", 1, 10)] = 8
+    sends_off_loop: Flag = False
     protection_pct: Percent = 100
     band_margin_pct: Percent = 50
     entry_price_age_seconds: Milliseconds = 90_000

@@ -222,11 +222,15 @@ class MarketSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """The engine process: what a stop does with positions, its heartbeat, and the entries it may send in a second."""
+    """The engine process: what a stop does with positions, its heartbeat, and the entries it may send in a second.
+
+    `sends_off_loop` has a paced run of the simulated broker called off the loop too, as a live broker always is.
+    """
 
     on_stop: StopPolicy
     heartbeat_seconds: int
     orders_per_second: int
+    sends_off_loop: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

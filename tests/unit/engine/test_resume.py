@@ -6,9 +6,8 @@ from tests.fakes.rig import NOW_MS, Rig, entry_signal, make_limits
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, LedgerUnavailable
 from velox_core.domain.events import EventKind
-from velox_core.domain.orders import OrderState, Product, Side
+from velox_core.domain.orders import OrderState, Product, Side, unknown_lock
 from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
-from velox_core.order_manager import unknown_lock
 from velox_core.order_recovery import SEARCH_MS_MAX
 from velox_core.ports import SendStatus
 from velox_core.risk.approval import ApprovedOrder

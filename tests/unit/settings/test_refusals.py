@@ -207,6 +207,7 @@ def test_file_without_system_says_what_is_missing(project):
         ("market: {lateness_minutes: {intraday: -1}}", "system.market.lateness_minutes.intraday is -1"),
         ("engine: {on_stop: holt}", "system.engine.on_stop is 'holt': allowed is one of flatten, hold"),
         ("engine: {orders_per_second: 11}", "a whole number of orders from 1 to 10"),
+        ("engine: {sends_off_loop: auto}", "system.engine.sends_off_loop is 'auto': allowed is true or false"),
         ("engine: {heartbeat_seconds: 10}", "system.guard.heartbeat_timeout_seconds is 20: allowed is at least three times"),
         ("guard: {enabled: 1}", "system.guard.enabled is 1: allowed is true or false"),
         ("simulation: {reject_probability: 1.01}", "a probability from 0 to 1"),

@@ -135,6 +135,12 @@ def test_engine_settings_reach_the_limits(project, guide):
     assert (limits.entry_price_age_ms_max, limits.mark_age_ms_max) == (30_000, 1_500)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_sends_leave_the_loop_of_the_simulated_broker_only_when_asked_for(project, guide, wanted):
+    extra = "  engine: {sends_off_loop: true}\n" if wanted else ""
+    assert project.load(guide + extra).engine.sends_off_loop is wanted
+
+
 def test_holding_settings_imports_neither_yaml_nor_pydantic():
     code = "import sys, velox_core.settings; print(sorted({'yaml', 'pydantic', 'pydantic_core'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SHIPPED_ROOT)

@@ -1,0 +1,237 @@
+"""Requests to a broker on threads of their own, so that nobody who trades waits for an answer.
+
+- One request is in flight per lane (a symbol). The others of the lane wait in order, exits and cancels before entries.
+- An exit or a cancel waits at most `aside_seconds` for another request of its lane, then it leaves beside it. Two exit
+  orders of one lane are never in flight together: they could close more than is open.
+- An entry that has waited for `entry_wait_seconds` never leaves: it is reported NOT_SENT, which is certain. So is an exit
+  that found no thread for `exit_wait_seconds`; whoever wants it asks again.
+- A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
+  reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
+  cancel of one order is asked for again while at most one earlier request for it hangs.
+- A request leaves once. What was withdrawn, or waited too long, cannot leave any more: one lock decides.
+- `generation` grows with every request that is added, leaves, is answered or is given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from velox_core.ports import SendOutcome, SendReport, SendStatus
+
+WAIT_STEP_SECONDS = 0.05  # so often one who waits for answers looks at what became overdue
+
+_log = logging.getLogger("velox.orders")
+
+
+class RequestKind(Enum):
+    """What a request asks for."""
+
+    ENTRY = "entry"
+    EXIT = "exit"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendBounds:
+    """The bounds of sending, in monotonic seconds and in requests.
+
+    Attributes:
+        answer_seconds: so long an answer is waited for.
+        entry_wait_seconds, exit_wait_seconds: so long a request may wait to leave; cancels as exits.
+        aside_seconds: so long an exit or cancel waits for another request of its lane.
+        in_flight_max, entries_in_flight_max: requests in flight that are not overdue, and entries among them.
+        waiting_max, entries_waiting_max: requests that wait to leave, and entries among them.
+        hung_max: overdue requests at which nothing leaves any more.
+        entries_hung_max, cancels_hung_max: the same for an entry and for a cancel.
+    """
+
+    answer_seconds: float = 5.0
+    entry_wait_seconds: float = 1.0
+    exit_wait_seconds: float = 10.0
+    aside_seconds: float = 1.0
+    in_flight_max: int = 32
+    entries_in_flight_max: int = 4
+    waiting_max: int = 256
+    entries_waiting_max: int = 32
+    hung_max: int = 96
+    entries_hung_max: int = 16
+    cancels_hung_max: int = 48
+
+
+class Request:
+    """One call to the broker. `name` is the client order id, or for a cancel the broker's order id."""
+
+    __slots__ = ("call", "kind", "lane", "name", "since")
+
+    def __init__(self, kind: RequestKind, lane: str, name: str, call: Callable[[], SendOutcome]) -> None:
+        self.kind = kind
+        self.lane = lane
+        self.name = name
+        self.call = call
+        self.since = 0.0  # monotonic: when it began to wait, then when it left
+
+
+class Sends:
+    """All requests of one account that have not been answered.
+
+    Args:
+        bounds: how long, and how many.
+        monotonic: seconds that never go back.
+    """
+
+    def __init__(self, bounds: SendBounds, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.generation = 0
+        self._bounds = bounds
+        self._monotonic = monotonic
+        self._changed = threading.Condition()
+        self._waiting: list[Request] = []
+        self._flying: list[Request] = []
+        self._hung: list[Request] = []
+        self._reports: list[SendReport] = []
+
+    def add(self, request: Request) -> str:
+        """Let a request leave as soon as it may. Returns '', or why it never will; a cancel under way is not repeated."""
+        bounds = self._bounds
+        with self._changed:
+            if request.kind is RequestKind.CANCEL and self._is_asked_for(request.name):
+                return ""
+            if len(self._waiting) >= bounds.waiting_max:
+                return f"{len(self._waiting)} requests wait for the broker already"
+            if request.kind is RequestKind.ENTRY:
+                if len(self._hung) >= bounds.entries_hung_max:
+                    return f"the broker owes {len(self._hung)} answers"
+                if sum(other.kind is RequestKind.ENTRY for other in self._waiting) >= bounds.entries_waiting_max:
+                    return f"{bounds.entries_waiting_max} entries wait for the broker already"
+            self.generation += 1
+            request.since = self._monotonic()
+            self._waiting.append(request)
+            self._start_what_may()
+        return ""
+
+    def withdraw(self, name: str) -> None:
+        """Keep an entry or exit order that still waits from ever leaving. One that has left is not touched."""
+        with self._changed:
+            for request in [r for r in self._waiting if r.name == name and r.kind is not RequestKind.CANCEL]:
+                self._give_up(request, "withdrawn before it was sent")
+
+    def take(self) -> Sequence[SendReport]:
+        """Return what became of requests since the last call, after giving up what is overdue. Never waits for an answer."""
+        if not (self._flying or self._waiting or self._reports):
+            return ()
+        with self._changed:
+            self._judge_age(self._monotonic())
+            self._start_what_may()
+            reports, self._reports = self._reports, []
+        return reports
+
+    def wait_until_answered(self, seconds: float) -> bool:
+        """Wait until nothing waits and nothing is in flight, hung requests included. Returns whether it came to that."""
+        deadline = self._monotonic() + seconds
+        with self._changed:
+            while self._waiting or self._flying or self._hung:
+                now = self._monotonic()
+                if now >= deadline:
+                    return False
+                self._judge_age(now)
+                self._start_what_may()
+                self._changed.wait(min(deadline - now, WAIT_STEP_SECONDS))
+        return True
+
+    # -- with the lock held -----------------------------------------------------------------------------------
+
+    def _is_asked_for(self, name: str) -> bool:
+        """Return whether a cancel is under way, or hangs twice already."""
+        under_way, hung = (
+            sum(request.kind is RequestKind.CANCEL and request.name == name for request in requests)
+            for requests in (self._waiting + self._flying, self._hung)
+        )
+        return under_way > 0 or hung > 1
+
+    def _judge_age(self, now: float) -> None:
+        bounds = self._bounds
+        for request in [r for r in self._flying if now - r.since >= bounds.answer_seconds]:
+            self._flying.remove(request)
+            self._hung.append(request)
+            self.generation += 1
+            reason = f"no answer within {bounds.answer_seconds:g} s"
+            _log.error("[SEND] %s %s %s: %s", request.kind.value, request.lane, request.name, reason)
+            self._report(request, SendOutcome(SendStatus.UNKNOWN, "", reason))
+        for request in [r for r in self._waiting if self._is_too_late(r, now)]:
+            self._give_up(request, f"not sent: it could not leave within {now - request.since:.1f} s")
+
+    def _is_too_late(self, request: Request, now: float) -> bool:
+        is_entry = request.kind is RequestKind.ENTRY
+        return now - request.since >= (self._bounds.entry_wait_seconds if is_entry else self._bounds.exit_wait_seconds)
+
+    def _give_up(self, request: Request, reason: str) -> None:
+        self._waiting.remove(request)
+        self.generation += 1
+        self._report(request, SendOutcome(SendStatus.NOT_SENT, "", reason))
+
+    def _report(self, request: Request, outcome: SendOutcome) -> None:
+        if request.kind is not RequestKind.CANCEL:
+            self._reports.append(SendReport(request.name, outcome))
+        elif outcome.status is not SendStatus.ACKNOWLEDGED:  # the update says what became of the order
+            _log.warning("[ORDER] cancel of %s: %s %s", request.name, outcome.status.value, outcome.reason)
+
+    def _start_what_may(self) -> None:
+        while (request := self._next(self._monotonic())) is not None:
+            self._waiting.remove(request)
+            request.since = self._monotonic()
+            self._flying.append(request)
+            self.generation += 1
+            thread = threading.Thread(target=self._perform, args=(request,), name=f"send-{request.lane}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no thread left
+                self._flying.remove(request)
+                self._report(request, SendOutcome(SendStatus.NOT_SENT, "", f"no thread to send it on: {error}"))
+
+    def _next(self, now: float) -> Request | None:
+        """Return the request that leaves next, or None."""
+        bounds, flying = self._bounds, self._flying
+        if not self._waiting or len(flying) >= bounds.in_flight_max or len(self._hung) >= bounds.hung_max:
+            return None
+        busy = {request.lane for request in flying}
+        closing = {request.lane for request in flying if request.kind is RequestKind.EXIT}
+        cancels_may = len(self._hung) < bounds.cancels_hung_max
+        for request in self._waiting:
+            if request.kind is RequestKind.ENTRY or (request.kind is RequestKind.CANCEL and not cancels_may):
+                continue
+            may_pass = now - request.since >= bounds.aside_seconds and not (
+                request.kind is RequestKind.EXIT and request.lane in closing
+            )
+            if request.lane not in busy or may_pass:
+                return request
+        if sum(request.kind is RequestKind.ENTRY for request in flying) >= bounds.entries_in_flight_max:
+            return None
+        for request in self._waiting:
+            if request.kind is RequestKind.ENTRY and request.lane not in busy and not self._is_too_late(request, now):
+                return request
+        return None
+
+    # -- on a sender thread -----------------------------------------------------------------------------------
+
+    def _perform(self, request: Request) -> None:
+        outcome = SendOutcome(SendStatus.UNKNOWN, "", "the send broke off")
+        try:
+            outcome = request.call()
+        finally:
+            self._finish(request, outcome)
+
+    def _finish(self, request: Request, outcome: SendOutcome) -> None:
+        with self._changed:
+            if request in self._flying:
+                self._flying.remove(request)
+            else:
+                self._hung.remove(request)
+                _log.warning("[SEND] %s %s: answered late: %s", request.lane, request.name, outcome.status.value)
+            self.generation += 1
+            self._report(request, outcome)
+            self._start_what_may()
+            self._changed.notify_all()
