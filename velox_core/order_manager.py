@@ -17,8 +17,8 @@ from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
-from velox_core.domain.order_events import intent_body, order_body
-from velox_core.domain.orders import TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
+from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
+from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
 from velox_core.domain.positions import FOREIGN, Position
 from velox_core.ports import (
     Broker,
@@ -76,6 +76,8 @@ class OrderManager:
         self.live: dict[str, Order] = {}
         self.positions: dict[str, Position] = {}
         self.overshot: set[str] = set()  # symbols whose position an exit opened
+        self.not_placed: dict[str, Order] = {}  # given up as not placed; their tags stay watched
+        self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
         self.day_loss = day_loss
         self.fill_count = 0
         self._broker, self._sends = broker, sends
@@ -97,21 +99,7 @@ class OrderManager:
         """
         if type(approved) is not ApprovedOrder or approved.client_order_id in self.orders:
             raise InvariantError(f"order {approved.client_order_id} is not approved or is submitted a second time")
-        order = Order(
-            client_order_id=approved.client_order_id,
-            strategy_id=intent.strategy_id,
-            symbol=approved.symbol,
-            side=approved.side,
-            quantity=approved.quantity,
-            order_type=approved.order_type,
-            limit_price_paise=approved.limit_price_paise,
-            product=approved.product,
-            rank=approved.rank,
-            created_ms=now_ms,
-            reason=intent.reason,
-            stop_paise=intent.stop_paise,
-            target_paise=intent.target_paise,
-        )
+        order = order_of(approved, intent, now_ms)
         self.orders[order.client_order_id] = self.live[order.client_order_id] = order
         self._journal.append(_INTENT, now_ms, intent_body(order, self._risk.snapshot.version))
         if self._may_leave(order, now_ms):
@@ -124,6 +112,10 @@ class OrderManager:
         try:
             self._journal.commit()
         except IntentRefused as error:
+            if order.client_order_id in error.durable_ids:  # an older exit's intent is the one refused
+                if order.is_entry:
+                    self._end(order, OrderState.CANCELLED, now_ms, f"nothing was sent: {error}")
+                return not order.is_entry
             _log.error("[JOURNAL] %s is not sent: %s", order.client_order_id, error, extra={"engine_ms": now_ms})
             order.move_to(OrderState.CANCELLED, now_ms)  # not journaled: under this id the journal knows another order
             self._forget(order)
@@ -248,7 +240,7 @@ class OrderManager:
         self._trade_ids.add(fill.trade_id)
         order = self.orders.get(fill.client_order_id)
         if order is None:
-            self._risk.lock(fill.symbol, "an order that this system did not make traded", now_ms)
+            self._risk.lock(fill.symbol, "an order that this system did not make traded", now_ms, alert=True)
             if fill.product is not self._risk.product:
                 return  # the owner's holdings are neither counted nor ever closed
         self._book(fill, order, now_ms)
@@ -272,23 +264,7 @@ class OrderManager:
         if held or self.overshot:
             self._note_overshoot(position, order, fill, now_ms)
         self.fill_count += 1
-        self._journal.append(
-            _FILL,
-            fill.ts_ms,
-            {
-                "trade_id": fill.trade_id,
-                "client_order_id": fill.client_order_id,
-                "strategy": strategy_id,
-                "symbol": symbol,
-                "side": fill.side,
-                "quantity": quantity,
-                "price": price_paise,
-                "charges": charges_paise,
-                "realised": realised_paise,
-                "position": held,
-                "cost": position.cost_paise,
-            },
-        )
+        self._journal.append(_FILL, fill.ts_ms, fill_body(fill, strategy_id, charges_paise, realised_paise, position))
         entry_ended = order is not None and self._advance(order, fill) and order.rank is None
         self._risk.record_fill(
             fill.trade_id,
@@ -311,20 +287,18 @@ class OrderManager:
     def _note_overshoot(self, position: Position, order: Order | None, fill: BrokerFill, now_ms: int) -> None:
         if not position.quantity:
             self.overshot.discard(position.symbol)
-        elif order is not None and order.rank is not None and (position.quantity > 0) is (fill.side.sign > 0):
+        elif order is not None and position.is_opened_by_exit(order, fill.side):
             self.overshot.add(position.symbol)
-            self._risk.lock(position.symbol, f"exit {order.client_order_id} traded past the position", now_ms)
+            self._risk.lock(position.symbol, f"exit {order.client_order_id} traded past the position", now_ms, alert=True)
 
     def _charge(self, order: Order | None, fill: BrokerFill) -> int:
         """Return the charges this fill adds: of the whole executed order so far, less what it was charged already."""
         if order is None:
             return self._schedule.order_charges_paise(fill.side, fill.quantity * fill.price_paise)
-        value_paise = order.filled_value_paise + fill.quantity * fill.price_paise
-        total_paise = self._schedule.order_charges_paise(order.side, value_paise)
-        added_paise = total_paise - order.charges_paise
-        order.charges_paise = total_paise
-        order.filled_value_paise = value_paise
-        return added_paise
+        order.filled_value_paise += fill.quantity * fill.price_paise
+        charged_paise = order.charges_paise
+        order.charges_paise = self._schedule.order_charges_paise(order.side, order.filled_value_paise)
+        return order.charges_paise - charged_paise
 
     def _advance(self, order: Order, fill: BrokerFill) -> bool:
         """Move an order on after a fill. Returns whether it is terminal now."""
@@ -386,6 +360,10 @@ class OrderManager:
 
     def _mark(self, symbol: str, held: int, cost_paise: int, price_paise: int) -> None:
         column = self._column(symbol)
+        if self._risk.unexplained:
+            rest = self._risk.unexplained.get(symbol)
+            if rest is not None:
+                held, cost_paise = held + rest.quantity, cost_paise + rest.cost_paise
         self.day_loss.book(column, held, cost_paise, price_paise)
         if column < 0:
             self._risk.faults.note_unmarked(symbol, held)
@@ -431,8 +409,12 @@ class OrderManager:
     def fetch_order_ends(self, now_ms: int) -> bool:
         """Bring every live order up to the broker's order book. Returns False when the broker did not answer."""
         book = self.read_book(now_ms)
-        if book is None:
-            return False
+        if book is not None:
+            self.apply_book(book, now_ms)
+        return book is not None
+
+    def apply_book(self, book: list[BrokerOrder], now_ms: int) -> None:
+        """Bring every live order up to what the broker's order book says of it."""
         for line in book:
             order = self.live.get(line.tag) if line.tag else None
             if order is not None:
@@ -440,15 +422,27 @@ class OrderManager:
                     OrderUpdate(line.placed_ms, line.tag, line.broker_order_id, line.state, line.filled_quantity, line.reason),
                     now_ms,
                 )
-        return True
 
     def settle_not_placed(self, order: Order, now_ms: int) -> None:
         """End an UNKNOWN order that never reached the book. Its symbol stays locked for the day; the tag stays known."""
         self._risk.lock(order.symbol, unknown_lock(order), now_ms)
-        self._move(order, OrderState.CANCELLED, now_ms, "NOT_PLACED: not in the broker's book")
+        self._move(order, OrderState.CANCELLED, now_ms, f"{NOT_PLACED}: not in the broker's book")
         self._forget(order)
+        self.not_placed[order.client_order_id] = order
         if self.on_position is not None:
             self.on_position(order.symbol)
+
+    def settle_late(self, order: Order) -> None:
+        """End the watch for an order that was given up: it appeared, is over and booked. Its slot is free, its symbol not."""
+        self.found_late.add(order.client_order_id)
+        self._risk.resolve_claim(order.client_order_id)
+
+    def count_unexplained(self, symbol: str, rest: OpenPosition | None, price_paise: int) -> None:
+        """Count in slots and loss what the broker holds beyond our books (None: nothing any more), marked at a price."""
+        position = self.positions.get(symbol)
+        held, cost_paise = (position.quantity, position.cost_paise) if position is not None else (0, 0)
+        self._risk.count_unexplained(symbol, rest, is_held=held != 0)
+        self._mark(symbol, held, cost_paise, price_paise)
 
     # -- views ------------------------------------------------------------------------------------------------
 
@@ -471,11 +465,13 @@ class OrderManager:
 
     # -- resuming ---------------------------------------------------------------------------------------------
 
-    def restore(self, order: Order) -> None:
-        """Take back an order read from the journal, before any fill of it is restored."""
+    def restore(self, order: Order, *, given_up: bool = False) -> None:
+        """Take back an order read from the journal, before any fill of it is restored. `given_up`: as not placed."""
         self.orders[order.client_order_id] = order
         if order.is_live:
             self.live[order.client_order_id] = order
+        elif given_up:
+            self.not_placed[order.client_order_id] = order
 
     def restore_fill(self, fill: BrokerFill, *, charges_paise: int) -> None:
         """Take back a fill read from the journal, once: books it without journaling it again.

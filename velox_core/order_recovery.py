@@ -5,7 +5,8 @@
 - An UNKNOWN exit is given up, so that it can be replaced, once per symbol: after at least 15 s, two complete reads of
   the book without the tag, and an unchanged position. A second one waits the full 120 s.
 - A read that fails proves nothing and is not counted; the next one waits its turn all the same.
-- A tag that was given up stays watched for the day: what appears late is cancelled, and what it traded is booked.
+- A tag that was given up stays watched for the day, restarts included: what appears late is cancelled, and what it
+  traded is booked. What an exit traded beyond its position is closed at once (`OrderManager.overshot`).
 - A live order of which nothing was heard for a while is looked up too: a lost update must not hide a fill or an end.
 """
 
@@ -13,10 +14,9 @@ from __future__ import annotations
 
 import logging
 
-from velox_core.domain.errors import BrokerError
 from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState
 from velox_core.order_manager import OrderManager
-from velox_core.ports import Alerts, Broker, BrokerOrder, OrderUpdate, Severity
+from velox_core.ports import Alerts, BrokerOrder, OrderUpdate, Severity
 
 SEARCH_MS_MAX = 120_000
 EXIT_REPLACE_MS_MIN = 15_000
@@ -41,18 +41,14 @@ class OrderRecovery:
     """The searches that are under way.
 
     Args:
-        broker: whose book is read.
-        order_manager: whose orders are searched for and settled.
+        order_manager: whose orders are searched for and settled, and who reads the broker's book.
         alerts: told when a search begins and when it ends without a find.
     """
 
-    def __init__(self, broker: Broker, order_manager: OrderManager, alerts: Alerts) -> None:
-        self._broker = broker
+    def __init__(self, order_manager: OrderManager, alerts: Alerts) -> None:
         self._orders = order_manager
         self._alerts = alerts
         self._searches: dict[str, _Search] = {}
-        self._replaced_exits: set[str] = set()
-        self._not_placed: dict[str, Order] = {}
         self._appeared: set[str] = set()
         self._next_read_ms = 0
         self._next_look_ms = 0
@@ -60,7 +56,7 @@ class OrderRecovery:
     @property
     def watching(self) -> bool:
         """Return whether any tag is being looked for."""
-        return bool(self._searches or self._not_placed)
+        return bool(self._searches) or len(self._orders.found_late) < len(self._orders.not_placed)
 
     def work(self, now_ms: int) -> None:
         """Take up new UNKNOWN orders and look for those that are due. Quick when there are none."""
@@ -92,11 +88,11 @@ class OrderRecovery:
         return position.quantity if position is not None else 0
 
     def _read(self, now_ms: int) -> None:
-        try:
-            book = {line.tag: line for line in self._broker.orders() if line.tag}
-        except BrokerError as error:
-            _log.warning("[UNKNOWN] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
+        lines = self._orders.read_book(now_ms)
+        if lines is None:
+            _log.warning("[UNKNOWN] the order book could not be read; looked for again", extra={"engine_ms": now_ms})
             return
+        book = {line.tag: line for line in lines if line.tag}
         self._adopt_late(book, now_ms)
         for tag in list(self._searches):
             order, search = self._orders.orders[tag], self._searches[tag]
@@ -119,9 +115,9 @@ class OrderRecovery:
         self._orders.fetch_trades(now_ms)
 
     def _adopt_late(self, book: dict[str, BrokerOrder], now_ms: int) -> None:
-        for tag, order in list(self._not_placed.items()):
+        for tag, order in self._orders.not_placed.items():
             line = book.get(tag)
-            if line is None:
+            if line is None or tag in self._orders.found_late:
                 continue
             if tag not in self._appeared:
                 self._appeared.add(tag)
@@ -132,27 +128,23 @@ class OrderRecovery:
                     f"{line.state.value}; what is left of it is cancelled",
                 )
             order.broker_order_id = line.broker_order_id
-            self._orders.fetch_trades(now_ms)
             if line.state not in TERMINAL_STATES:
                 self._orders.cancel(order, "it was given up as not placed", now_ms)
             elif order.filled_quantity >= line.filled_quantity:
-                del self._not_placed[tag]
+                self._orders.settle_late(order)
 
     def _give_up_if_due(self, order: Order, search: _Search, now_ms: int) -> None:
         waited_ms = now_ms - search.since_ms
         replaceable = (
             not order.is_entry
-            and order.symbol not in self._replaced_exits
+            and all(other.is_entry or other.symbol != order.symbol for other in self._orders.not_placed.values())
             and waited_ms >= EXIT_REPLACE_MS_MIN
             and search.reads_without_tag >= EXIT_READS_MIN
             and self._held(order.symbol) == search.position_quantity
         )
         if not replaceable and (waited_ms < SEARCH_MS_MAX or search.reads_without_tag < EXIT_READS_MIN):
             return
-        if not order.is_entry:
-            self._replaced_exits.add(order.symbol)
         del self._searches[order.client_order_id]
-        self._not_placed[order.client_order_id] = order
         self._orders.settle_not_placed(order, now_ms)
         self._alerts.send(
             Severity.CRITICAL,

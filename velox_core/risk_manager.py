@@ -21,7 +21,7 @@ from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import OrderType, Product, Signal, SignalKind, client_order_id
 from velox_core.entry_faults import EntryFaults
-from velox_core.ports import Alerts, Journal, RiskLedger
+from velox_core.ports import Alerts, Journal, RiskLedger, Severity
 from velox_core.risk.approval import ApprovedOrder, approve
 from velox_core.risk.gate import (
     ExitRequest,
@@ -92,6 +92,7 @@ class RiskManager:
         self.readiness = Readiness()
         self.faults = EntryFaults(self.readiness, alerts)
         self.locks: dict[str, str] = {}  # symbol to every reason for which it is locked
+        self.unexplained: dict[str, OpenPosition] = {}  # what the broker holds beyond our books, by symbol
         self.decision_counts: dict[str, int] = {}
         self._ledger = ledger
         self._journal = journal
@@ -435,6 +436,8 @@ class RiskManager:
             resolved_claim: the intent whose entry is terminal with this fill, None when it is not.
             realised_paise, charges_paise: the day's totals after the fill.
         """
+        if position is None and self.unexplained:
+            position = self.unexplained.get(symbol)  # it keeps the slot
         change = LedgerChange(
             drop_claim=resolved_claim,
             put_position=position,
@@ -449,18 +452,40 @@ class RiskManager:
         if intent_id in self._snapshot.claims:
             self._commit_fact(LedgerChange(drop_claim=intent_id), f"{intent_id}:end")
 
-    def lock(self, symbol: str, reason: str, now_ms: int) -> bool:
-        """Refuse entries in a symbol until each reason to is gone; exits are untouched. Returns whether the reason is new."""
+    def count_unexplained(self, symbol: str, rest: OpenPosition | None, *, is_held: bool) -> None:
+        """Give what the broker holds beyond our books a slot of nobody's, unless a position of ours has one; None ends it."""
+        self.unexplained.pop(symbol, None)
+        if rest is not None:
+            self.unexplained[symbol] = rest
+        if is_held or (rest is None and symbol not in self._snapshot.positions):
+            return
+        change = LedgerChange(put_position=rest, drop_position=symbol if rest is None else None)
+        self._commit_fact(change, f"unexplained:{symbol}:{self._epoch}:{self._snapshot.version}")
+
+    def lock(self, symbol: str, reason: str, now_ms: int, *, alert: bool = False, facts: Body | None = None) -> bool:
+        """Refuse entries in a symbol until each reason to is gone; exits are untouched. Returns whether the reason is new.
+
+        `alert` tells a person, once for a reason; the journal keeps `facts` beside it.
+        """
         is_new = self.note_lock(symbol, reason)
         if is_new:
-            self._journal.append(EventKind.LOCK, now_ms, {"symbol": symbol, "reason": reason})
+            self._journal.append(EventKind.LOCK, now_ms, {"symbol": symbol, "reason": reason, **(facts or {})})
             _log.warning("[LOCK] %s: %s", symbol, reason, extra={"engine_ms": now_ms})
+            if alert:
+                self.faults.tell(Severity.CRITICAL, f"{symbol} is locked", f"{reason}. No entries in it; exits go on.")
         return is_new
 
-    def unlock(self, symbol: str, reason: str, now_ms: int) -> None:
-        """Take one reason back; entries are allowed again when it was the last."""
+    def unlock(self, symbol: str, reason: str, now_ms: int, *, why: str = "") -> None:
+        """Take one reason back; entries are allowed again when it was the last. `why` goes into the journal."""
         if self.note_unlock(symbol, reason):
-            self._journal.append(EventKind.UNLOCK, now_ms, {"symbol": symbol, "reason": reason})
+            self._journal.append(
+                EventKind.UNLOCK, now_ms, {"symbol": symbol, "reason": reason, **({"why": why} if why else {})}
+            )
+            _log.warning("[UNLOCK] %s: %s%s", symbol, reason, f" - {why}" if why else "", extra={"engine_ms": now_ms})
+
+    def lock_reasons(self) -> dict[str, list[str]]:
+        """Return by symbol the reasons for which it is locked."""
+        return {symbol: list(reasons) for symbol, reasons in self._lock_reasons.items() if reasons}
 
     def note_lock(self, symbol: str, reason: str) -> bool:
         """Lock without journaling, as when a journal is read back. Returns whether the reason is new."""

@@ -35,6 +35,7 @@ class FakeBroker:
         cancel_answers: the same for cancels; ACKNOWLEDGED cancels at once and says so.
         failing: names of reads that raise BrokerError.
         fill_prices: symbol to price at which orders fill at the next drain.
+        unseen: symbol to signed shares in the positions that no trade says anything of; `last_prices` are its prices.
         on_place: called with each order before it is answered.
     """
 
@@ -46,6 +47,8 @@ class FakeBroker:
         self.cancel_answers: deque[SendStatus] = deque()
         self.failing: set[str] = set()
         self.fill_prices: dict[str, int] = {}
+        self.unseen: dict[str, int] = {}
+        self.last_prices: dict[str, int] = {}
         self.on_place: Callable[[ApprovedOrder], None] | None = None
         self.placed: list[ApprovedOrder] = []
         self.place_times: list[int] = []
@@ -119,7 +122,7 @@ class FakeBroker:
 
     def positions(self) -> list[BrokerPosition]:
         self._read("positions")
-        held: dict[tuple[str, Product], int] = {}
+        held: dict[tuple[str, Product], int] = {(symbol, Product.MIS): quantity for symbol, quantity in self.unseen.items()}
         for trade in self.trade_list:
             key = (trade.symbol, trade.product)
             held[key] = held.get(key, 0) + trade.side.sign * trade.quantity
@@ -132,7 +135,7 @@ class FakeBroker:
                 sold_quantity=0,
                 bought_paise=0,
                 sold_paise=0,
-                last_price_paise=0,
+                last_price_paise=self.last_prices.get(symbol, 0),
             )
             for (symbol, product), quantity in held.items()
         ]

@@ -130,7 +130,7 @@ class Rig:
             alerts=self.alerts,
             closer=self.closer,
         )
-        self.recovery = OrderRecovery(self.port, self.orders, self.alerts)
+        self.recovery = OrderRecovery(self.orders, self.alerts)
         self.emergency = EmergencyExitManager(
             trading_date=DAY,
             risk_manager=self.risk,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from velox_core.domain.errors import JournalUnavailable, LedgerUnavailable, VeloxError
+from velox_core.domain.errors import IntentRefused, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.domain.halts import HaltRecord
 from velox_core.ledger.memory import MemoryLedger
@@ -12,13 +12,17 @@ from velox_core.risk.ledger import CommitResult, Fenced, LedgerChange, RiskSnaps
 
 
 class FakeJournal:
-    """A journal in memory. `error` is raised by the next commits; `refuse_once` by one; `unreadable` by reads."""
+    """A journal in memory. `error` is raised by the next commits; `refuse_once` by one; `unreadable` by reads.
+
+    `refuse_older` makes the next commit refuse an intent that is not among what the test appended.
+    """
 
     def __init__(self) -> None:
         self.committed: list[JournalEvent] = []
         self.buffer: list[tuple[EventKind, int, Body]] = []
         self.error: JournalUnavailable | None = None
         self.refuse_once: JournalUnavailable | None = None
+        self.refuse_older = False
         self.unreadable = False
         self.commits = 0
 
@@ -29,6 +33,11 @@ class FakeJournal:
         self.commits += 1
         if self.error is not None:
             raise self.error
+        if self.refuse_older:
+            self.refuse_older = False
+            durable = [str(body["client_order_id"]) for kind, _, body in self.buffer if kind is EventKind.INTENT]
+            self.commit()
+            raise IntentRefused("an older intent is refused (fake)", durable)
         if self.refuse_once is not None:
             error, self.refuse_once = self.refuse_once, None
             self.buffer.clear()

@@ -76,7 +76,7 @@ def test_position_outside_the_universe_refuses_every_entry_until_it_is_flat_and_
     assert "ZZZ" in refused.text
     rig.broker.foreign("ZZZ", Side.BUY, 1, 10_000)
     rig.orders.poll(NOW_MS)
-    assert told(rig) == [(CRITICAL, "ZZZ has no price")]
+    assert told(rig) == [(CRITICAL, "ZZZ is locked"), (CRITICAL, "ZZZ has no price")]
     rig.broker.foreign("ZZZ", Side.SELL, 3, 10_000)
     rig.orders.poll(NOW_MS)
     assert isinstance(rig.ask(), ApprovedOrder)
@@ -87,4 +87,4 @@ def test_position_by_hand_inside_the_universe_refuses_its_own_symbol_only() -> N
     rig.broker.foreign("BBB", Side.BUY, 2, 10_000)
     rig.orders.poll(NOW_MS)
     assert isinstance(rig.ask(), ApprovedOrder)
-    assert rig.alerts.sent == []
+    assert told(rig) == [(CRITICAL, "BBB is locked")]

@@ -122,6 +122,21 @@ def test_submit_of_an_intent_that_the_journal_refuses_sends_nothing(is_entry: bo
     assert rig.risk.readiness.journal_fault == ""
 
 
+@pytest.mark.parametrize("is_entry", [True, False])
+def test_submit_beside_an_older_intent_that_the_journal_refuses_sends_exits_only(is_entry: bool) -> None:
+    rig = Rig()
+    if not is_entry:
+        rig.hold()
+    sent = len(rig.broker.placed)
+    rig.journal.refuse_older = True
+    order = rig.enter() if is_entry else rig.exit_now()
+    assert len(rig.broker.placed) - sent == (0 if is_entry else 1)
+    assert state_of(order) is (S.CANCELLED if is_entry else S.OPEN)
+    assert dict(rig.ledger.inner.snapshot().claims) == {}
+    ended = [b for b in rig.journal.bodies(EventKind.ORDER) if b["client_order_id"] == order.client_order_id]
+    assert [b["state"] for b in ended] == ([S.CANCELLED] if is_entry else [S.OPEN])
+
+
 def test_commit_journal_with_a_refused_intent_of_an_exit_that_left_is_no_fault() -> None:
     rig = Rig()
     rig.journal.refuse_once = IntentRefused("the id is used")

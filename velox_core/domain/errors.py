@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_DONE = 0
 EXIT_OPERATING_ERROR = 1
 EXIT_BAD_USAGE = 2
@@ -53,8 +55,13 @@ class JournalUnavailable(VeloxError):
 class IntentRefused(JournalUnavailable):
     """The journal's backstop refused an intent: its id is used, or the symbol has an entry that is not terminal.
 
-    The intent is not journaled and must not be sent; what was appended beside it is durable.
+    The intent is not journaled and must not be sent; what was appended beside it is durable: `durable_ids` are the orders
+    among it.
     """
+
+    def __init__(self, text: str, durable_ids: Iterable[str] = ()) -> None:
+        self.durable_ids = frozenset(durable_ids)
+        super().__init__(text)
 
 
 class HaltedError(VeloxError):

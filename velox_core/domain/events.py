@@ -32,7 +32,8 @@ class EventKind(StrEnum):
         trade_id, client_order_id, strategy, symbol, side, quantity, price, charges (of this fill), realised,
         position (signed net after), cost (of the net position after).
     HALT / HALT_CLEARED: see `velox_core.domain.halts`.
-    LOCK / UNLOCK: symbol, reason.
+    LOCK / UNLOCK: symbol, reason; a LOCK of an unexplained position with what counts since (quantity, cost, price), an
+        UNLOCK with why, where there is more to say.
     STRATEGY_DISABLED: strategy, reason.
     MARK: minute mark of the day: realised, open, charges due (all paise); one a minute while it changes.
     EXIT_PLAN: from here on one closer sends the account's exits: closer (date, actor, epoch); not exported.

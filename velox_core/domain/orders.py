@@ -15,6 +15,7 @@ from velox_core.domain.errors import InvariantError
 
 CLIENT_ORDER_ID_LENGTH_MAX: Final = 20
 EPOCHS_PER_DATE_MAX: Final = 10_000  # engines that may hold the lease on one date before an id could repeat
+NOT_PLACED: Final = "NOT_PLACED"  # how the reason of an order that was given up as not placed begins
 
 
 class Side(StrEnum):

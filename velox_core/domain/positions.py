@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from velox_core.domain.money import round_half_up_div
-from velox_core.domain.orders import Order
+from velox_core.domain.orders import Order, Side
 
 FOREIGN = ""  # the strategy of an order or position that this system did not make
 
@@ -36,6 +36,10 @@ class Position:
 
     def _short_average(self) -> int:
         return round_half_up_div(-self.cost_paise, -self.quantity) if self.quantity else 0
+
+    def is_opened_by_exit(self, order: Order | None, side: Side) -> bool:
+        """Return whether what a fill left is a position that an exit opened: it traded past what was there to close."""
+        return order is not None and order.rank is not None and self.quantity != 0 and (self.quantity > 0) is (side.sign > 0)
 
     def open_pnl_paise(self, price_paise: int) -> int:
         """Return the P&L of closing at `price_paise`, before charges."""

@@ -170,7 +170,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         order_manager=orders,
         exit_door=door,
         emergency=emergency,
-        order_recovery=OrderRecovery(ports.broker, orders, ports.alerts),
+        order_recovery=OrderRecovery(orders, ports.alerts),
         ports=ports,
         rules=rules,
         resumed_ms=resumed_ms,
@@ -199,7 +199,7 @@ def _catch_up(
         _log.error("[JOURNAL] unavailable at the start, exits only: %s", error)
         ports.alerts.send(Severity.CRITICAL, "Journal unavailable at the start", f"Exits only until a restart: {error}")
     try:
-        differences = reconcile(ports.broker, orders, risk, ports.alerts, ports.clock.now_ms())
+        differences = [row.line for row in reconcile(ports.broker, orders, risk, ports.alerts, ports.clock.now_ms())]
     except BrokerError as error:
         differences = [f"the broker's book could not be read: {error}"]
         risk.readiness.stopping = f"no reconcile with the broker: {error}"

@@ -61,6 +61,7 @@ class Upkeep:
         self._revive = revive
         self._reviving: threading.Thread | None = None
         self._reconciled_ms = 0
+        self._seen: frozenset[str] = frozenset()  # what differed at the last comparison
         self._next_lease = 0.0
         self._next_rebuild = 0.0
 
@@ -87,11 +88,14 @@ class Upkeep:
         self.next_reconcile_ms = now_ms + self._interval_ms
         working = frozenset(order.symbol for order in self._orders.live.values())
         try:
-            reconcile(self._broker, self._orders, self._risk, self._alerts, now_ms, working=working, only_new=True)
+            rows = reconcile(
+                self._broker, self._orders, self._risk, self._alerts, now_ms, working=working, only_new=True, seen=self._seen
+            )
         except BrokerError as error:
             self._not_reconciled(error, now_ms)
             return
         self._reconciled_ms = now_ms
+        self._seen = frozenset(row.reason for row in rows)
         if self._risk.readiness.reconcile_fault:
             self._risk.readiness.reconcile_fault = ""
             self._alerts.send(Severity.WARNING, "The broker's book can be read again", "Entries are possible again.")

@@ -196,10 +196,17 @@ class SqlJournal:
             for _, row in buffered.projection
         )
         self._buffer = [buffered for buffered in self._buffer if buffered not in refused]
+        durable = [
+            str(row["client_order_id"])
+            for buffered in self._buffer
+            for target, row in buffered.projection
+            if target is Target.INTENT
+        ]
         self._write()
         raise IntentRefused(
             f"the journal refused intent {names}: its id is used already, or the symbol has an entry that is not terminal; "
-            "it was not sent. Reconcile before the next entry"
+            "it was not sent. Reconcile before the next entry",
+            durable,
         ) from cause
 
     def _refused_intents(self) -> list[_Buffered]:

@@ -137,5 +137,5 @@ def test_difference_that_stays_is_told_once() -> None:
     rig.broker.trade_list.clear()
     for number in (1, 2, 3):
         upkeep.reconcile(NOW_MS + number * INTERVAL_MS)
-    assert rig.alerts.titles == ["Unexplained positions"]
+    assert rig.alerts.titles == ["Our books and the broker's differ"]
     assert list(rig.risk.locks) == ["AAA"]

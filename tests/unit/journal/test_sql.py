@@ -195,7 +195,11 @@ def test_second_live_entry_in_a_symbol_is_refused_until_the_first_is_terminal(
     with pytest.raises(IntentRefused):
         add(journal, (EventKind.INTENT, intent(5)))
     add(journal, (EventKind.ORDER, order(1, "REJECTED")), (EventKind.INTENT, intent(6)))
-    assert [row.client_order_id[-1] for row in reader.intents(journal.run_key)] == ["1", "3", "4", "6"]
+    journal.append(EventKind.INTENT, 9, intent(1, role="EXIT"))
+    with pytest.raises(IntentRefused) as refused:
+        add(journal, (EventKind.INTENT, intent(7, "INFY")))
+    assert refused.value.durable_ids == {str(intent(7)["client_order_id"])}
+    assert [row.client_order_id[-1] for row in reader.intents(journal.run_key)] == ["1", "3", "4", "6", "7"]
 
 
 def test_same_entry_of_another_run_is_not_refused(journal: SqlJournal, path: Path) -> None:
