@@ -34,6 +34,7 @@ from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
     EXIT_OPERATING_ERROR,
+    BrokerError,
     ConfigError,
     DataError,
     JournalUnavailable,
@@ -56,6 +57,7 @@ from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
 from velox_core.ports import Broker, Control, ControlRequest, Journal
+from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
@@ -63,6 +65,7 @@ from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
 from velox_core.strategies.base import Strategy
 
 RECONCILE_SECONDS = 30.0
+BOOK_READ_AT_MS = 1 << 60  # whoever reads the whole book sees orders of any time
 FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
 
 _log = logging.getLogger("velox.system")
@@ -368,6 +371,24 @@ def simulation_config(settings: Settings) -> SimulationConfig:
         reject_probability=chosen.reject_probability,
         margin_multiplier=chosen.margin_multiplier,
     )
+
+
+def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
+    """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
+
+    Raises: BrokerError when the book is not there or cannot be read; ConfigError for a broker that cannot be read yet.
+    """
+    if settings.broker.type is not BrokerType.SIMULATED:
+        raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
+    path = run.folder / "broker.db"
+    if not path.is_file():
+        raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
+    broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))
+    try:
+        broker.advance(BOOK_READ_AT_MS)
+        return BrokerBooks(orders=broker.orders(), trades=broker.trades(), positions=broker.positions())
+    finally:
+        broker.close()
 
 
 def _trade(opened: OpenRun) -> SessionOutcome:

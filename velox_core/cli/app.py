@@ -307,6 +307,48 @@ def summary(
 
 
 @app.command()
+def doctor(
+    *,
+    config: ConfigOption = None,
+    reconcile: Annotated[bool, typer.Option("--reconcile", help="Compare the journal with the broker's book.")] = False,
+    date: Annotated[str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The newest run of this date.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="This run, e.g. 2024-01-15-1.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at a run's stores; with --reconcile at each difference between journal and broker.
+
+    The newest run, the newest of a date, or the one that --run names; beside a running engine or without one. Nothing is
+    traded or written. Exit code 4 when the run has ended and the broker is not flat, 1 when a difference is not explained or
+    a store cannot be read.
+    """
+    from velox_core.operations.runs import find_run
+
+    settings, paths = open_settings(config)
+    recorded = find_run(settings, paths, on=optional_date(date), run_id=run_id)
+    if reconcile:
+        from velox_core.operations.reconcile import reconcile_run
+
+        report = reconcile_run(settings, recorded)
+        if as_json:
+            _print_json(report.to_json())
+        else:
+            from velox_core.cli.tables import differences_table, show
+
+            show(_console(), differences_table(report))
+        raise typer.Exit(report.exit_code)
+    from velox_core.operations.doctor import examine, exit_code_of
+
+    findings = examine(settings, paths, recorded)
+    if as_json:
+        _print_json({"run_id": recorded.run.run_id, "items": [finding.to_json() for finding in findings]})
+    else:
+        from velox_core.cli.tables import findings_table, show
+
+        show(_console(), findings_table(recorded.run.run_id, findings))
+    raise typer.Exit(exit_code_of(findings))
+
+
+@app.command()
 def calendar(
     *,
     config: ConfigOption = None,

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -20,10 +20,20 @@ from velox_core.domain.time import ist_clock_text
 from velox_core.operations import view
 from velox_core.operations.checklist import ItemResult, Verdict, verdict_line
 from velox_core.operations.status import Status
+from velox_core.reconciliation.differences import Verdict as DifferenceVerdict
+
+if TYPE_CHECKING:  # shown only by the doctor, which imports the engine
+    from velox_core.operations.doctor import DoctorFinding
+    from velox_core.operations.reconcile import ReconcileReport
 
 TRADES_SHOWN_MAX = 30
 BAR_WIDTH = 24
 _VERDICT_STYLE = {Verdict.PASSED: "green", Verdict.WARNED: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
+_DIFFERENCE_STYLE = {
+    DifferenceVerdict.EXPLAINED: "green",
+    DifferenceVerdict.LOCKED: "yellow",
+    DifferenceVerdict.OPEN: "bold red",
+}
 
 
 def money_style(paise: int) -> str:
@@ -201,6 +211,37 @@ def _position_cells(position: Mapping[str, Any]) -> tuple[str, ...]:
         money("last_paise"),
         money("open_paise"),
     )
+
+
+def differences_table(report: ReconcileReport) -> RenderableType:
+    """Return each difference between journal and broker, the locks that stand, and the result below."""
+    parts: list[RenderableType] = []
+    if report.differences:
+        table = Table(title="Differences", title_justify="left", expand=False, box=SIMPLE_HEAD)
+        for heading in ("", "Symbol", "What", "The broker", "Here", "Explained by, or locked for"):
+            table.add_column(heading, overflow="fold")
+        for row in report.differences:
+            verdict = Text(row.verdict.value, style=_DIFFERENCE_STYLE[row.verdict])
+            what = row.kind.value.replace("_", " ").lower()
+            table.add_row(
+                verdict, row.symbol, what, row.theirs, row.ours, row.explanation or row.lock or "nothing; see runbook"
+            )
+        parts.append(table)
+    if report.locks:
+        locked = ((symbol, "; ".join(reasons)) for symbol, reasons in sorted(report.locks.items()))
+        parts.append(_table("Locked for entries", ("Symbol", "Why"), locked, figures=False))
+    return Group(*parts, Text(report.sentence))
+
+
+def findings_table(run_id: str, findings: Sequence[DoctorFinding]) -> RenderableType:
+    """Return what the doctor measured of a run."""
+    table = Table(title=f"Run {run_id}", title_justify="left", expand=False, box=SIMPLE_HEAD)
+    for heading in ("", "Item", "Measured", "What to do"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        word, style = ("OK", "green") if finding.ok else ("FAILED", "bold red")
+        table.add_row(Text(word, style=style), finding.item, finding.measured, "" if finding.ok else finding.advice)
+    return table
 
 
 def show(console: Console, *parts: RenderableType) -> None:

@@ -1,4 +1,4 @@
-"""How an approved order begins, and how it is told to the journal: the bodies of INTENT, ORDER and FILL events (see `velox_core.domain.events`)."""
+"""How an order begins, and how it is told to the journal: the bodies of INTENT, ORDER and FILL events (see `events`)."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_commands_are_those_of_the_readme() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"day", "run", "stop", "halt", "reset", "check", "status", "summary", "calendar"}
+    assert names == {"day", "run", "stop", "halt", "reset", "check", "status", "summary", "doctor", "calendar"}
 
 
 @pytest.mark.parametrize(
