@@ -29,12 +29,13 @@ _log = logging.getLogger("velox.orders")
 
 
 class _Search:
-    __slots__ = ("position_quantity", "reads_without_tag", "since_ms")
+    __slots__ = ("position_changed", "position_quantity", "reads_without_tag", "since_ms")
 
     def __init__(self, since_ms: int, position_quantity: int) -> None:
         self.since_ms = since_ms
         self.reads_without_tag = 0
         self.position_quantity = position_quantity
+        self.position_changed = False  # at any read, though it may be what it was by now
 
 
 class OrderRecovery:
@@ -105,6 +106,7 @@ class OrderRecovery:
                 self._adopt(line, now_ms)
             else:
                 search.reads_without_tag += 1
+                search.position_changed |= self._held(order.symbol) != search.position_quantity
                 self._give_up_if_due(order, search, now_ms)
 
     def _adopt(self, line: BrokerOrder, now_ms: int) -> None:
@@ -140,7 +142,7 @@ class OrderRecovery:
             and all(other.is_entry or other.symbol != order.symbol for other in self._orders.not_placed.values())
             and waited_ms >= EXIT_REPLACE_MS_MIN
             and search.reads_without_tag >= EXIT_READS_MIN
-            and self._held(order.symbol) == search.position_quantity
+            and not search.position_changed
         )
         if not replaceable and (waited_ms < SEARCH_MS_MAX or search.reads_without_tag < EXIT_READS_MIN):
             return

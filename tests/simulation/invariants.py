@@ -6,7 +6,8 @@ At every send:
   entering, within the limit of the account and that of its strategy; not of a disabled strategy; not on a halt that any
   of the three stores holds or ever held (a ledger that lost its content has lost its halts too); not where the loss of
   the day with the entry's own charges reaches the limit;
-- an exit closes what is open, and all working exits together never more: nothing of ours reverses a position.
+- an exit closes what is open, and all working exits together never more, those that were given up as not placed (UNKNOWN,
+  and replaced once) left out: nothing else of ours reverses a position. Given-up exits hold no slot.
 
 After every step of an engine:
 - its loss of the day is the one made from scratch (`books`), at marks that are the newest closes or fill prices;
@@ -16,11 +17,14 @@ After every step of an engine:
   the broker has had an exit sent within `EXIT_MINUTES_MAX`, or within `NEWS_MINUTES_MAX` while the engine's news of the
   symbol is late, an exit of it is UNKNOWN, or the engine, blind at its start, first needs a look at the broker's book.
   After the hard stop the broker closes too, and this no longer holds;
+- an exit that traded past its position did so in a symbol that has a given-up exit, by no more than the quantity of those;
+  once the engine booked it the symbol is locked and an alert says so; before the hard stop it is closed within
+  `OVER_EXIT_MINUTES_MAX` (`over_exits`), unless the broker failed in it meanwhile or its exit is UNKNOWN;
 - what one engine holds for `NOT_FLAT_MINUTES` after a LOSS halt is in an alert that says NOT FLAT; it holds nothing for
   longer than `FLAT_MINUTES_MAX`, unless the broker failed (an injected fault, a refused order, a price beyond protection).
 
 At the end:
-- the account is flat, or the alert says that it is not;
+- the account is flat, or the alert says that it is not; a given-up exit may trade after its engine's last look;
 - with the journal up: its fills are the broker's trades, each charged to the paisa; realised P&L and charges in the
   engine's memory are those of the trades, crashes or not; every tag at the broker has its intent, but for exits that left
   while the journal was down and whose engine then died; with the ledger up: every claim left is of an order that is live,
@@ -37,6 +41,8 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.books import Books
 from tests.simulation.market import MINUTES, OPEN_MS
+from tests.simulation.over_exits import OverExits
+from tests.simulation.verdict import require
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.domain.orders import TERMINAL_STATES, OrderState, Side
@@ -56,16 +62,6 @@ FLAT_MINUTES_MAX = 5
 HAND_MINUTES = 5
 
 
-class InvariantBroken(BaseException):
-    """What must never happen, happened."""
-
-
-def require(condition: bool, what: str) -> None:
-    """Raise InvariantBroken unless the condition holds."""
-    if not condition:
-        raise InvariantBroken(what)
-
-
 class Invariants:
     """The judge of one episode. The world calls it at each start, send and step, and at the end."""
 
@@ -81,6 +77,7 @@ class Invariants:
         self._faults_last_step = 0
         self._truth = Books(world.schedule)  # of the broker's trades
         self._late_breaches = 0
+        self.over_exits = OverExits(world, self._sent_exits)
         self._ever_blind = False
         self._start(blind=False)
 
@@ -106,6 +103,7 @@ class Invariants:
 
     def on_crash(self) -> None:
         """Note what is lost with the process."""
+        self.over_exits.given_up()
         self._lost_intents |= {str(b["client_order_id"]) for b in self._world.journal.buffered(EventKind.INTENT)}
 
     def on_ledger_lost(self) -> None:
@@ -155,10 +153,11 @@ class Invariants:
         return traded_ms is not None and self._world.clock.now_ms() - traded_ms <= HAND_MINUTES * MS_PER_MINUTE
 
     def _judge_exit(self, order: ApprovedOrder, open_quantity: int, live: list[SimulatedOrder]) -> None:
+        given_up = self.over_exits.given_up()
         working = sum(
             o.quantity - o.filled_quantity
             for o in live
-            if o.position.symbol == order.symbol and o.is_buy is (order.side is Side.BUY)
+            if o.position.symbol == order.symbol and o.is_buy is (order.side is Side.BUY) and o.tag not in given_up
         )
         closes = order.side is (Side.SELL if open_quantity > 0 else Side.BUY)
         require(
@@ -175,7 +174,8 @@ class Invariants:
         require(order.quantity * worst <= limits.max_position_size_paise, f"entry {tag} is above the position size")
         require(symbol not in held, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
         require(all(symbol != o.position.symbol for o in live), f"entry {tag} in {symbol}, which has a live order")
-        taken = {s for s in held if not self._by_hand(s)} | {o.position.symbol for o in live}
+        given_up = self.over_exits.given_up()
+        taken = {s for s in held if not self._by_hand(s)} | {o.position.symbol for o in live if o.tag not in given_up}
         require(
             len(taken) < limits.max_total_positions,
             f"entry {tag} would be position {len(taken) + 1} of {limits.max_total_positions}",
@@ -241,6 +241,7 @@ class Invariants:
             if now_ms > self._judged_ms:
                 self._judge_late_breach()
                 self._judge_exits(engine, now_ms)
+                self.over_exits.judge(engine, now_ms, blind=self._blind)
                 self._judge_flat_after_loss(now_ms)
         self._stepped = True
         self._judged_ms = now_ms
@@ -258,6 +259,8 @@ class Invariants:
         self._taken = len(fills)
         for trade in self._world.broker.exchange.trades[len(self._truth.charged) :]:
             alone = trade.client_order_id not in engine.order_manager.orders
+            before = self._truth.shares.get(trade.symbol, 0)
+            self.over_exits.take(trade, before + trade.side.sign * trade.quantity)
             self._truth.take(
                 trade.trade_id, trade.client_order_id, trade.symbol, trade.side, trade.quantity, trade.price_paise, alone=alone
             )
@@ -358,7 +361,7 @@ class Invariants:
         require(not result.fault, f"the engine failed: {result.fault}")
         held = self.held()
         if result.flat:
-            require(not held, f"flat by our books, but the broker holds {held}")
+            require(not held.keys() - self.over_exits.symbols(), f"flat by our books, but the broker holds {held}")
         else:
             titles = world.alerts.titles()
             require("NOT FLAT at the end of the session" in titles, f"not flat and nobody told: {titles}")

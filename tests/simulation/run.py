@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from tests.simulation.invariants import InvariantBroken
+from tests.simulation.verdict import InvariantBroken
 from tests.simulation.world import run_episode
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("velox").setLevel(logging.CRITICAL + 1)
     began = time.perf_counter()
-    failed, totals = [], {"orders": 0, "fills": 0, "crashes": 0, "faults": 0, "halted": 0, "flat": 0}
+    failed, totals = [], {"orders": 0, "fills": 0, "crashes": 0, "faults": 0, "over_exits": 0, "halted": 0, "flat": 0}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         try:
             outcome = run_episode(seed)

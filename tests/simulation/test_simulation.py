@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.invariants import InvariantBroken
 from tests.simulation.stores import SimJournal, SimLedger
+from tests.simulation.verdict import InvariantBroken
 from tests.simulation.world import run_episode
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.market.bars import MinuteRow
-from velox_core.domain.orders import Side
+from velox_core.domain.orders import Order, OrderState, Side
+from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.exit_door import ExitGoal
 from velox_core.risk import layers
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest, judge_exit
@@ -43,6 +45,7 @@ def test_simulation_many_seeds_break_no_invariant() -> None:
     assert sum(outcome.fills for outcome in outcomes) > SEEDS
     assert sum(outcome.crashes for outcome in outcomes) > SEEDS // 10
     assert sum(outcome.faults for outcome in outcomes) > SEEDS // 10
+    assert sum(outcome.over_exits for outcome in outcomes) > 0
     assert sum(outcome.halted for outcome in outcomes) > SEEDS // 50
     assert sum(outcome.flat for outcome in outcomes) > SEEDS * 3 // 4
 
@@ -55,7 +58,9 @@ def test_simulation_same_seed_gives_the_same_journal() -> None:
         assert (first.orders, first.fills, first.crashes) == (second.orders, second.fills, second.crashes)
 
 
-@pytest.mark.parametrize("seed", [36, 7_159, 20_782, 21_101, 38_883, 51_320, 59_237, 61_225, 100_823, 103_433, 104_307])
+@pytest.mark.parametrize(
+    "seed", [36, 7_159, 20_782, 21_101, 38_883, 51_320, 59_237, 61_225, 100_823, 103_433, 104_307, 783, 2_947]
+)
 def test_simulation_a_seed_that_once_failed_breaks_no_invariant(seed: int) -> None:
     assert run_episode(seed).crashes <= 2
 
@@ -176,6 +181,42 @@ def test_simulation_with_an_emergency_exit_that_only_halts_breaks_an_invariant(m
     monkeypatch.setattr("velox_core.emergency_exit_manager.EmergencyExitManager._continue_closing", lambda self, now_ms: None)
     monkeypatch.setattr("tests.simulation.invariants.Invariants._judge_exits", lambda self, engine, now_ms: None)
     assert any("after the LOSS halt" in _first_break(range(seed, seed + 1)) for seed in range(1, 200))
+
+
+OVER_EXIT_SEEDS = (35, 132, 134, 203)  # an exit that was given up appears late and trades
+
+
+def _breaks_of(seeds: tuple[int, ...]) -> str:
+    return " | ".join(_first_break(range(seed, seed + 1)) for seed in seeds)
+
+
+def test_simulation_with_an_over_exit_that_is_left_open_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_position = TradingSession.on_position
+
+    def careless(self: TradingSession, symbol: str) -> None:
+        self._parts.order_manager.overshot.clear()
+        on_position(self, symbol)
+
+    assert run_episode(2_531).over_exits
+    monkeypatch.setattr("velox_core.engine.session.TradingSession.on_position", careless)
+    assert "and it is still open" in _first_break(range(2_531, 2_532))
+
+
+def test_simulation_with_an_over_exit_that_nobody_locks_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.risk_manager.RiskManager.note_lock", lambda self, symbol, reason: False)
+    monkeypatch.setattr("tests.simulation.invariants.Invariants._judge_entry", lambda *arguments: None)
+    assert "and it is not locked" in _breaks_of(OVER_EXIT_SEEDS)
+
+
+def test_simulation_with_exits_replaced_at_once_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An UNKNOWN exit that does not count as working is replaced without being given up first."""
+
+    def impatient(order: Order, goal: ExitGoal, now_ms: int) -> bool:
+        return order.state is not OrderState.UNKNOWN
+
+    monkeypatch.setattr("velox_core.exit_door.ExitDoor._counts_as_working", staticmethod(impatient))
+    monkeypatch.setattr("velox_core.order_manager.OrderManager.cancel", lambda self, order, reason, now_ms: self._forget(order))
+    assert "working" in _breaks_of(OVER_EXIT_SEEDS)
 
 
 def test_simulation_with_a_disabled_strategy_that_goes_on_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:

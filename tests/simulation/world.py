@@ -1,8 +1,8 @@
 """One episode: a seeded half hour with a faulty broker, failing stores, manual trades, crashes and restarts.
 
 - Everything that outlives an engine process is here, with the script of troubles; `invariants` says what must hold.
-- Orders appear late for entries only: an exit that appears after its one replacement (design, section 6) may close more
-  than is open, which no client without reduce-only orders can rule out.
+- An exit that appears after it was given up and replaced (design, section 6) may close more than is open, which no client
+  without reduce-only orders can rule out; `invariants` bounds it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.simulation.invariants import InvariantBroken, Invariants
+from tests.simulation.invariants import Invariants
 from tests.simulation.market import DAY, MINUTES, OPEN_MS, TICK_PAISE, RandomStrategy, make_rows
 from tests.simulation.stores import Crash, Outages, SimAlerts, SimControl, SimHaltFile, SimJournal, SimLedger
-from velox_core.brokers.faults import Fault, FaultKind, FaultPlan
+from tests.simulation.verdict import InvariantBroken
+from velox_core.brokers.faults import FaultPlan
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.brokers.simulated_orders import SimulationConfig
@@ -60,23 +61,10 @@ class Outcome:
     fills: int = 0
     crashes: int = 0
     faults: int = 0
+    over_exits: int = 0
     halted: bool = False
     flat: bool = False
     export: list[tuple[str, int, str]] = field(default_factory=list)
-
-
-class EntriesLate(FaultPlan):
-    """A fault plan under which only entries appear late."""
-
-    sends_exit = False
-
-    def on_place(self, symbol: str, side: Side, now_ms: int) -> Fault | None:
-        """Decide what happens to one order."""
-        fault = super().on_place(symbol, side, now_ms)
-        if fault is not None and fault.kind is FaultKind.APPEARS_LATE and self.sends_exit:
-            self.without_effect()
-            return None
-        return fault
 
 
 class WatchedBroker:
@@ -92,7 +80,6 @@ class WatchedBroker:
         """Judge, then send."""
         self._world.invariants.on_send(order)
         self._world.outages.step("before send")
-        self._world.faults.sends_exit = order.rank is not None
         outcome = self._broker.place(order, now_ms)
         self._world.outages.step("after send")
         return outcome
@@ -185,9 +172,9 @@ class World:
         self.seconds += 0.01
         return self.seconds
 
-    def _fault_plan(self) -> EntriesLate:
+    def _fault_plan(self) -> FaultPlan:
         plan = FaultPlan.seeded(self.seed, intensity=self.random.choice((0.0, 0.1, 0.3)))
-        return EntriesLate(self.seed, rates=plan.rates, delays_ms=(1_000, 10_000, 90_000, 200_000))
+        return FaultPlan(self.seed, rates=plan.rates, delays_ms=(1_000, 10_000, 90_000, 200_000))
 
     def _troubles(self) -> dict[int, list[str]]:
         """Return by minute what happens before it."""
@@ -338,6 +325,7 @@ class World:
             fills=orders.fill_count,
             crashes=self.crashes,
             faults=len(self.faults.injected),
+            over_exits=self.invariants.over_exits.seen,
             halted=result.halted,
             flat=result.flat,
             export=export,
