@@ -31,10 +31,11 @@ from velox_core.risk.gate import (
     check_day,
     check_signal,
     check_symbol,
+    exit_numbers,
     judge_entry,
     judge_exit,
 )
-from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal, count_positions
+from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal, count_positions, entry_numbers
 from velox_core.risk.ledger import (
     Claim,
     Committed,
@@ -104,7 +105,7 @@ class RiskManager:
         self._snapshot = self._judged = RiskSnapshot()  # the newest, and the one that the last entry was judged on
         self._emergency: EmergencyExitManager | None = None
         self._recent_exit_refusals: dict[str, ReasonCode] = {}
-        self._lock_reasons: dict[str, list[str]] = {}
+        self.lock_reasons: dict[str, list[str]] = {}
         self._noted_halts: dict[str, HaltRecord] = {}
         self.ledger_halts: tuple[HaltRecord, ...] = ()  # as the ledger itself last showed them
 
@@ -328,19 +329,7 @@ class RiskManager:
             "reason": "" if refusal is None else refusal.text,
             "client_order_id": order_id,
             "signal_reason": signal.reason,
-            "numbers": {
-                "worst_price": request.worst_price_paise,
-                "notional": request.quantity * request.worst_price_paise,
-                "notional_limit": limits.max_position_size_paise,
-                "positions": len(snapshot.positions),
-                "claims": len(snapshot.claims),
-                "strategy_limit": limits.max_positions_per_strategy,
-                "total_limit": limits.max_total_positions,
-                "loss": request.loss_paise,
-                "entry_cost": request.entry_cost_paise,
-                "loss_limit": limits.loss_limit_paise,
-                "ledger_version": snapshot.version,
-            },
+            "numbers": entry_numbers(request, snapshot, limits),
         }
         self._journal.append(_DECISION, request.now_ms, body)
         if refusal is not None:
@@ -407,11 +396,7 @@ class RiskManager:
                 "reason": "" if refusal is None else refusal.text,
                 "client_order_id": order_id,
                 "signal_reason": request.reason,
-                "numbers": {
-                    "open_quantity": request.open_quantity,
-                    "working_quantity": request.working_quantity,
-                    "rank": int(request.rank),
-                },
+                "numbers": exit_numbers(request),
             },
         )
 
@@ -467,29 +452,24 @@ class RiskManager:
 
         `alert` tells a person, once for a reason; the journal keeps `facts` beside it.
         """
-        is_new = self.note_lock(symbol, reason)
-        if is_new:
-            self._journal.append(EventKind.LOCK, now_ms, {"symbol": symbol, "reason": reason, **(facts or {})})
-            _log.warning("[LOCK] %s: %s", symbol, reason, extra={"engine_ms": now_ms})
-            if alert:
-                self.faults.tell(Severity.CRITICAL, f"{symbol} is locked", f"{reason}. No entries in it; exits go on.")
-        return is_new
+        if not self.note_lock(symbol, reason):
+            return False
+        self._journal.append(EventKind.LOCK, now_ms, {"symbol": symbol, "reason": reason, **(facts or {})})
+        _log.warning("[LOCK] %s: %s", symbol, reason, extra={"engine_ms": now_ms})
+        if alert:
+            self.faults.tell(Severity.CRITICAL, f"{symbol} is locked", f"{reason}. No entries in it; exits go on.")
+        return True
 
     def unlock(self, symbol: str, reason: str, now_ms: int, *, why: str = "") -> None:
         """Take one reason back; entries are allowed again when it was the last. `why` goes into the journal."""
         if self.note_unlock(symbol, reason):
-            self._journal.append(
-                EventKind.UNLOCK, now_ms, {"symbol": symbol, "reason": reason, **({"why": why} if why else {})}
-            )
-            _log.warning("[UNLOCK] %s: %s%s", symbol, reason, f" - {why}" if why else "", extra={"engine_ms": now_ms})
-
-    def lock_reasons(self) -> dict[str, list[str]]:
-        """Return by symbol the reasons for which it is locked."""
-        return {symbol: list(reasons) for symbol, reasons in self._lock_reasons.items() if reasons}
+            body: Body = {"symbol": symbol, "reason": reason}
+            self._journal.append(EventKind.UNLOCK, now_ms, {**body, "why": why} if why else body)
+            _log.warning("[UNLOCK] %s: %s - %s", symbol, reason, why, extra={"engine_ms": now_ms})
 
     def note_lock(self, symbol: str, reason: str) -> bool:
         """Lock without journaling, as when a journal is read back. Returns whether the reason is new."""
-        reasons = self._lock_reasons.setdefault(symbol, [])
+        reasons = self.lock_reasons.setdefault(symbol, [])
         if reason in reasons:
             return False
         reasons.append(reason)
@@ -498,14 +478,13 @@ class RiskManager:
 
     def note_unlock(self, symbol: str, reason: str) -> bool:
         """Unlock without journaling. Returns whether the reason was there."""
-        reasons = self._lock_reasons.get(symbol, [])
+        reasons = self.lock_reasons.get(symbol, [])
         if reason not in reasons:
             return False
         reasons.remove(reason)
-        if reasons:
-            self.locks[symbol] = "; ".join(reasons)
-        else:
-            del self.locks[symbol]
+        self.locks[symbol] = "; ".join(reasons)
+        if not reasons:
+            del self.locks[symbol], self.lock_reasons[symbol]
         return True
 
     # -- the emergency exit -----------------------------------------------------------------------------------

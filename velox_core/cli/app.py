@@ -321,7 +321,7 @@ def doctor(
     traded or written. Exit code 4 when the run has ended and the broker is not flat, 1 when a difference is not explained or
     a store cannot be read.
     """
-    from velox_core.operations.runs import find_run
+    from velox_core.operations.recorded import find_run
 
     settings, paths = open_settings(config)
     recorded = find_run(settings, paths, on=optional_date(date), run_id=run_id)

@@ -179,7 +179,7 @@ def _own_books(order_manager: OrderManager, risk_manager: RiskManager) -> OwnBoo
         orders=order_manager.orders,
         positions={p.symbol: p.quantity for p in order_manager.open_positions()},
         trades=None,
-        locks=risk_manager.lock_reasons(),
+        locks=risk_manager.lock_reasons,
         not_placed=frozenset(order_manager.not_placed),
     )
 

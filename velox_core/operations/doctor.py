@@ -19,7 +19,7 @@ from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.probes import FREE_BYTES_MINIMUM, probe_redis_url
 from velox_core.operations.processes import is_alive
-from velox_core.operations.runs import RecordedRun
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.status import age_seconds, read_status
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import journal_url

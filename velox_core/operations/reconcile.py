@@ -22,7 +22,7 @@ from velox_core.domain.orders import TERMINAL_STATES, Product
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.processes import wrote_it
-from velox_core.operations.runs import RecordedRun
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.status import read_status
 from velox_core.reconciliation.books import BOOK_KINDS, BrokerBooks, OwnBooks, own_books
 from velox_core.reconciliation.differences import NEVER_MS, Difference, Verdict, compare

@@ -251,3 +251,12 @@ def judge_exit(
         strongest = rank if working_rank is None else working_rank
         return 0, Refusal(0, ReasonCode.EXIT_WORKING, f"An exit of rank {strongest.name} already works the whole quantity")
     return left, None
+
+
+def exit_numbers(request: ExitRequest) -> dict[str, int | str | bool | None]:
+    """Return the numbers that decided on an exit, as the journal keeps them."""
+    return {
+        "open_quantity": request.open_quantity,
+        "working_quantity": request.working_quantity,
+        "rank": int(request.rank),
+    }

@@ -202,3 +202,20 @@ def count_positions(snapshot: RiskSnapshot, strategy_id: str | None) -> int:
         if strategy_id is None or claim.strategy_id == strategy_id:
             count += 1
     return count
+
+
+def entry_numbers(request: EntryRequest, snapshot: RiskSnapshot, limits: RiskLimits) -> dict[str, int | str | bool | None]:
+    """Return the numbers that decided on an entry, as the journal keeps them. Money in paise."""
+    return {
+        "worst_price": request.worst_price_paise,
+        "notional": request.quantity * request.worst_price_paise,
+        "notional_limit": limits.max_position_size_paise,
+        "positions": len(snapshot.positions),
+        "claims": len(snapshot.claims),
+        "strategy_limit": limits.max_positions_per_strategy,
+        "total_limit": limits.max_total_positions,
+        "loss": request.loss_paise,
+        "entry_cost": request.entry_cost_paise,
+        "loss_limit": limits.loss_limit_paise,
+        "ledger_version": snapshot.version,
+    }

@@ -25,7 +25,7 @@ from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.operations.doctor import DoctorFinding, examine, exit_code_of
 from velox_core.operations.reconcile import ReconcileReport, broker_closes_from_ms, reconcile_run
-from velox_core.operations.runs import RecordedRun
+from velox_core.operations.recorded import RecordedRun
 from velox_core.runs import RunState, run_folder, write_state
 from velox_core.settings import BrokerType, Paths, Settings
 
