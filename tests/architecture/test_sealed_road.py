@@ -24,8 +24,7 @@ ADAPTERS = "velox_core/brokers/"  # they implement `place`, one around another
 
 ATTEMPTS_BY_TYPE = """
 from velox_core.brokers.simulated_orders import ManualOrder
-from velox_core.domain.orders import ExitRank, Order, Signal
-from velox_core.domain.orders import OrderIntent
+from velox_core.domain.orders import ExitRank, Order, OrderIntent, Signal
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Broker
 from velox_core.risk.approval import ApprovedOrder
