@@ -57,6 +57,7 @@ class Market(Rig):
     def __init__(self, *faults: Fault) -> None:
         super().__init__(make_limits(max_daily_loss_paise=10**9))
         self.broker = Watched(FaultPlan(script=faults), self)  # type: ignore[assignment]
+        self.port = self.broker
         self.broker.on_row(row(10, *[10_000] * 5), NOW_MS)  # type: ignore[attr-defined]
         self.restart()
         self.now_ms = NOW_MS
