@@ -13,7 +13,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.velox-ready
-TYPED := velox_core flows tasks deployments
+TYPED := velox_core flows tasks deployments benchmarks
 # uv trusts its own list of authorities; behind a company's proxy the machine's list is the one that knows the proxy
 ifeq ($(origin SSL_CERT_FILE),undefined)
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)

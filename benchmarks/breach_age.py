@@ -39,6 +39,7 @@ from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assembl
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.engine_lock import SoleCloser
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.memory import MemoryLedger
@@ -281,6 +282,7 @@ def build(folder: Path, broker: HangingBroker, feed: TickFeed, probe: Probe) -> 
         halt_file=MemoryHaltFile(),
         control=FileControl(folder),
         alerts=SilentAlerts(),
+        closer_lock=SoleCloser(),
     )
     rules = EngineRules(
         limits=LIMITS,

@@ -39,7 +39,16 @@ from sqlalchemy import insert
 from benchmarks.order_cost import TYPICAL_LIMITS, gate_memory_ns, gate_memory_p50_us
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.market.ticks import Instrument, SecurityClass
-from velox_core.domain.orders import Actor, OrderState, Side, Signal, SignalKind, client_order_id, client_order_id_prefix
+from velox_core.domain.orders import (
+    Actor,
+    OrderIntent,
+    OrderState,
+    Side,
+    Signal,
+    SignalKind,
+    client_order_id,
+    client_order_id_prefix,
+)
 from velox_core.journal.database import open_database
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.schema import JournalTable
@@ -48,7 +57,7 @@ from velox_core.ledger import script
 from velox_core.ledger.codec import change_fields
 from velox_core.ledger.connect import connect_to
 from velox_core.ledger.redis import RedisLedger
-from velox_core.order_manager import OrderIntent, OrderManager
+from velox_core.order_manager import OrderManager
 from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, OrderUpdate, SendOutcome, SendStatus
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.risk.approval import ApprovedOrder
@@ -106,7 +115,7 @@ class CountingBroker:
 
     def funds(self) -> Funds:
         """Return no funds: nothing is asked here."""
-        return Funds(0, 0)
+        return Funds(available_paise=0, margin_used_paise=0)
 
     def drain_events(self) -> list[OrderUpdate | BrokerFill]:
         """Return nothing."""

@@ -28,6 +28,7 @@ from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.engine.assembly import EnginePorts, EngineRules, assemble
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.engine_lock import SoleCloser
 from velox_core.feeds.replay import ReplayFeed
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.journal.queries import JournalReader
@@ -93,6 +94,7 @@ def trade(day: DayColumns, *, off_loop: bool, seed: int) -> FakeJournal:
         halt_file=FakeHaltFile(),
         control=FakeControl(),
         alerts=FakeAlerts(),
+        closer_lock=SoleCloser(),
     )
     columns = tuple(range(len(universe)))
     strategies = (SmaCross("sma", {}), OpeningRangeBreakout("range", {}))
