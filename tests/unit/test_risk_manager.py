@@ -15,7 +15,7 @@ from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest, Quote
 from velox_core.risk.layers import ReasonCode, Refusal
 from velox_core.risk.ledger import Claim, LedgerChange, OpenPosition, RiskSnapshot
-from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX, FACT_ATTEMPTS_MAX
+from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX, FACT_ATTEMPTS_MAX, RiskManager
 
 HALT = HaltRecord(halt_id="20240116-MANUAL-1", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=NOW_MS)
 CLEAR = HaltRecord(
@@ -398,7 +398,182 @@ def test_rebuilt_ledger_is_trusted() -> None:
         rig.risk.rebuild_ledger(RiskSnapshot())
 
 
+def test_ledger_that_is_down_is_named_in_the_refusal_and_in_the_fault() -> None:
+    rig = Rig()
+    rig.ledger.down = True
+    answer = rig.ask()
+    assert isinstance(answer, Refusal)
+    assert answer.text == "Risk ledger unavailable: the ledger does not answer (fake)"
+    assert rig.risk.readiness.ledger_fault == "the ledger does not answer (fake)"
+
+
+def test_fill_that_cannot_be_committed_says_why_in_the_fault() -> None:
+    rig = Rig()
+    rig.ledger.conflicts = FACT_ATTEMPTS_MAX
+    rig.risk.record_fill("T1", symbol="AAA", position=None, resolved_claim=None, realised_paise=0, charges_paise=5)
+    assert rig.risk.readiness.ledger_fault == f"Risk ledger changed {FACT_ATTEMPTS_MAX} times while deciding"
+
+
+def test_fill_under_a_lost_lease_is_no_fault_of_the_ledger() -> None:
+    rig = Rig()
+    rig.ledger.fenced_by = 9
+    rig.risk.record_fill("T1", symbol="AAA", position=None, resolved_claim=None, realised_paise=0, charges_paise=5)
+    assert (rig.risk.readiness.fenced, rig.risk.readiness.ledger_fault) == (True, "")
+    assert "the lease of epoch 1 is no longer ours: epoch 9 took it over" in rig.alerts.sent[0][2]
+
+
+def test_commits_go_on_under_the_snapshot_of_the_last_one() -> None:
+    rig = Rig()
+    for symbol in ("AAA", "BBB", "CCC"):
+        assert isinstance(rig.ask(entry_signal(symbol)), ApprovedOrder)
+    assert len(rig.ledger.commits) == 3  # no conflict on the way: each commit knew the version before it
+    assert list(rig.risk.snapshot.claims) == list(rig.ledger.inner.snapshot().claims)
+
+
+# -- the lease -----------------------------------------------------------------------------------------------------
+
+
+def test_renewed_lease_keeps_entries_possible() -> None:
+    rig = Rig()
+    rig.risk.renew_lease()
+    assert not rig.risk.readiness.fenced
+    assert isinstance(rig.ask(), ApprovedOrder)
+
+
+def test_lease_that_is_not_renewed_stops_entries_and_says_whose_it_was() -> None:
+    rig = Rig()
+    rig.ledger.inner.release_lease(rig.epoch)
+    rig.risk.renew_lease()
+    answer = rig.ask()
+    assert isinstance(answer, Refusal)
+    assert answer.code is ReasonCode.LEASE_LOST
+    assert "the lease of epoch 1 is no longer ours: it was taken over or given back" in rig.alerts.sent[0][2]
+
+
+@pytest.mark.parametrize("known", [{"fenced": True}, {"ledger_fault": "lost"}], ids=["fenced", "ledger fault"])
+def test_lease_of_a_ledger_that_is_not_trusted_is_not_renewed(known: dict[str, object]) -> None:
+    rig = Rig()
+    for name, value in known.items():
+        setattr(rig.risk.readiness, name, value)
+    rig.ledger.down = True  # whoever asks it changes the fault
+    rig.risk.renew_lease()
+    assert rig.risk.readiness.ledger_fault == known.get("ledger_fault", "")
+
+
+def test_lease_whose_renewal_is_not_answered_is_a_fault_of_the_ledger() -> None:
+    rig = Rig()
+    rig.ledger.down = True
+    rig.risk.renew_lease()
+    assert (rig.risk.readiness.fenced, rig.risk.readiness.ledger_fault) == (False, "the ledger does not answer (fake)")
+
+
+# -- order numbers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "following"),
+    [
+        ([], 1),
+        ([f"{PREFIX}0000007"], 8),
+        ([f"{PREFIX}0000007", f"{PREFIX}0000003"], 8),
+        (["240115E00010000009", "240116G00010000009", "240116E00020000009"], 1),  # another date, actor, epoch
+        ([f"{PREFIX}ABC", "", "12"], 1),
+        ([f"X{PREFIX}0000007", f"7{PREFIX}"], 1),
+    ],
+    ids=["none", "one", "the highest", "of somebody else", "no numbers", "prefix elsewhere"],
+)
+def test_order_numbers_go_on_above_those_of_the_same_date_actor_and_epoch(seen: list[str], following: int) -> None:
+    rig = Rig()
+    rig.risk.continue_after(seen)
+    order = rig.ask()
+    assert isinstance(order, ApprovedOrder)
+    assert order.client_order_id == f"{PREFIX}{following:07d}"
+
+
+def test_order_numbers_never_go_back() -> None:
+    rig = Rig()
+    rig.ask()
+    rig.ask(entry_signal("BBB"))
+    rig.risk.continue_after([f"{PREFIX}0000001"])
+    order = rig.ask(entry_signal("CCC"))
+    assert isinstance(order, ApprovedOrder)
+    assert order.client_order_id == f"{PREFIX}0000003"
+
+
+def test_risk_manager_begins_at_its_first_number_with_its_own_product() -> None:
+    rig = Rig()
+    risk = RiskManager(
+        limits=rig.limits,
+        ledger=rig.ledger,
+        journal=rig.journal,
+        id_prefix=PREFIX,
+        epoch=rig.epoch,
+        product=Product.CNC,
+        first_sequence=41,
+    )
+    risk.open_ledger()
+    order = risk.request_exit(exit_request(), NOW_MS)
+    assert isinstance(order, ApprovedOrder)
+    assert (order.client_order_id, order.product, risk.product) == (f"{PREFIX}0000041", Product.CNC, Product.CNC)
+
+
 # -- halts ---------------------------------------------------------------------------------------------------------
+
+
+def test_refresh_sees_a_halt_that_somebody_else_latched() -> None:
+    rig = Rig()
+    rig.ledger.inner.latch_halt(HALT)
+    assert rig.risk.ledger_halts == ()
+    rig.risk.refresh()
+    assert [halt.halt_id for halt in rig.risk.ledger_halts] == [HALT.halt_id]
+    assert [halt.halt_id for halt in rig.risk.snapshot.halts] == [HALT.halt_id]
+
+
+def test_refresh_that_fails_is_a_fault_and_keeps_what_was_known() -> None:
+    rig = Rig()
+    rig.risk.latch(HALT)
+    rig.ledger.down = True
+    rig.risk.refresh()
+    assert rig.risk.readiness.ledger_fault == "the ledger does not answer (fake)"
+    assert [halt.halt_id for halt in rig.risk.snapshot.halts] == [HALT.halt_id]
+
+
+def test_refresh_of_a_ledger_that_is_not_trusted_does_not_read_it() -> None:
+    rig = Rig()
+    rig.risk.readiness.ledger_fault = "lost"
+    rig.ledger.inner.latch_halt(HALT)
+    rig.risk.refresh()
+    assert (rig.risk.readiness.ledger_fault, rig.risk.snapshot.halts) == ("lost", ())
+
+
+def test_noted_halt_is_not_taken_for_one_that_the_ledger_has() -> None:
+    rig = Rig()
+    rig.risk.note_halt(HALT)
+    rig.risk.refresh()
+    assert rig.risk.ledger_halts == ()
+    assert refused_by_halt(rig)
+
+
+def test_noted_halt_stays_over_a_fill_that_meets_no_conflict() -> None:
+    rig = Rig()
+    rig.risk.note_halt(HALT)
+    held = OpenPosition("AAA", "alpha", 1, 10_000, NOW_MS)
+    rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=5)
+    assert [halt.halt_id for halt in rig.risk.snapshot.halts] == [HALT.halt_id]
+    assert dict(rig.risk.snapshot.positions) == {"AAA": held}
+    assert rig.risk.snapshot.version == rig.ledger.inner.snapshot().version
+
+
+def test_forgotten_halt_is_left_to_the_ledger() -> None:
+    rig = Rig()
+    rig.risk.note_halt(HALT)
+    rig.risk.forget_halt("another halt")
+    assert refused_by_halt(rig)
+    rig.risk.forget_halt(HALT.halt_id)
+    assert isinstance(rig.ask(), ApprovedOrder)
+    rig.risk.latch(HALT)
+    rig.risk.forget_halt(HALT.halt_id)  # the ledger has it, whatever this process noted
+    assert refused_by_halt(rig)
 
 
 def refused_by_halt(rig: Rig) -> bool:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.fakes.rig import Rig
 from velox_core.domain.errors import InvariantError
-from velox_core.domain.orders import OrderType, Product, Side
-from velox_core.risk.approval import ApprovedOrder
+from velox_core.domain.orders import ExitRank, OrderType, Product, Side
+from velox_core.risk.approval import ApprovedOrder, approve
 
 
 @pytest.fixture
@@ -23,6 +23,31 @@ def approved() -> ApprovedOrder:
 def test_approved_order_without_the_seal_is_not_built(seal: object) -> None:
     with pytest.raises(InvariantError, match="risk manager only"):
         ApprovedOrder(seal, "ID", "AAA", Side.BUY, 1, OrderType.MARKET, 0, Product.MIS, None, 100)
+
+
+def test_approved_order_holds_what_was_approved_field_by_field() -> None:
+    order = approve(
+        client_order_id="ID",
+        symbol="AAA",
+        side=Side.SELL,
+        quantity=7,
+        order_type=OrderType.LIMIT,
+        limit_price_paise=9_900,
+        product=Product.CNC,
+        rank=ExitRank.STOP,
+        protection_bps=100,
+    )
+    assert {slot: getattr(order, slot) for slot in ApprovedOrder.__slots__} == {
+        "client_order_id": "ID",
+        "symbol": "AAA",
+        "side": Side.SELL,
+        "quantity": 7,
+        "order_type": OrderType.LIMIT,
+        "limit_price_paise": 9_900,
+        "product": Product.CNC,
+        "rank": ExitRank.STOP,
+        "protection_bps": 100,
+    }
 
 
 @pytest.mark.parametrize("name", ["quantity", "symbol", "side", "rank", "limit_price_paise", "anything"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,3 +173,20 @@ def test_day_loss_when_closed_forgets_the_open_part() -> None:
     books.trade(0, 10, 1_050)
     assert books.loss.loss_paise == 500
     assert (books.loss.open_paise, books.loss.gross_paise, books.loss.open_marks) == (0, 0, {})
+
+
+def test_day_loss_of_several_shorts_and_a_long_in_one_row_keeps_the_size_of_each() -> None:
+    loss = DayLoss(FREE)
+    for column, quantity in enumerate((-10, -20, 5)):
+        loss.book(column, quantity, quantity * 1_000, 1_000)
+    loss.mark_row([1_100, 1_200, 1_300])
+    assert loss.gross_paise == 10 * 1_100 + 20 * 1_200 + 5 * 1_300
+    assert loss.open_paise == -1_000 - 4_000 + 1_500
+
+
+@pytest.mark.parametrize(("quantity", "closing_paise"), [(1, 300), (-1, 100), (10, 3_000), (-10, 1_000)])
+def test_day_loss_closes_a_long_by_a_sale_and_a_short_by_a_purchase(quantity: int, closing_paise: int) -> None:
+    loss = DayLoss(ChargeSchedule(label="by side", stt_sell_ppb=30_000_000, stt_buy_ppb=10_000_000))
+    loss.book(0, quantity, quantity * 10_000, 10_000)
+    assert loss.closing_charges_paise() == closing_paise
+    assert loss.loss_paise == closing_paise

@@ -48,6 +48,8 @@ def test_readiness_as_made_refuses_everything() -> None:
         ({"fenced": True}, ReasonCode.LEASE_LOST),
         ({"ledger_fault": "gone"}, ReasonCode.LEDGER_UNAVAILABLE),
         ({"journal_fault": "gone"}, ReasonCode.JOURNAL_UNAVAILABLE),
+        ({"reconcile_fault": "silent"}, ReasonCode.RECONCILE_OVERDUE),
+        ({"unmarked": "ZZZ"}, ReasonCode.STALE_MARKS),
         ({"feed_ts_ms": NOW_MS - 90_000}, None),
         ({"feed_ts_ms": NOW_MS - 90_001}, ReasonCode.STALE_MARKS),
         ({"feed_ts_ms": NOW_MS + 2_000}, None),
@@ -84,6 +86,11 @@ BANDED = make_instrument(lower_band_paise=9_000, upper_band_paise=11_000)
         (BANDED, Quote(9_050, NOW_MS), "", None),
         (BANDED, Quote(9_045, NOW_MS), "", ReasonCode.NEAR_BAND),
         (BANDED, Quote(9_000, NOW_MS), "", ReasonCode.NEAR_BAND),
+        (make_instrument(upper_band_paise=2_000_000), Quote(1_989_995, NOW_MS), "", None),
+        (make_instrument(upper_band_paise=2_000_000), Quote(1_990_000, NOW_MS), "", ReasonCode.NEAR_BAND),
+        (make_instrument(lower_band_paise=1_000_000), Quote(1_005_005, NOW_MS), "", None),
+        (make_instrument(lower_band_paise=1_000_000), Quote(1_005_000, NOW_MS), "", ReasonCode.NEAR_BAND),
+        (make_instrument(tick_paise=1), Quote(1, NOW_MS), "", None),
     ],
 )
 def test_check_symbol_answers_with_its_reason(
@@ -186,3 +193,70 @@ def test_check_day_judges_in_a_fixed_order() -> None:
         ReasonCode.STALE_MARKS,
     ]
     assert check_day(readiness, LIMITS, NOW_MS) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"armed": False}, "The day is not armed"),
+        ({"stopping": "asked for"}, "Stopping: asked for"),
+        ({"entry_until_ms": 0}, "Outside entry hours"),
+        ({"fenced": True}, "Another engine holds the lease"),
+        ({"ledger_fault": "gone"}, "Risk ledger unavailable: gone"),
+        ({"journal_fault": "full"}, "Journal unavailable: full"),
+        ({"reconcile_fault": "silent"}, "No reconcile with the broker: silent"),
+        ({"unmarked": "ZZZ"}, "Held without a price from the feed: ZZZ"),
+        ({"feed_ts_ms": NOW_MS - 90_001}, "Market data is 90001 ms old, at most 90000 ms"),
+    ],
+    ids=str,
+)
+def test_check_day_says_what_is_wrong(changes: dict[str, object], text: str) -> None:
+    refusal = check_day(ready(**changes), LIMITS, NOW_MS)
+    assert refusal is not None
+    assert refusal.text == text
+
+
+@pytest.mark.parametrize(
+    ("instrument", "quote", "lock", "text"),
+    [
+        (None, None, "", "Symbol is not in the universe"),
+        (make_instrument(tradable=False), None, "", "Symbol is not tradable today"),
+        (make_instrument(), None, "order X is UNKNOWN", "Symbol locked: order X is UNKNOWN"),
+        (make_instrument(), None, "", "Price never seen, at most 90000 ms allowed"),
+        (make_instrument(), Quote(10_000, NOW_MS - 90_001), "", "Price 90001 ms old, at most 90000 ms allowed"),
+        (make_instrument(), Quote(10_003, NOW_MS), "", "Price 100.03 is no positive multiple of the tick 0.05"),
+        (BANDED, Quote(10_945, NOW_MS), "", "Price 109.45 is too near its band 90.00 to 110.00"),
+    ],
+)
+def test_check_symbol_says_what_is_wrong(instrument: Instrument | None, quote: Quote | None, lock: str, text: str) -> None:
+    refusal = check_symbol(instrument, quote, lock, LIMITS, NOW_MS)
+    assert refusal is not None
+    assert refusal.text == text
+
+
+@pytest.mark.parametrize(
+    ("signal", "text"),
+    [
+        (entry_signal(quantity=-1), "Quantity -1 is not positive"),
+        (entry_signal(stop=-1, target=5), "Stop -0.01 or target 0.05 is negative"),
+        (entry_signal(stop=10_000, target=10_100), "Stop 100.00 or target 101.00 is on the wrong side of the price 100.00"),
+    ],
+)
+def test_check_signal_says_what_is_wrong(signal: Signal, text: str) -> None:
+    refusal = check_signal(signal, Quote(10_000, NOW_MS))
+    assert refusal is not None
+    assert refusal.text == text
+
+
+@pytest.mark.parametrize(
+    ("open_quantity", "working_rank", "text"),
+    [
+        (0, None, "No open quantity to exit"),
+        (5, ExitRank.STOP, "An exit of rank STOP already works the whole quantity"),
+        (5, None, "An exit of rank EMERGENCY already works the whole quantity"),
+    ],
+)
+def test_judge_exit_says_what_closes_the_door(open_quantity: int, working_rank: ExitRank | None, text: str) -> None:
+    _, refusal = judge_exit(open_quantity, 5, working_rank, ExitRank.EMERGENCY)
+    assert refusal is not None
+    assert refusal.text == text

@@ -154,3 +154,39 @@ def test_layers_judge_in_the_order_of_the_guide() -> None:
     codes.append(code_of(judge_entry(bad, snapshot(), make_limits())))
     assert [code and code[0] for code in codes] == [1, 2, 3, 4, 5, 6, 7]
     assert len(LAYERS) == 7
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "changes", "text"),
+    [
+        ((claim(),), request(), {}, "Duplicate order prevented"),
+        ((position(),), request(), {}, "Position already exists"),
+        ((claim(strategy="beta"),), request(), {}, "Position already exists"),
+        ((), request(), {"max_position_size_paise": 5_000}, "Position size 101.00 above the limit 50.00"),
+        ((position("BBB"),), request(), {"max_positions_per_strategy": 1}, "Strategy has 1 positions, the limit is 1"),
+        ((position("BBB", ""),), request(), {"max_total_positions": 1}, "Account has 1 positions, the limit is 1"),
+        (
+            (),
+            request(loss=199_000, cost=1_000),
+            {},
+            "Daily loss 1990.00 with this entry's costs 10.00 reaches the limit 2000.00",
+        ),
+    ],
+)
+def test_layers_say_what_is_wrong_with_the_numbers(
+    held: tuple[OpenPosition | Claim, ...], asked: EntryRequest, changes: dict[str, int], text: str
+) -> None:
+    refusal = judge_entry(asked, snapshot(*held), make_limits(**changes))
+    assert refusal is not None
+    assert refusal.text == text
+
+
+def test_count_goes_on_past_a_partly_filled_entry() -> None:
+    held = (position("BBB"), claim("BBB"), claim("CCC", number=2), claim("DDD", number=3))
+    assert count_positions(snapshot(*held), "alpha") == 3
+    assert count_positions(snapshot(*held), None) == 3
+
+
+def test_claim_in_a_symbol_that_another_strategy_holds_counts_for_its_own_and_once_for_the_account() -> None:
+    state = snapshot(position("BBB", "beta"), claim("BBB"))
+    assert (count_positions(state, "alpha"), count_positions(state, "beta"), count_positions(state, None)) == (1, 1, 1)

@@ -3,7 +3,17 @@ from __future__ import annotations
 from tests.fakes.rig import DAY
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import Side
-from velox_core.risk.ledger import Claim, LedgerChange, OpenPosition, RiskSnapshot, apply_change, replace_snapshot
+from velox_core.risk.ledger import (
+    Claim,
+    Committed,
+    Conflict,
+    Fenced,
+    LedgerChange,
+    OpenPosition,
+    RiskSnapshot,
+    apply_change,
+    replace_snapshot,
+)
 
 HALT = HaltRecord(halt_id="h", kind=HaltKind.LOSS, trading_date=DAY, reason="r", by="b", at_ms=0)
 
@@ -56,3 +66,33 @@ def test_replace_snapshot_changes_the_head_and_keeps_the_rest() -> None:
     assert after.claims is before.claims
     same = replace_snapshot(after)
     assert (same.version, same.epoch, same.generation, same.halts) == (2, 3, "b", (HALT,))
+
+
+def test_values_of_the_ledger_hold_what_they_were_made_of() -> None:
+    held = claim(created_ms=9)
+    assert [getattr(held, name) for name in ("intent_id", "strategy_id", "symbol", "side")] == ["I1", "alpha", "AAA", Side.BUY]
+    assert (held.quantity, held.notional_paise, held.created_ms) == (1, 10_100, 9)
+    position = OpenPosition("AAA", "alpha", -3, -30_000, 11)
+    assert (position.symbol, position.strategy_id, position.quantity) == ("AAA", "alpha", -3)
+    assert (position.cost_paise, position.opened_ms) == (-30_000, 11)
+
+
+def test_change_as_made_opens_no_risk_and_touches_nothing() -> None:
+    change = LedgerChange()
+    assert change.opens_risk is False
+    assert [name for name in LedgerChange.__slots__ if name != "opens_risk" and getattr(change, name) is not None] == []
+    assert LedgerChange(opens_risk=True).opens_risk is True
+
+
+def test_snapshot_as_made_is_an_empty_day() -> None:
+    empty = RiskSnapshot()
+    assert (empty.version, empty.epoch, empty.generation, empty.halts) == (0, 0, "", ())
+    assert (dict(empty.claims), dict(empty.positions), dict(empty.last_entry_ms)) == ({}, {}, {})
+    assert (empty.realised_paise, empty.charges_paise) == (0, 0)
+
+
+def test_answers_of_the_store_carry_what_the_next_decision_needs() -> None:
+    state = RiskSnapshot(version=3)
+    assert (Committed(4).version, Committed(4).snapshot, Committed(3, state).snapshot) == (4, None, state)
+    assert Conflict(state).snapshot is state
+    assert Fenced(7).epoch == 7

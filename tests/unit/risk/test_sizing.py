@@ -24,3 +24,9 @@ def test_loss_limit_is_the_smaller_of_amount_and_percentage() -> None:
     percent_rules = make_limits(max_daily_loss_paise=200_001, max_daily_loss_bps=200, initial_capital_paise=9_999_999)
     assert amount_rules.loss_limit_paise == 200_000
     assert percent_rules.loss_limit_paise == 199_999  # rounded down, above neither
+
+
+def test_limits_that_are_not_configured_have_these_values() -> None:
+    limits = make_limits()
+    assert (limits.protection_bps, limits.band_margin_bps, limits.orders_per_second_max) == (100, 50, 8)
+    assert (limits.entry_price_age_ms_max, limits.mark_age_ms_max) == (90_000, 90_000)
