@@ -87,6 +87,31 @@ def unavailable(engine: Engine, doing: str, error: SQLAlchemyError) -> JournalUn
     return JournalUnavailable(f"cannot {doing} {place_of(engine)}: {said}: {remedy}")
 
 
+class WrittenFile:
+    """The file of a SQLite database while it is written: its name must go on leading to it. A server has none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._path = _sqlite_path(engine.url.render_as_string(hide_password=False))
+        self._identity = None if self._path is None else _identity(self._path)
+
+    def check(self) -> None:
+        """Raise JournalUnavailable when the file was removed or replaced: what is written to it now, nobody else can read."""
+        if self._path is not None and _identity(self._path) != self._identity:
+            raise JournalUnavailable(
+                f"{self._path} was removed or replaced while it was written: put the file back, or end the engine "
+                "(velox stop), look at the broker's book, and begin another run with --fresh"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what stays the same while a name leads to the same file; None when it leads nowhere."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _sqlite_path(url: str) -> Path | None:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":

@@ -25,7 +25,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.journal.chain import GENESIS, canonical, next_digest
-from velox_core.journal.database import connect_to_read, open_database, unavailable
+from velox_core.journal.database import WrittenFile, connect_to_read, open_database, unavailable
 from velox_core.journal.projection import Projection, Target, project
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.schema import JournalTable
@@ -61,6 +61,7 @@ class SqlJournal:
 
     def __init__(self, url: str, run: RunIdentity, *, busy_timeout_ms: int = ENGINE_BUSY_TIMEOUT_MS) -> None:
         self._engine = open_database(url, check=True)
+        self._file = WrittenFile(self._engine)
         self._busy_timeout_ms = busy_timeout_ms
         self._begins_itself = self._engine.dialect.name == "sqlite"  # see database.py; other drivers begin unasked
         self._driver_error = _driver_error(self._engine)
@@ -109,6 +110,7 @@ class SqlJournal:
 
     def _write(self) -> None:
         """Write the buffer in one transaction, after what an unclear earlier commit may have left."""
+        self._file.check()
         connection = self._held_connection()
         if self._tail is None:
             with connection.begin():

@@ -281,7 +281,7 @@ def test_journal_whose_folder_vanished_is_unavailable(journal: SqlJournal, path:
     journal.close()
     shutil.rmtree(path.parent)
     journal.append(EventKind.MARK, 1, {"loss": 1})
-    with pytest.raises(JournalUnavailable, match="writable"):
+    with pytest.raises(JournalUnavailable, match="was removed or replaced"):
         journal.commit()
 
 
@@ -396,3 +396,31 @@ def test_second_live_exit_plan_is_refused_by_the_database(journal: SqlJournal, p
             "INSERT INTO exit_plan (run_key, sequence, ts_ms, closer, live) VALUES (?, 99, 1, '240115G0001', 1)",
             (journal.run_key,),
         )
+
+
+def test_commit_after_the_file_was_removed_is_refused_until_it_is_back(journal: SqlJournal, path: Path) -> None:
+    journal.append(EventKind.INTENT, 1, intent(1))
+    journal.commit()
+    away = path.with_name("away.db")
+    path.rename(away)
+    journal.append(EventKind.INTENT, 2, intent(2, "INFY"))
+    with pytest.raises(JournalUnavailable, match="was removed or replaced"):
+        journal.commit()
+    assert not path.exists()
+    away.rename(path)
+    journal.commit()
+    assert [event.body["client_order_id"] for event in journal.events((EventKind.INTENT,))] == [
+        "240115E00010000001",
+        "240115E00010000002",
+    ]
+
+
+def test_commit_to_a_file_that_another_one_replaced_is_refused(journal: SqlJournal, path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    open_database(url(other)).dispose()
+    other.replace(path)
+    journal.append(EventKind.INTENT, 1, intent(1))
+    with pytest.raises(JournalUnavailable, match="was removed or replaced"):
+        journal.commit()
+    with closing(sqlite3.connect(path)) as replaced:
+        assert replaced.execute("SELECT count(*) FROM event").fetchone() == (0,)
