@@ -196,17 +196,19 @@ def test_log_of_a_refusal_is_a_warning_in_engine_time(caplog: pytest.LogCaptureF
     assert [(record.levelname, record.__dict__["engine_ms"]) for record in caplog.records] == [("WARNING", NOW_MS)]
 
 
-def test_lock_and_unlock_are_journaled_and_a_lock_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_lock_and_unlock_are_journaled_and_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig()
     assert rig.risk.lock("AAA", "order X is UNKNOWN", NOW_MS)
     assert not rig.risk.lock("AAA", "order X is UNKNOWN", NOW_MS + 1)
     rig.risk.unlock("AAA", "never a reason", NOW_MS + 2)
-    rig.risk.unlock("AAA", "order X is UNKNOWN", NOW_MS + 3)
+    rig.risk.unlock("AAA", "order X is UNKNOWN", NOW_MS + 3, why="it was found")
     rig.risk.unlock("BBB", "never locked", NOW_MS + 4)
     body = {"symbol": "AAA", "reason": "order X is UNKNOWN"}
-    assert rig.journal.buffer == [(EventKind.LOCK, NOW_MS, body), (EventKind.UNLOCK, NOW_MS + 3, body)]
+    ended = {**body, "why": "it was found"}
+    assert rig.journal.buffer == [(EventKind.LOCK, NOW_MS, body), (EventKind.UNLOCK, NOW_MS + 3, ended)]
     assert [(record.levelname, record.getMessage(), record.__dict__["engine_ms"]) for record in caplog.records] == [
-        ("WARNING", "[LOCK] AAA: order X is UNKNOWN", NOW_MS)
+        ("WARNING", "[LOCK] AAA: order X is UNKNOWN", NOW_MS),
+        ("WARNING", "[UNLOCK] AAA: order X is UNKNOWN - it was found", NOW_MS + 3),
     ]
 
 
