@@ -12,7 +12,8 @@ import pytest
 from tests.simulation.stores import SimJournal, SimLedger
 from tests.simulation.troubles import KINDS
 from tests.simulation.verdict import InvariantBroken
-from tests.simulation.world import RESTARTS_MAX, run_episode
+from tests.simulation.world import RESTARTS_MAX, World, run_episode
+from velox_core.brokers.faults import FaultKind, FaultPlan
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.market.bars import MinuteRow
@@ -207,9 +208,13 @@ def test_simulation_with_an_over_exit_that_is_left_open_breaks_an_invariant(monk
         self._parts.order_manager.overshot.clear()
         on_position(self, symbol)
 
-    assert run_episode(2_531).over_exits
+    def late(self: World) -> FaultPlan:
+        return FaultPlan(self.seed, rates={FaultKind.APPEARS_LATE: 0.4}, delays_ms=(90_000, 200_000))
+
+    monkeypatch.setattr("tests.simulation.world.World._fault_plan", late)
+    assert run_episode(142).over_exits
     monkeypatch.setattr("velox_core.engine.session.TradingSession.on_position", careless)
-    assert "and it is still open" in _first_break(range(2_531, 2_532))
+    assert "and it is still open" in _first_break(range(142, 143))
 
 
 def test_simulation_with_an_over_exit_that_nobody_locks_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
