@@ -350,7 +350,7 @@ class EmergencyExitManager:
         clears = []
         for halt in active:
             record = clear_of(halt, reason=reason, by=by, at_ms=now_ms)
-            failed = self._stores.clear(record)
+            failed = self._stores.clear(halt, record)
             if failed:
                 self._risk.note_halt(halt)
                 raise VeloxError(f"reset of {halt.halt_id} is incomplete, it stays halted: {failed}")

@@ -122,12 +122,18 @@ class HaltStores:
             failed.append(f"the ledger: {error}")
         return failed
 
-    def clear(self, record: HaltRecord) -> str:
+    def clear(self, halt: HaltRecord, record: HaltRecord) -> str:
         """Write a clear record to one store after the other, and stop at the first that does not take it.
 
-        The others then hold the halt as before, also when what the journal kept buffered becomes durable later.
+        The others then hold the halt as before, also when what the journal kept buffered becomes durable later. The file
+        comes last, so it must hold the halt first: a full disk may have kept it out.
         Returns: '' or the store that did not take it, with why.
         """
+        if not halt.is_damage and all(kept.halt_id != halt.halt_id for kept in self._file.records()):
+            try:
+                self._file.append(halt)
+            except VeloxError as error:
+                return f"the halt file: {error}"
         self._append(record)
         if not self._commit_journal():
             return "the journal"

@@ -4,8 +4,10 @@ At every send:
 - no client order id is sent twice, and its intent is durable; only an exit may leave while the journal is down;
 - an entry is exactly the fixed lot, within the position size at its protected price, in a symbol that nobody holds or is
   entering, within the limit of the account and that of its strategy; not of a disabled strategy; not on a halt that any
-  of the three stores holds or ever held (a ledger that lost its content has lost its halts too); not where the loss of
+  of the three stores holds or ever held and no clear ended in all three (a ledger that lost its content has lost its halts
+  too); a LOSS halt is never cleared; not where the loss of
   the day with the entry's own charges reaches the limit;
+- no tag bears the epoch of an earlier engine; no exit leaves while another closer has the lock;
 - an exit closes what is open, and all working exits together never more, those that were given up as not placed (UNKNOWN,
   and replaced once) left out: nothing else of ours reverses a position. Given-up exits hold no slot.
 
@@ -15,8 +17,12 @@ After every step of an engine:
   because the news is late, has one after `NEWS_MINUTES_MAX`;
 - what is to be closed (a goal at the exit door, a halt that closes, after square-off time) and has no exit working at
   the broker has had an exit sent within `EXIT_MINUTES_MAX`, or within `NEWS_MINUTES_MAX` while the engine's news of the
-  symbol is late, an exit of it is UNKNOWN, or the engine, blind at its start, first needs a look at the broker's book.
-  After the hard stop the broker closes too, and this no longer holds;
+  symbol is late, an exit of it is UNKNOWN, or the engine (blind at its start, or after another closer) first needs a look at
+  the broker's book. A minute in which it needs that look and the broker fails it does not count (design, section 6: an
+  UNKNOWN exit is replaced after two complete reads; section 7: nothing is sent without a read), nor does one in which
+  another closer has the lock: that is told after `WAIT_MINUTES_MAX`. After the hard stop the broker closes too, and this
+  no longer holds;
+- a ledger that is trusted has the positions, the realised P&L and the charges of the engine's books;
 - an exit that traded past its position did so in a symbol that has a given-up exit, by no more than the quantity of those;
   once the engine booked it the symbol is locked and an alert says so; before the hard stop it is closed within
   `OVER_EXIT_MINUTES_MAX` (`over_exits`), unless the broker failed in it meanwhile or its exit is UNKNOWN;
@@ -42,7 +48,9 @@ from typing import TYPE_CHECKING
 from tests.simulation.books import Books
 from tests.simulation.market import MINUTES, OPEN_MS
 from tests.simulation.over_exits import OverExits
+from tests.simulation.troubles import OTHER_CLOSERS_TAG
 from tests.simulation.verdict import require
+from velox_core.brokers.faults import FaultKind
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.domain.orders import TERMINAL_STATES, OrderState, Side
@@ -60,6 +68,8 @@ NEWS_MINUTES_MAX = 6
 NOT_FLAT_MINUTES = 3
 FLAT_MINUTES_MAX = 5
 HAND_MINUTES = 5
+WAIT_MINUTES_MAX = 3
+TAG_PREFIX = len("240115E0001")  # date, actor, epoch
 
 
 class Invariants:
@@ -71,6 +81,8 @@ class Invariants:
         self._sent_exits: set[str] = set()
         self._lost_intents: set[str] = set()
         self._latched: set[str] = set()
+        self._prefixes: set[str] = set()  # of the tags: date, actor, epoch
+        self._old_prefixes: set[str] = set()
         self._loss_halted = False
         self._alerts_before_loss = 0
         self._faults_before = 0
@@ -94,11 +106,14 @@ class Invariants:
         self._booked_now: set[str] = set()
         self._judged_ms = 0
         self._held_since_ms = 0
+        self._reads_failed = len(self._world.faults.injected)
+        self._waits = 0
 
     # -- an engine starts and dies ----------------------------------------------------------------------------
 
     def on_start(self) -> None:
         """Begin with a new engine process."""
+        self._old_prefixes |= self._prefixes
         self._start(blind=self._world.outages.journal)
 
     def on_crash(self) -> None:
@@ -130,9 +145,11 @@ class Invariants:
         require(tag not in self._sent_entries and tag not in self._sent_exits, f"{tag} is sent a second time")
         journaled = tag in world.journal.intents
         require(
-            journaled or (order.rank is not None and world.outages.journal),
+            journaled or (order.rank is not None and world.outages.journal_blocked),
             f"{tag} is sent without a durable intent",
         )
+        require(tag[:TAG_PREFIX] not in self._old_prefixes, f"{tag} bears the epoch of an earlier engine")
+        self._prefixes.add(tag[:TAG_PREFIX])
         live = [o for o in world.broker.exchange.orders.values() if o.state not in TERMINAL_STATES]
         held = self.held()
         if order.rank is None:
@@ -141,6 +158,10 @@ class Invariants:
             return
         self._sent_exits.add(tag)
         self._exits_now.add(order.symbol)
+        require(
+            world.closer.holder == world.engine_name, f"exit {tag} is sent while {world.closer.holder} has the closer's lock"
+        )
+        world.closer.look_is_due = False
         if not self._by_hand(order.symbol):
             self._judge_exit(order, held.get(order.symbol, 0), live)
 
@@ -192,7 +213,7 @@ class Invariants:
         require(strategy not in disabled, f"entry {tag} of strategy {strategy}, which is disabled for the day")
         self._judge_entry_loss(order)
         self._note_halts()
-        require(not self._latched and not world.journal.bodies(EventKind.HALT), f"entry {tag} while a halt is latched")
+        require(not self._halted(), f"entry {tag} while a halt is latched")
 
     def _judge_entry_loss(self, order: ApprovedOrder) -> None:
         engine = self._world.engine
@@ -240,13 +261,16 @@ class Invariants:
             self._judge_loss(engine)
             if now_ms > self._judged_ms:
                 self._judge_late_breach()
+                self._judge_wait()
+                self._judge_ledger(engine)
                 self._judge_exits(engine, now_ms)
                 self.over_exits.judge(engine, now_ms, blind=self._blind)
                 self._judge_flat_after_loss(now_ms)
+        if now_ms > self._judged_ms:
+            self._booked_now.clear()  # a fill's price is the newest until the next close; after the data there is none
         self._stepped = True
         self._judged_ms = now_ms
         self._exits_now.clear()
-        self._booked_now.clear()
 
     def _take_news(self, engine: Engine) -> None:
         """Bring both books up to now."""
@@ -255,7 +279,7 @@ class Invariants:
             symbol = str(body["symbol"])
             self._booked_now.add(symbol)
             self._fill_price[symbol] = _number(body, "price")
-            _take_fill(self._books, body, self._world.journal.intents)
+            _take_fill(self._books, body, self._world.journal.known_intents)
         self._taken = len(fills)
         for trade in self._world.broker.exchange.trades[len(self._truth.charged) :]:
             alone = trade.client_order_id not in engine.order_manager.orders
@@ -292,7 +316,19 @@ class Invariants:
         self._breached = reached and not self._halted()
 
     def _halted(self) -> bool:
-        return bool(self._latched or self._world.journal.bodies(EventKind.HALT))
+        latched = self._latched.union(str(body["halt_id"]) for body in self._world.journal.bodies(EventKind.HALT))
+        return bool(latched - self._cleared(latched))
+
+    def _cleared(self, latched: set[str]) -> set[str]:
+        """Return those of some halts that have a clear record in file and journal and are not in the ledger."""
+        bodies = self._world.journal.bodies(EventKind.HALT_CLEARED)
+        if not bodies:
+            return set()
+        loss = [str(body["clears"]) for body in bodies if HaltKind.LOSS.value in str(body["clears"])]
+        require(not loss, f"the LOSS halts {loss} are cleared on their own date")
+        in_file = {record.clears for record in self._world.halt_file.records()}
+        in_ledger = {halt.halt_id for halt in self._world.ledger.truth().halts}
+        return {str(body["clears"]) for body in bodies} & in_file & latched - in_ledger
 
     def _judge_late_breach(self) -> None:
         loss = self._truth.loss_paise({s: self._close(s) for s, shares in self._truth.shares.items() if shares})
@@ -310,7 +346,12 @@ class Invariants:
         if now_ms >= plan.hard_stop_ms:
             return
         halts = [HaltRecord.from_body(dict(body)) for body in engine.emergency.get_risk_status()["halts"]]
+        halts += active_halts(self._world.halt_file.records())
         all_of_it = any(halt.closes for halt in halts) or now_ms >= plan.flat_by_ms
+        look_failed = self._look_failed()
+        if self._world.closer.holder not in ("", self._world.engine_name):
+            self._idle = idle  # another closer has the lock: nothing can leave
+            return
         orders = engine.order_manager
         for symbol, quantity in self.held().items():
             works = any(o.position.symbol == symbol and o.is_buy is (quantity < 0) for o in self._world.broker.exchange.working)
@@ -319,15 +360,61 @@ class Invariants:
             known = orders.positions.get(symbol)
             late = (
                 self._blind
+                or self._world.closer.look_is_due
                 or known is None
                 or known.quantity != quantity
                 or any(o.symbol == symbol for o in orders.live.values())
             )
+            if look_failed and self._must_look(engine, symbol, now_ms, plan.hard_stop_ms):
+                self._idle[symbol] = idle.get(symbol, 0)
+                continue
             self._idle[symbol] = minutes = idle.get(symbol, 0) + 1
             require(
                 minutes <= (NEWS_MINUTES_MAX if late else EXIT_MINUTES_MAX),
                 f"{quantity} {symbol} is to be closed, and for {minutes} minutes no exit was sent",
             )
+
+    def _look_failed(self) -> bool:
+        """Return whether the broker failed a read of its book since the last call."""
+        injected, self._reads_failed = self._world.faults.injected[self._reads_failed :], len(self._world.faults.injected)
+        return any(fault.kind is FaultKind.READ_FAILED and fault.subject in ("trades", "orders") for fault in injected)
+
+    def _must_look(self, engine: Engine, symbol: str, now_ms: int, hard_stop_ms: int) -> bool:
+        """Return whether the design lets an exit leave only after a complete read of the broker's book.
+
+        A blind start, a lock that another closer had, an exit that is UNKNOWN, the hard stop (by a clock that is ahead).
+        """
+        exits = engine.order_manager.live_orders(symbol, entries=False)
+        return (
+            self._blind
+            or self._world.closer.look_is_due
+            or any(order.state is OrderState.UNKNOWN for order in exits)
+            or now_ms + self._world.engine_clock.ahead_ms_max >= hard_stop_ms
+        )
+
+    def _judge_wait(self) -> None:
+        """Exits that wait for another closer are told."""
+        world = self._world
+        waits = bool(world.closer.holder not in ("", world.engine_name) and world.engine and world.engine.exit_door.goals)
+        self._waits = self._waits + 1 if waits else 0
+        require(
+            self._waits < WAIT_MINUTES_MAX or "Exits wait for another closer" in world.alerts.titles(),
+            f"exits wait for {world.closer.holder} for {self._waits} minutes, and nobody is told",
+        )
+
+    def _judge_ledger(self, engine: Engine) -> None:
+        """A ledger that is trusted says what the engine's books say."""
+        world, readiness = self._world, engine.risk_manager.readiness
+        if world.outages.ledger or world.ledger.lost or readiness.ledger_fault or readiness.fenced:
+            return
+        truth, orders = world.ledger.truth(), engine.order_manager
+        ours = {p.symbol: p.quantity for p in orders.open_positions()}
+        theirs = {symbol: p.quantity for symbol, p in truth.positions.items() if symbol not in engine.risk_manager.unexplained}
+        ours = {symbol: quantity for symbol, quantity in ours.items() if symbol not in engine.risk_manager.unexplained}
+        require(theirs == ours, f"the ledger holds {theirs}, the books {ours}")
+        money = (truth.realised_paise, truth.charges_paise)
+        due = (orders.day_loss.realised_paise, orders.day_loss.charges_paise)
+        require(money == due, f"the ledger has realised P&L and charges of {money}, the books of {due}")
 
     def _judge_flat_after_loss(self, now_ms: int) -> None:
         """After a LOSS halt nothing stays open for long, and not for a while without an alert."""
@@ -366,13 +453,13 @@ class Invariants:
             titles = world.alerts.titles()
             require("NOT FLAT at the end of the session" in titles, f"not flat and nobody told: {titles}")
         self._judge_claims(engine)
-        if world.outages.journal or self._blind:
+        if world.outages.journal_blocked or self._blind:
             return
         self._judge_intents()
         self._judge_money(engine, result)
 
     def _judge_intents(self) -> None:
-        tags = {order.tag for order in self._world.broker.exchange.orders.values() if order.tag}
+        tags = {order.tag for order in self._world.broker.exchange.orders.values() if order.tag} - {OTHER_CLOSERS_TAG}
         missing = tags - self._world.journal.intents.keys() - (self._lost_intents & self._sent_exits)
         require(not missing, f"the broker has {sorted(missing)}, of which the journal knows nothing")
 

@@ -21,6 +21,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("velox").setLevel(logging.CRITICAL + 1)
     began = time.perf_counter()
+    rarer: dict[str, int] = {}
     failed, totals = [], {"orders": 0, "fills": 0, "crashes": 0, "faults": 0, "over_exits": 0, "halted": 0, "flat": 0}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         try:
@@ -33,10 +34,13 @@ def main() -> int:
                 print(f"replay it: make simulate SEEDS=1 FIRST_SEED={seed}")
                 return 1
             continue
+        for what in outcome.rarer:
+            rarer[what] = rarer.get(what, 0) + 1
         for name in totals:
             totals[name] += int(getattr(outcome, name))
     elapsed = time.perf_counter() - began
     counts = ", ".join(f"{value} {name}" for name, value in totals.items())
+    counts += "".join(f", {rarer[what]} {what}" for what in sorted(rarer))
     rate = f"{arguments.seeds / elapsed:.0f} seeds/s"
     print(f"{arguments.seeds} seeds from {arguments.first_seed}: {len(failed)} failed; {counts}; {rate}")
     return 1 if failed else 0

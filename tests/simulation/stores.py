@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from velox_core.clock import ReplayClock
 from velox_core.domain.errors import JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.domain.halts import HaltRecord
 from velox_core.ledger.memory import MemoryLedger
-from velox_core.ports import ControlRequest, Severity
+from velox_core.ports import CloserHold, ControlRequest, Severity
 from velox_core.risk.ledger import CommitResult, LedgerChange, RiskSnapshot
 
 
@@ -23,7 +24,14 @@ class Outages:
         self.journal = False
         self.ledger = False
         self.halt_file = False
+        self.journal_full = False  # it can be read
+        self.reply_lost = False  # of the ledger's next change
         self.crash_at = ""
+
+    @property
+    def journal_blocked(self) -> bool:
+        """Return whether nothing can be written to the journal now."""
+        return self.journal or self.journal_full
 
     def step(self, place: str) -> None:
         """Die here when it is due."""
@@ -37,10 +45,12 @@ class SimJournal:
 
     Attributes:
         intents: client order id to strategy, of every intent that would survive a crash now.
+        known_intents: those in the buffer too.
     """
 
     def __init__(self, outages: Outages) -> None:
         self.intents: dict[str, str] = {}
+        self.known_intents: dict[str, str] = {}
         self._outages = outages
         self._committed: list[JournalEvent] = []
         self._buffer: list[tuple[EventKind, int, Body]] = []
@@ -49,6 +59,8 @@ class SimJournal:
     def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
         """Buffer one event."""
         self._buffer.append((kind, ts_ms, body))
+        if kind is EventKind.INTENT:
+            self.known_intents[str(body["client_order_id"])] = str(body["strategy"])
         self._bodies.setdefault(kind, []).append(body)
 
     def commit(self) -> None:
@@ -56,8 +68,8 @@ class SimJournal:
         if not self._buffer:
             return
         self._outages.step("before commit")
-        if self._outages.journal:
-            raise JournalUnavailable("the journal is locked (simulated)")
+        if self._outages.journal_blocked:
+            raise JournalUnavailable("the journal is locked, or its disk full (simulated)")
         for kind, ts_ms, body in self._buffer:
             self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
             if kind is EventKind.INTENT:
@@ -72,9 +84,16 @@ class SimJournal:
         wanted = None if kinds is None else frozenset(kinds)
         return (event for event in list(self._committed) if wanted is None or event.kind in wanted)
 
+    def write_outside(self, kind: EventKind, ts_ms: int, body: Body) -> None:
+        """Write one event as another process does, if the store is up."""
+        if not self._outages.journal_blocked:
+            self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
+            self._bodies.setdefault(kind, []).append(body)
+
     def lose_buffer(self) -> None:
         """Forget what was never committed, as a killed process does."""
         self._buffer.clear()
+        self.known_intents = dict(self.intents)
         self._bodies = {}
         for event in self._committed:
             self._bodies.setdefault(event.kind, []).append(event.body)
@@ -147,6 +166,10 @@ class SimLedger:
         """Commit, unless down or untrusted."""
         self._check()
         result = self._inner.commit(expected_version, epoch, change, change_id)
+        if self._outages.reply_lost:
+            self._outages.reply_lost = False
+            self._lost = True
+            raise LedgerUnavailable(f"the reply to change {change_id} was lost (simulated)")
         self._outages.step("after claim" if change.put_claim is not None else "after ledger")
         return result
 
@@ -170,6 +193,68 @@ class SimLedger:
         """Read."""
         self._check(trusted=False)
         return self._inner.get_mark(key)
+
+
+class SimClock:
+    """The clock of the machine the engine runs on: the market's, off by what the episode says."""
+
+    def __init__(self, market: ReplayClock) -> None:
+        self.ahead_ms_max = 0
+        self._market = market
+        self._off_ms = 0
+
+    def set_off(self, off_ms: int) -> None:
+        """Jump."""
+        self._off_ms = off_ms
+        self.ahead_ms_max = max(self.ahead_ms_max, off_ms)
+
+    def now_ms(self) -> int:
+        """Return what the machine believes."""
+        return self._market.now_ms() + self._off_ms
+
+    def monotonic(self) -> float:
+        """Return seconds that no jump touches."""
+        return self._market.monotonic()
+
+
+class CloserHolder:
+    """Who has the account's closer's lock, and who had it last.
+
+    `look_is_due`: the engine was told FRESH and sent nothing since.
+    """
+
+    def __init__(self) -> None:
+        self.holder = ""
+        self.last = ""
+        self.look_is_due = False
+
+
+class SimCloserLock:
+    """The closer's lock, as one engine process has it."""
+
+    def __init__(self, shared: CloserHolder, name: str) -> None:
+        self._shared = shared
+        self._name = name
+
+    def take(self) -> CloserHold:
+        """Take it if nobody has it."""
+        shared = self._shared
+        if shared.holder not in ("", self._name):
+            return CloserHold.ELSEWHERE
+        is_fresh = shared.last != self._name
+        shared.holder = shared.last = self._name
+        shared.look_is_due = shared.look_is_due or is_fresh
+        return CloserHold.FRESH if is_fresh else CloserHold.UNBROKEN
+
+    def give_back(self) -> None:
+        """Give it back, or lose it with the process."""
+        if self._shared.holder == self._name:
+            self._shared.holder = ""
+
+    @property
+    def holder(self) -> str:
+        """Return who has it."""
+        return self._shared.holder
 
 
 class SimHaltFile:

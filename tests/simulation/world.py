@@ -13,7 +13,19 @@ from random import Random
 
 from tests.simulation.invariants import Invariants
 from tests.simulation.market import DAY, MINUTES, OPEN_MS, TICK_PAISE, RandomStrategy, make_rows
-from tests.simulation.stores import Crash, Outages, SimAlerts, SimControl, SimHaltFile, SimJournal, SimLedger
+from tests.simulation.stores import (
+    CloserHolder,
+    Crash,
+    Outages,
+    SimAlerts,
+    SimClock,
+    SimCloserLock,
+    SimControl,
+    SimHaltFile,
+    SimJournal,
+    SimLedger,
+)
+from tests.simulation.troubles import Troubles
 from tests.simulation.verdict import InvariantBroken
 from velox_core.brokers.faults import FaultPlan
 from velox_core.brokers.simulated import SimulatedBroker
@@ -31,14 +43,13 @@ from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assembl
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.session import SessionResult
 from velox_core.engine.strategy_host import HostedStrategy
-from velox_core.engine_lock import SoleCloser
 from velox_core.feeds.replay import ReplayFeed
 from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, ControlRequest, Funds, OrderUpdate, SendOutcome
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.limits import RiskLimits
 
 CRASH_PLACES = ("before commit", "after commit", "after claim", "before send", "after send", "after ledger")
-RESTARTS_MAX = 6
+RESTARTS_MAX = 9
 SCHEDULE = ChargeSchedule(
     label="simulation",
     brokerage_ppb=300_000,
@@ -62,6 +73,7 @@ class Outcome:
     crashes: int = 0
     faults: int = 0
     over_exits: int = 0
+    rarer: list[str] = field(default_factory=list)
     halted: bool = False
     flat: bool = False
     export: list[tuple[str, int, str]] = field(default_factory=list)
@@ -80,17 +92,25 @@ class WatchedBroker:
         """Judge, then send."""
         self._world.invariants.on_send(order)
         self._world.outages.step("before send")
+        now_ms = self._world.clock.now_ms()  # the broker's clock is its own
         outcome = self._broker.place(order, now_ms)
         self._world.outages.step("after send")
         return outcome
 
     def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
         """Pass on."""
-        return self._broker.cancel(broker_order_id, now_ms)
+        outcome = self._broker.cancel(broker_order_id, self._world.clock.now_ms())
+        self._world.outages.step("after cancel")
+        return outcome
 
     def drain_events(self) -> list[OrderUpdate | BrokerFill]:
         """Pass on."""
-        return self._broker.drain_events()
+        events = self._broker.drain_events()
+        if events:
+            self._world.outages.step("after news")
+        if self._world.rarer.is_silent:
+            return [event for event in events if event.client_order_id]
+        return events
 
     def orders(self) -> list[BrokerOrder]:
         """Pass on."""
@@ -112,7 +132,7 @@ class WatchedBroker:
 class World:
     """Everything that outlives the engine's processes, and the episode's script of troubles."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, forced: tuple[str, ...] = ()) -> None:
         self.seed = seed
         self.random = Random(seed)
         random = self.random
@@ -125,6 +145,9 @@ class World:
         self.seconds = 0.0
         self.outages = Outages()
         self.clock = ReplayClock(OPEN_MS, monotonic=self.monotonic)
+        self.engine_clock = SimClock(self.clock)
+        self.closer = CloserHolder()
+        self.hard_stop_minute = MINUTES
         self.journal = SimJournal(self.outages)
         self.ledger = SimLedger(self.outages, self.monotonic)
         self.halt_file = SimHaltFile(self.outages)
@@ -164,7 +187,9 @@ class World:
         self.schedule = SCHEDULE
         self.hand_ms: dict[str, int] = {}  # symbol to when it was last traded in the broker's app
         self.crashes = 0
+        self.engine_name = ""
         self.engine: Engine | None = None
+        self.rarer = Troubles(self, forced)
         self.invariants = Invariants(self)
 
     def monotonic(self) -> float:
@@ -204,6 +229,7 @@ class World:
 
     def before_minute(self, minute: int) -> None:
         """Let the troubles of a minute happen."""
+        self.rarer.before_minute(minute)
         for what in self.troubles.get(minute, ()):
             head, _, rest = what.partition(" ")
             if head == "crash":
@@ -256,7 +282,7 @@ class World:
             entries_from_ms=OPEN_MS,
             entry_until_ms=OPEN_MS + 22 * MS_PER_MINUTE,
             flat_by_ms=OPEN_MS + 25 * MS_PER_MINUTE,
-            hard_stop_ms=OPEN_MS + MINUTES * MS_PER_MINUTE,
+            hard_stop_ms=OPEN_MS + self.hard_stop_minute * MS_PER_MINUTE,
             tick_paise=(TICK_PAISE,) * len(self.universe),
             resume_after_ms=resumed_ms,
             reconcile_seconds=30.0,
@@ -270,6 +296,7 @@ class World:
         down, self.outages.ledger = self.outages.ledger, False
         epoch = self.ledger.acquire_lease("simulation")
         self.outages.ledger = down
+        self.engine_name = f"engine {epoch}"
         hosts = tuple(
             HostedStrategy(
                 RandomStrategy(name, self.seed + 1000 * self.crashes, faulty=name == "b"),
@@ -279,7 +306,7 @@ class World:
             for name in ("a", "b")
         )
         ports = EnginePorts(
-            clock=self.clock,
+            clock=self.engine_clock,
             feed=self.feed,
             broker=WatchedBroker(self),
             journal=self.journal,
@@ -287,7 +314,7 @@ class World:
             halt_file=self.halt_file,
             control=self.control,
             alerts=self.alerts,
-            closer_lock=SoleCloser(),
+            closer_lock=SimCloserLock(self.closer, self.engine_name),
         )
         rules = EngineRules(limits=self.limits, schedule=SCHEDULE, instruments=self.instruments, strategies=hosts, epoch=epoch)
         self.engine = None
@@ -310,6 +337,8 @@ class World:
                 self.invariants.on_crash()
                 self.journal.lose_buffer()
                 self.outages.crash_at = ""
+                if self.closer.holder == self.engine_name:
+                    self.closer.holder = ""
         if result is None or self.engine is None:
             raise InvariantBroken("the engine never came through")
         return self._end(self.engine, result)
@@ -325,6 +354,7 @@ class World:
             fills=orders.fill_count,
             crashes=self.crashes,
             faults=len(self.faults.injected),
+            rarer=self.rarer.happened,
             over_exits=self.invariants.over_exits.seen,
             halted=result.halted,
             flat=result.flat,
@@ -362,6 +392,6 @@ class TroubledFeed:
         self._feed.hasten()
 
 
-def run_episode(seed: int) -> Outcome:
-    """Run one seed."""
-    return World(seed).run()
+def run_episode(seed: int, forced: tuple[str, ...] = ()) -> Outcome:
+    """Run one seed; `forced` are kinds of `troubles` that must happen in it."""
+    return World(seed, forced).run()

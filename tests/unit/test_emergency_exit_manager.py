@@ -513,3 +513,19 @@ def test_daily_summary_counts_the_day() -> None:
     assert (summary["orders"], summary["fills"], summary["flat"], summary["halts"]) == (2, 2, True, [])
     assert summary["decisions"] == {"DUPLICATE_ORDER": 1, "EXIT_OK": 1, "OK": 1}
     assert (summary["charges_paise"], summary["loss_limit_paise"]) == (0, 200_000)
+
+
+def test_reset_while_the_file_lacks_the_halt_and_is_full_writes_nothing_and_stays_halted() -> None:
+    rig = Rig()
+    rig.halt_file.full = True
+    rig.emergency.trigger("asked for", "someone", NOW_MS)
+    assert rig.halt_file.kept == []
+    with pytest.raises(VeloxError, match="disk is full"):
+        rig.emergency.reset("over", "p", NOW_MS, session_over=False)
+    rig.emergency.take_up(NOW_MS)
+    assert rig.emergency.active
+    assert rig.journal.bodies(EventKind.HALT_CLEARED) == []
+    rig.halt_file.full = False
+    assert len(rig.emergency.reset("over", "p", NOW_MS, session_over=False)) == 1
+    assert [bool(record.clears) for record in rig.halt_file.kept] == [False, True]
+    assert not rig.emergency.active

@@ -1,6 +1,7 @@
 """The one loop: a day of minutes from the feed through breach, exits, strategies and the gate.
 
-- The clock is read once a step; the same `now` judges everything in it.
+- The clock is read once a step; the same `now` judges everything in it. Engine time is never behind the newest bar and
+  never goes back: a clock that was set back is replaced by monotonic time (ADR 0017).
 - Order of a step: the broker's news, marks, breach, stops and targets, exits, time of day, strategies.
 - Nothing in the loop waits: the feed waits at most a moment, stores and broker have their own bounds. The loop writes
   the status itself, with the longest age that a breach evaluation reached, so that a loop that is stuck is seen.
@@ -42,6 +43,7 @@ FEED_WAIT_SECONDS: Final = 0.25
 CONTROL_INTERVAL_SECONDS: Final = 0.5
 PRICE_ROWS_KEPT = 3
 FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
+CLOCK_BEHIND_MS_MAX = 2_000  # a clock further behind engine time is told
 FEED_SILENT_MS_MAX = 300_000  # so long after the alert, positions without market data are closed
 
 # Members by a module name: reading one off its class costs 0.09 us.
@@ -79,6 +81,8 @@ class TradingSession:
         self._now_ms = 0
         self._next_status = 0.0
         self._next_control = 0.0
+        self._stepped = 0.0  # monotonic seconds of the last step's end
+        self._clock_alarmed = False
         self._started_ms = 0
         self._feed_alarmed = False
         self._last_mark: tuple[int, int, int] | None = None
@@ -155,10 +159,10 @@ class TradingSession:
 
     def _loop(self) -> None:
         feed, clock = self._parts.feed, self._parts.clock
-        longest, judged = 0.0, clock.monotonic()
+        longest, self._stepped = 0.0, clock.monotonic()
         while not feed.ended:
             row = feed.next_row(self._feed_wait_seconds)
-            self._now_ms = clock.now_ms()
+            self._now_ms = self._read_clock(0 if row is None else row.ts_ms)
             if row is None:
                 self._idle(self._now_ms)
             elif row.ts_ms <= self._plan.resume_after_ms:
@@ -166,9 +170,9 @@ class TradingSession:
             else:
                 self._on_row(row, self._now_ms)
             monotonic = clock.monotonic()
-            if monotonic - judged > longest:
-                longest = monotonic - judged
-            judged = monotonic
+            if monotonic - self._stepped > longest:
+                longest = monotonic - self._stepped
+            self._stepped = monotonic
             if monotonic >= self._next_control:
                 self._next_control = monotonic + CONTROL_INTERVAL_SECONDS
                 self._take_request()
@@ -181,6 +185,21 @@ class TradingSession:
                 self._publish("STOPPING" if self._stop_reason else "FLATTENING" if self._parts.emergency.closing else "RUNNING")
             if self._stop_reason and self._stopped():
                 return
+
+    def _read_clock(self, newest_bar_ms: int) -> int:
+        """Return engine time, epoch ms. What waits for a time to come must not wait as long as a clock was set back."""
+        now_ms = self._parts.clock.now_ms()
+        if now_ms < self._now_ms:
+            behind_ms = self._now_ms - now_ms
+            monotonic = self._parts.clock.monotonic()
+            now_ms = self._now_ms + (int((monotonic - self._stepped) * MS_PER_SECOND) if self._stepped else 0)
+            self._stepped = monotonic
+            if behind_ms > CLOCK_BEHIND_MS_MAX and not self._clock_alarmed:
+                self._clock_alarmed = True
+                text = f"It is {behind_ms} ms behind what it was. This engine goes on by monotonic time until it ends."
+                _log.error("[CLOCK] set back: %s", text, extra={"engine_ms": now_ms})
+                self._parts.alerts.send(Severity.CRITICAL, "The clock was set back", text)
+        return max(now_ms, newest_bar_ms)
 
     def _on_row(self, row: MinuteRow, now_ms: int) -> None:
         parts = self._parts
@@ -436,11 +455,11 @@ class TradingSession:
         except Exception as error:  # closing goes on without prices
             _log.error("the feed failed while everything is closed: %s", error)
             time.sleep(FEED_WAIT_SECONDS)
-        self._now_ms = max(self._now_ms, self._parts.clock.now_ms())
+        self._now_ms = self._read_clock(0)
 
     def _close_after_fault(self, fault: str) -> None:
         try:
-            self._now_ms = max(self._now_ms, self._parts.clock.now_ms())
+            self._now_ms = self._read_clock(0)
             self._parts.order_manager.doubt_submitting(self._now_ms)
             self._parts.emergency.fault(f"engine failure: {fault}", self._now_ms)
             self._finish(after_fault=True)

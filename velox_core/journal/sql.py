@@ -5,12 +5,15 @@
 - A failed commit keeps the buffer. Whether it went through after all is seen from the chain, and not written twice.
 - Another process may append to the same run (a halt from the command line): the chain then continues after it.
 - An intent that a backstop refuses is dropped from the buffer, the rest is written, and IntentRefused is raised.
+- A commit that had to wait in vain (another writer, a server that does not answer) is not tried again for `PAUSE_SECONDS`:
+  the next ones fail at once, so that a step of the loop waits once. A halt, a clear and the session's own events are
+  tried all the same. What fails at once anyway (a full disk) has no pause.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
@@ -19,7 +22,7 @@ from typing import Any, TypeAlias
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
@@ -31,7 +34,9 @@ from velox_core.journal.run import RunIdentity
 from velox_core.journal.schema import JournalTable
 
 ENGINE_BUSY_TIMEOUT_MS = 200  # the engine's loop never waits longer than 250 ms
+PAUSE_SECONDS = 1.0
 _ATTEMPTS_MAX = 3
+_WITHOUT_PAUSE = frozenset({EventKind.HALT, EventKind.HALT_CLEARED, EventKind.SESSION})
 _TABLES = JournalTable.metadata.tables
 _RUN, _EVENT, _INTENT = _TABLES["run"], _TABLES["event"], _TABLES["intent"]
 Prepared: TypeAlias = tuple[str, tuple[str, ...] | None]  # SQL, and the order of its parameters when they are positional
@@ -56,10 +61,18 @@ class SqlJournal:
         url: SQLAlchemy URL of the database; created or migrated if need be.
         run: which run; its row is created, or found again.
         busy_timeout_ms: how long a commit waits for another writer.
+        monotonic: seconds that never go back, for the pause after such a wait.
     Raises: JournalUnavailable when the database cannot be used.
     """
 
-    def __init__(self, url: str, run: RunIdentity, *, busy_timeout_ms: int = ENGINE_BUSY_TIMEOUT_MS) -> None:
+    def __init__(
+        self,
+        url: str,
+        run: RunIdentity,
+        *,
+        busy_timeout_ms: int = ENGINE_BUSY_TIMEOUT_MS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = open_database(url, check=True)
         self._file = WrittenFile(self._engine)
         self._busy_timeout_ms = busy_timeout_ms
@@ -71,6 +84,8 @@ class SqlJournal:
         self._connection: Connection | None = None
         self._tail: tuple[int, bytes] | None = None
         self._attempt: tuple[int, str, int] | None = None
+        self._monotonic = monotonic
+        self._paused_until, self._paused_by = 0.0, ""
         self.run_key: int = self._guard("open", lambda: _open_run(self._engine, run))
         self._guard("open", self._read_tail_again)
 
@@ -85,16 +100,25 @@ class SqlJournal:
     def append_encoded(self, kind: EventKind, ts_ms: int, body: Body, encoded: bytes) -> None:
         """Add one event whose body is encoded already: an import keeps the bytes, and so the digests."""
         self._buffer.append(_Buffered(kind.value, ts_ms, encoded, project(kind, ts_ms, body)))
+        if kind in _WITHOUT_PAUSE:
+            self._paused_by = ""
 
     def commit(self) -> None:
         """Make every appended event durable. Raises JournalUnavailable (events stay buffered), IntentRefused."""
         if not self._buffer:
             return
+        if self._paused_by:
+            if self._monotonic() < self._paused_until:
+                raise JournalUnavailable(self._paused_by)
+            self._paused_by = ""
         try:
             self._commit()
         except SQLAlchemyError as error:
             self._let_go()
-            raise unavailable(self._engine, "write", error) from error
+            failure = unavailable(self._engine, "write", error)
+            if _waited(self._engine, error):
+                self._paused_until, self._paused_by = self._monotonic() + PAUSE_SECONDS, str(failure)
+            raise failure from error
 
     def _commit(self) -> None:
         for _ in range(_ATTEMPTS_MAX):
@@ -365,6 +389,11 @@ def _driver_error(engine: Engine) -> type[Exception]:
         raise InvariantError(f"the dialect {engine.dialect.name} has no driver")
     error: type[Exception] = driver.Error
     return error
+
+
+def _waited(engine: Engine, error: SQLAlchemyError) -> bool:
+    """Return whether a failure came after a wait: SQLite waits for locks alone, a server can be waited for in any way."""
+    return isinstance(error, OperationalError) and (engine.dialect.name != "sqlite" or "locked" in str(error.orig))
 
 
 def _parameters(prepared: Prepared, row: dict[str, Any]) -> Any:

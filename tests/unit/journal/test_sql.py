@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from tests.fakes.outside import FakeClock
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
@@ -22,8 +23,12 @@ from velox_core.journal.database import open_database
 from velox_core.journal.queries import JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.schema import HEAD_REVISION
-from velox_core.journal.sql import SqlJournal
+from velox_core.journal.sql import PAUSE_SECONDS, SqlJournal
 
+HALT_BODY: Body = {
+    "halt_id": "20240115-MANUAL-1", "kind": "MANUAL", "trading_date": "2024-01-15", "reason": "asked for", "by": "owner",
+    "at_ms": 1, "clears": "", "keeps_positions": False,
+}  # fmt: skip
 RUN = RunIdentity(scope_key="simulated:primary", trading_date=date(2024, 1, 15), config_hash="abc")
 
 
@@ -229,18 +234,105 @@ def test_commit_after_another_process_wrote_to_the_run_continues_its_chain(
     other.close()
 
 
-def test_commit_while_another_holds_the_write_lock_fails_and_keeps_the_events(journal: SqlJournal, path: Path) -> None:
-    add(journal, (EventKind.MARK, {"loss": 1}))
+def test_commit_while_another_holds_the_write_lock_fails_and_keeps_the_events(
+    patient: SqlJournal, path: Path, clock: FakeClock
+) -> None:
+    add(patient, (EventKind.MARK, {"loss": 1}))
+    with write_lock(path):
+        patient.append(EventKind.MARK, 2, {"loss": 2})
+        with pytest.raises(JournalUnavailable, match="another process holds it"):
+            patient.commit()
+        assert len(list(patient.events())) == 1
+    patient.append(EventKind.MARK, 3, {"loss": 3})
+    clock.seconds += PAUSE_SECONDS
+    patient.commit()
+    assert [event.body["loss"] for event in patient.events()] == [1, 2, 3]
+
+
+@contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """Hold the database's write lock as another process does."""
     with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
-        journal.append(EventKind.MARK, 2, {"loss": 2})
-        with pytest.raises(JournalUnavailable, match="another process holds it"):
-            journal.commit()
-        assert len(list(journal.events())) == 1
+        yield
         blocker.execute("ROLLBACK")
-    journal.append(EventKind.MARK, 3, {"loss": 3})
-    journal.commit()
-    assert [event.body["loss"] for event in journal.events()] == [1, 2, 3]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def patient(path: Path, clock: FakeClock) -> Iterator[SqlJournal]:
+    """Return a journal whose waits are short and whose pause goes by the clock."""
+    opened = SqlJournal(url(path), RUN, busy_timeout_ms=1, monotonic=clock.monotonic)
+    yield opened
+    opened.close()
+
+
+def test_commit_in_the_pause_after_a_locked_one_fails_at_once_without_a_try(
+    patient: SqlJournal, path: Path, clock: FakeClock
+) -> None:
+    with write_lock(path):
+        patient.append(EventKind.INTENT, 1, intent(1, role="EXIT"))
+        with pytest.raises(JournalUnavailable, match="another process holds it"):
+            patient.commit()
+    clock.seconds += PAUSE_SECONDS - 0.001
+    patient.append(EventKind.MARK, 2, {"loss": 2})
+    with pytest.raises(JournalUnavailable, match="another process holds it"):
+        patient.commit()  # the lock is free, and it is not even tried
+    assert list(patient.events()) == []
+    clock.seconds += 0.001
+    patient.commit()
+    assert [event.kind for event in patient.events()] == [EventKind.INTENT, EventKind.MARK]
+
+
+def test_commit_after_a_pause_that_finds_the_lock_held_begins_another(
+    patient: SqlJournal, path: Path, clock: FakeClock
+) -> None:
+    patient.append(EventKind.MARK, 1, {"loss": 1})
+    with write_lock(path):
+        for _ in range(2):
+            with pytest.raises(JournalUnavailable):
+                patient.commit()
+            clock.seconds += PAUSE_SECONDS
+        with pytest.raises(JournalUnavailable):
+            patient.commit()
+    with pytest.raises(JournalUnavailable):
+        patient.commit()
+    clock.seconds += PAUSE_SECONDS
+    patient.commit()
+    assert [event.body["loss"] for event in patient.events()] == [1]
+
+
+@pytest.mark.parametrize("kind", [EventKind.HALT, EventKind.HALT_CLEARED, EventKind.SESSION])
+def test_commit_of_a_halt_a_clear_or_the_sessions_end_is_tried_in_the_pause_too(
+    patient: SqlJournal, path: Path, kind: EventKind
+) -> None:
+    with write_lock(path):
+        patient.append(EventKind.MARK, 1, {"loss": 1})
+        with pytest.raises(JournalUnavailable):
+            patient.commit()
+        patient.append(kind, 2, HALT_BODY)
+        with pytest.raises(JournalUnavailable):
+            patient.commit()
+        patient.append(EventKind.MARK, 3, {"loss": 3})
+    with pytest.raises(JournalUnavailable):
+        patient.commit()  # the try in the pause found the lock held, and the pause began anew
+    patient.append(kind, 4, HALT_BODY | {"halt_id": "20240115-MANUAL-2"})
+    patient.commit()
+    assert [event.ts_ms for event in patient.events()] == [1, 2, 3, 4]
+
+
+def test_commit_that_failed_without_a_wait_is_tried_again_at_once(patient: SqlJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialect = patient._engine.dialect
+    monkeypatch.setattr(dialect, "do_commit", UnclearCommit(dialect.do_commit, takes_effect=False))
+    patient.append(EventKind.MARK, 1, {"loss": 1})
+    with pytest.raises(JournalUnavailable):
+        patient.commit()
+    patient.commit()
+    assert [event.body["loss"] for event in patient.events()] == [1]
 
 
 class UnclearCommit:
