@@ -147,6 +147,7 @@ def test_entry_that_found_no_way_out_is_cancelled_and_its_slot_is_free(off: OffL
     for symbol in ("AAA", "BBB", "CCC", "DDD"):
         off.rig.enter(entry_signal(symbol, strategy=symbol))
     waiting = off.rig.enter(entry_signal("EEE", strategy="EEE"))
+    off.gate.wait_begun("place", 4)
     off.clock.seconds += 1.0
     off.rig.orders.poll(NOW_MS)
     assert waiting.state is S.CANCELLED

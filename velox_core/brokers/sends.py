@@ -4,7 +4,8 @@
 - An exit or a cancel waits at most `aside_seconds` for another request of its lane, then it leaves beside it. Two exit
   orders of one lane are never in flight together: they could close more than is open.
 - An entry that has waited for `entry_wait_seconds` never leaves: it is reported NOT_SENT, which is certain. So is an exit
-  that found no thread for `exit_wait_seconds`; whoever wants it asks again.
+  or a cancel after `exit_wait_seconds`; whoever wants it asks again. The age is judged when a request is taken up, and on
+  its own thread just before the call: a process that was stopped meanwhile sends nothing that is old.
 - A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
   reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
   cancel of one order is asked for again while at most one earlier request for it hangs.
@@ -66,13 +67,14 @@ class SendBounds:
 class Request:
     """One call to the broker. `name` is the client order id, or for a cancel the broker's order id."""
 
-    __slots__ = ("call", "kind", "lane", "name", "since")
+    __slots__ = ("added", "call", "kind", "lane", "name", "since")
 
     def __init__(self, kind: RequestKind, lane: str, name: str, call: Callable[[], SendOutcome]) -> None:
         self.kind = kind
         self.lane = lane
         self.name = name
         self.call = call
+        self.added = 0.0  # monotonic
         self.since = 0.0  # monotonic: when it began to wait, then when it left
 
 
@@ -108,7 +110,7 @@ class Sends:
                 if sum(other.kind is RequestKind.ENTRY for other in self._waiting) >= bounds.entries_waiting_max:
                     return f"{bounds.entries_waiting_max} entries wait for the broker already"
             self.generation += 1
-            request.since = self._monotonic()
+            request.added = request.since = self._monotonic()
             self._waiting.append(request)
             self._start_what_may()
         return ""
@@ -162,11 +164,11 @@ class Sends:
             _log.error("[SEND] %s %s %s: %s", request.kind.value, request.lane, request.name, reason)
             self._report(request, SendOutcome(SendStatus.UNKNOWN, "", reason))
         for request in [r for r in self._waiting if self._is_too_late(r, now)]:
-            self._give_up(request, f"not sent: it could not leave within {now - request.since:.1f} s")
+            self._give_up(request, _too_late_text(request, now))
 
     def _is_too_late(self, request: Request, now: float) -> bool:
         is_entry = request.kind is RequestKind.ENTRY
-        return now - request.since >= (self._bounds.entry_wait_seconds if is_entry else self._bounds.exit_wait_seconds)
+        return now - request.added >= (self._bounds.entry_wait_seconds if is_entry else self._bounds.exit_wait_seconds)
 
     def _give_up(self, request: Request, reason: str) -> None:
         self._waiting.remove(request)
@@ -203,6 +205,8 @@ class Sends:
         for request in self._waiting:
             if request.kind is RequestKind.ENTRY or (request.kind is RequestKind.CANCEL and not cancels_may):
                 continue
+            if self._is_too_late(request, now):
+                continue
             may_pass = now - request.since >= bounds.aside_seconds and not (
                 request.kind is RequestKind.EXIT and request.lane in closing
             )
@@ -220,7 +224,11 @@ class Sends:
     def _perform(self, request: Request) -> None:
         outcome = SendOutcome(SendStatus.UNKNOWN, "", "the send broke off")
         try:
-            outcome = request.call()
+            now = self._monotonic()
+            if self._is_too_late(request, now):
+                outcome = SendOutcome(SendStatus.NOT_SENT, "", _too_late_text(request, now))
+            else:
+                outcome = request.call()
         finally:
             self._finish(request, outcome)
 
@@ -235,3 +243,7 @@ class Sends:
             self._report(request, outcome)
             self._start_what_may()
             self._changed.notify_all()
+
+
+def _too_late_text(request: Request, now: float) -> str:
+    return f"not sent: it could not leave within {now - request.added:.1f} s"

@@ -138,6 +138,7 @@ def test_exit_leaves_before_an_entry_of_its_symbol_that_was_queued_first(desk: D
 def test_entry_that_waited_too_long_is_reported_never_sent_and_never_leaves(desk: Desk) -> None:
     desk.gate.shut.add("place")
     desk.place("A1")
+    desk.gate.wait_begun("place")
     desk.place("A2")
     assert desk.pass_seconds(ENTRY_WAIT - 0.001) == {}
     assert desk.pass_seconds(0.001) == {"A2": "NOT_SENT"}
@@ -150,12 +151,51 @@ def test_entry_that_waited_too_long_is_reported_never_sent_and_never_leaves(desk
 def test_entry_that_is_too_old_when_its_turn_comes_does_not_leave_before_anybody_drained(desk: Desk) -> None:
     desk.gate.shut.add("place")
     desk.place("A1")
+    desk.gate.wait_begun("place")
     desk.place("A2")
     desk.clock.seconds += ENTRY_WAIT
     desk.gate.open()
     desk.gate.wait_done("place")
     desk.wait_for("A2", "NOT_SENT")
     assert desk.sent == ["A1"]
+
+
+@pytest.mark.parametrize("kind", ["exit", "cancel"])
+def test_exit_or_cancel_that_is_too_old_when_its_turn_comes_does_not_leave(desk: Desk, kind: str) -> None:
+    desk.place("A1")
+    desk.wait_for("A1", "ACKNOWLEDGED")
+    desk.gate.shut.add("place")
+    desk.place("X1", is_exit=True)
+    desk.gate.wait_begun("place", 2)
+    if kind == "exit":
+        desk.place("X2", is_exit=True)
+    else:
+        desk.broker.cancel("B1", 0)
+    desk.clock.seconds += 60.0  # the process was stopped: nobody drains
+    sender = next(thread for thread in threading.enumerate() if thread.name == "send-AAA")
+    desk.gate.open()
+    sender.join(30)
+    desk.wait_for("X1", "ACKNOWLEDGED")
+    if kind == "exit":
+        desk.wait_for("X2", "NOT_SENT")
+    assert desk.broker.close()
+    assert desk.sent == ["A1", "X1"]
+
+
+def test_request_whose_thread_begins_too_late_never_calls_the_broker(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        desk.clock.seconds += EXIT_WAIT
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    desk.place("X1", is_exit=True)
+    desk.place("A1", "BBB")
+    monkeypatch.undo()
+    desk.wait_for("X1", "NOT_SENT")
+    desk.wait_for("A1", "NOT_SENT")
+    assert (desk.sent, desk.fake.placed) == ([], [])
 
 
 def test_exit_waits_for_an_entry_in_flight_of_its_symbol_within_a_bound_only(desk: Desk) -> None:
@@ -185,6 +225,7 @@ def test_two_exits_of_one_symbol_are_never_in_flight_together(desk: Desk) -> Non
 def test_request_without_an_answer_is_unknown_at_its_time_out_and_its_late_answer_is_reported(desk: Desk) -> None:
     desk.gate.shut.add("place")
     desk.place("A1")
+    desk.gate.wait_begun("place")
     assert desk.pass_seconds(ANSWER - 0.001) == {}
     assert desk.pass_seconds(0.001) == {"A1": "UNKNOWN"}
     assert desk.pass_seconds(60) == {}
@@ -208,6 +249,7 @@ def test_entries_are_refused_unsent_while_too_many_requests_hang_and_exits_are_n
     desk.gate.shut.add("place")
     desk.place("A1", "AAA")
     desk.place("A2", "BBB")
+    desk.gate.wait_begun("place", 2)
     desk.pass_seconds(ANSWER)
     outcome = desk.broker.place(order("A3", "CCC"), 0)
     assert (outcome.status, outcome.reason) == (SendStatus.NOT_SENT, "not sent: the broker owes 2 answers")
@@ -220,6 +262,7 @@ def test_exit_that_finds_no_thread_within_its_bound_is_reported_never_sent(desk:
     desk.gate.shut.add("place")
     for number in range(4):
         desk.place(f"X{number}", f"S{number}", is_exit=True)
+    desk.gate.wait_begun("place", 4)
     desk.pass_seconds(ANSWER)
     assert desk.place("Y", "YYY", is_exit=True) is SendStatus.PENDING
     assert desk.pass_seconds(EXIT_WAIT - 0.001) == {}
@@ -296,6 +339,7 @@ def test_close_waits_for_what_is_owed_and_says_when_it_did_not_come() -> None:
     desk = Desk()
     desk.gate.shut.add("place")
     desk.place("A1")
+    desk.gate.wait_begun("place")
     desk.clock.tick_seconds = 1.0
     assert not desk.broker.close()
     desk.gate.open()
