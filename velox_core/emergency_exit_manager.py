@@ -5,7 +5,8 @@
   engine that starts on such a halt goes on with it.
 - Flat is what the broker says: a read that fails is never "flat". What it works or holds that we do not know of is
   cancelled and booked, and a person is told each minute until it is flat.
-- What another process latched or cleared is taken up while the engine runs: entries stop, a halt that closes closes,
+- What another process latched or cleared is taken up while the engine runs: entries stop, those that wait to leave
+  included, before the halt is acknowledged; a halt that closes closes,
   and the record is copied to the stores that lack it. A clear is believed only when every store was read and agrees.
 - A halt id is used once, or an old clear record would clear a new halt.
 - The limit is a trigger, not a cap; the record keeps the loss at which it was noticed.
@@ -172,6 +173,7 @@ class EmergencyExitManager:
             _log.warning("Halt %s was cleared from outside", halt.halt_id, extra={"engine_ms": now_ms})
         self._judge_known()
         if fresh:
+            self._orders.sends.withdraw_entries()
             self._stores.complete(reading, fresh, although_unread=True)
             self._tell_of(fresh, now_ms)
         if self._must_close and not must_have_closed:
@@ -238,6 +240,7 @@ class EmergencyExitManager:
         return self._trigger(HaltKind.FAULT, reason, "engine", now_ms)
 
     def _trigger(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
+        self._orders.sends.withdraw_entries()
         record = self._record(kind, reason, by, now_ms)
         self._known[record.halt_id] = record
         self._loss_halted = self._loss_halted or kind is HaltKind.LOSS

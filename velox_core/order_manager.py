@@ -20,6 +20,7 @@ from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
 from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
 from velox_core.domain.positions import FOREIGN, Position
+from velox_core.inline_sends import InlineSends
 from velox_core.ports import (
     Broker,
     BrokerFill,
@@ -80,7 +81,7 @@ class OrderManager:
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
         self.day_loss = day_loss
         self.fill_count = 0
-        self._broker, self._sends = broker, sends
+        self._broker, self.sends = broker, sends or InlineSends()
         self._journal = journal
         self._risk = risk_manager
         self._columns = dict(columns)
@@ -152,8 +153,8 @@ class OrderManager:
     def cancel(self, order: Order, reason: str, now_ms: int) -> None:
         """Ask the broker to cancel, if it was not asked a moment ago. The order stays live until the broker says it is not."""
         order_id = order.client_order_id
-        if order.state is _SUBMITTING and self._sends is not None:
-            self._sends.withdraw(order_id)
+        if order.state is _SUBMITTING:
+            self.sends.withdraw(order_id)
         if not order.broker_order_id or now_ms - self._cancel_asked_ms.get(order_id, -CANCEL_INTERVAL_MS) < CANCEL_INTERVAL_MS:
             return
         self._cancel_asked_ms[order_id] = now_ms

@@ -234,6 +234,10 @@ class SendQueue(Protocol):
         """Keep an order that has not left yet from leaving; its report says so. One that has left is not touched."""
         ...
 
+    def withdraw_entries(self) -> None:
+        """Withdraw every entry that has not left: a halt or a stop stands."""
+        ...
+
     def hurry(self, wanted: bool) -> None:
         """Say whether the one who reads trades meanwhile and can wait a moment only."""
         ...

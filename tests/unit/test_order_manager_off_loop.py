@@ -9,11 +9,12 @@ import pytest
 
 from tests.fakes.gated_broker import GatedBroker
 from tests.fakes.outside import FakeClock
-from tests.fakes.rig import NOW_MS, Rig, entry_signal
+from tests.fakes.rig import DAY, NOW_MS, Rig, entry_signal
 from velox_core.brokers.answers import ReadBounds
 from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.brokers.sends import SendBounds
 from velox_core.domain.events import EventKind
+from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, Order, OrderState, unknown_lock
 from velox_core.ports import SendStatus
 
@@ -140,6 +141,53 @@ def test_cancel_of_an_entry_that_waits_to_leave_withdraws_it(off: OffLoop) -> No
     off.until(lambda: len(off.rig.broker.cancels) == 4 or bool(off.rig.door.work(NOW_MS)))
     assert waiting.client_order_id not in off.gate.order_of_sends
     assert len(off.rig.broker.placed) == 4
+
+
+def waiting_entry(off: OffLoop) -> Order:
+    """Return an entry that waits to leave behind four that are in flight."""
+    off.gate.shut.add("place")
+    for symbol in ("AAA", "BBB", "CCC", "DDD"):
+        off.rig.enter(entry_signal(symbol, strategy=symbol))
+    waiting = off.rig.enter(entry_signal("EEE", strategy="EEE"))
+    off.gate.wait_begun("place", 4)
+    return waiting
+
+
+def stays_unsent(off: OffLoop, order: Order) -> None:
+    """Let everything in flight through and see that an order never left."""
+    off.gate.open()
+    off.until(lambda: order.state is S.CANCELLED)
+    assert off.rig.off_loop is not None
+    assert off.rig.off_loop.close()
+    assert order.client_order_id not in off.gate.order_of_sends
+    assert order.client_order_id not in off.rig.ledger.inner.snapshot().claims
+
+
+@pytest.mark.parametrize("keeps_positions", [True, False])
+def test_halt_from_outside_withdraws_an_entry_that_waits_to_leave(off: OffLoop, keeps_positions: bool) -> None:
+    waiting = waiting_entry(off)
+    halt = HaltRecord(
+        halt_id="H1", kind=HaltKind.MANUAL, trading_date=DAY, reason="x", by="me", at_ms=NOW_MS, keeps_positions=keeps_positions
+    )
+    off.rig.halt_file.append(halt)
+    assert off.rig.emergency.take_up(NOW_MS)
+    stays_unsent(off, waiting)
+    assert off.rig.emergency.closing is not keeps_positions
+
+
+def test_own_halt_withdraws_an_entry_that_waits_to_leave_before_the_halt_is_written(
+    off: OffLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = waiting_entry(off)
+
+    def write_while_the_broker_answers(record: HaltRecord) -> None:
+        off.gate.open()
+        assert off.rig.off_loop is not None
+        assert off.rig.off_loop.close()
+
+    monkeypatch.setattr(off.rig.halt_file, "append", write_while_the_broker_answers)
+    off.rig.emergency.fault("test", NOW_MS)
+    stays_unsent(off, waiting)
 
 
 def test_entry_that_found_no_way_out_is_cancelled_and_its_slot_is_free(off: OffLoop) -> None:

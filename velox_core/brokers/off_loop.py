@@ -79,6 +79,10 @@ class OffLoopBroker:
         """Keep an order that has not left yet from leaving; its report says so. One that has left is not touched."""
         self._sends.withdraw(client_order_id)
 
+    def withdraw_entries(self) -> None:
+        """Keep every entry that has not left yet from leaving; their reports say so."""
+        self._sends.withdraw_all(RequestKind.ENTRY)
+
     def hurry(self, wanted: bool) -> None:
         """Say whether the one who reads trades meanwhile and can wait a moment only."""
         self._book.hurry(wanted)

@@ -121,6 +121,12 @@ class Sends:
             for request in [r for r in self._waiting if r.name == name and r.kind is not RequestKind.CANCEL]:
                 self._give_up(request, "withdrawn before it was sent")
 
+    def withdraw_all(self, kind: RequestKind) -> None:
+        """Keep every request of a kind that still waits from ever leaving."""
+        with self._changed:
+            for request in [r for r in self._waiting if r.kind is kind]:
+                self._give_up(request, "withdrawn before it was sent")
+
     def take(self) -> Sequence[SendReport]:
         """Return what became of requests since the last call, after giving up what is overdue. Never waits for an answer."""
         if not (self._flying or self._waiting or self._reports):

@@ -403,6 +403,7 @@ class TradingSession:
         readiness = parts.risk_manager.readiness
         if not readiness.stopping:
             readiness.stopping = self._stop_reason
+        parts.order_manager.sends.withdraw_entries()
         if self._plan.on_stop is OnStop.HOLD:
             return not parts.emergency.closing
         if not self._ending:

@@ -139,14 +139,18 @@ def test_answer_still_owed_at_the_end_is_waited_for_and_then_unknown(monkeypatch
     made.gate.open()
 
 
-def test_stop_withdraws_an_entry_that_has_not_left() -> None:
+@pytest.mark.parametrize("on_stop", ["hold", "flatten"])
+def test_stop_withdraws_an_entry_that_has_not_left(monkeypatch: pytest.MonkeyPatch, on_stop: str) -> None:
+    if on_stop == "hold":  # its end does not wait for the entry that hangs
+        monkeypatch.setattr(owed, "ANSWER_PAUSE_SECONDS", 0.001)
     control = FakeControl()
-    made = OffLoopDay([10_000, None, None, None], {}, control=control)
+    made = OffLoopDay([10_000, None, None, None], {}, control=control, on_stop=OnStop(on_stop))
     made.strategy.script[10] = [entry_signal(s, Side.BUY) for s in ("AAA", "BBB", "CCC")]
     made.rig.off_loop._sends._bounds = SendBounds(entries_in_flight_max=1, entry_wait_seconds=1e9)  # type: ignore[union-attr]
     made.steps.update({0: made.shut, 1: lambda: control.requests.append(ControlRequest("stop", "me", "test")), 3: made.open})
     result = made.day.run()
     assert made.gate.order_of_sends[0] == ENTRY
     assert {made.rig.orders.orders[f"{PREFIX}000000{n}"].state for n in (2, 3)} == {OrderState.CANCELLED}
+    made.gate.open()
     assert all(order.symbol == "AAA" for order in made.rig.broker.placed)
-    assert result.flat
+    assert result.flat is (on_stop == "flatten")
