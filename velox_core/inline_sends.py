@@ -9,8 +9,9 @@ from __future__ import annotations
 class InlineSends:
     """A SendQueue that is always empty."""
 
-    def withdraw(self, client_order_id: str) -> None:
-        """Do nothing: the order has left."""
+    def withdraw(self, client_order_id: str) -> bool:
+        """Return False: the order has left."""
+        return False
 
     def withdraw_entries(self) -> None:
         """Do nothing: every entry has left."""

@@ -145,9 +145,9 @@ class OrderManager:
             self.on_position(order.symbol)
 
     def doubt_submitting(self, now_ms: int) -> None:
-        """Take sends whose answer never came, because the send itself broke, for UNKNOWN: they may be in the market."""
+        """Take sends without an answer for UNKNOWN: they may be in the market. What has not left is withdrawn first."""
         for order in list(self.live.values()):
-            if order.state is OrderState.SUBMITTING:
+            if order.state is OrderState.SUBMITTING and not self.sends.withdraw(order.client_order_id):
                 self._record_outcome(order, SendOutcome(SendStatus.UNKNOWN, "", "the send broke off"), now_ms)
 
     def cancel(self, order: Order, reason: str, now_ms: int) -> None:

@@ -230,8 +230,8 @@ class Broker(Protocol):
 class SendQueue(Protocol):
     """What a broker that is called off the loop can do beside the Broker port."""
 
-    def withdraw(self, client_order_id: str) -> None:
-        """Keep an order that has not left yet from leaving; its report says so. One that has left is not touched."""
+    def withdraw(self, client_order_id: str) -> bool:
+        """Keep an order that has not left yet from leaving; its report says so. False for any other, which is not touched."""
         ...
 
     def withdraw_entries(self) -> None:

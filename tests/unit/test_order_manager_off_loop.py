@@ -190,6 +190,17 @@ def test_own_halt_withdraws_an_entry_that_waits_to_leave_before_the_halt_is_writ
     stays_unsent(off, waiting)
 
 
+def test_fault_withdraws_what_waits_to_leave_and_doubts_what_has_left_only(off: OffLoop) -> None:
+    waiting = waiting_entry(off)
+    in_flight = [order for order in off.rig.orders.live.values() if order is not waiting]
+    off.rig.orders.doubt_submitting(NOW_MS)
+    assert [order.state for order in in_flight] == [S.UNKNOWN] * 4
+    off.rig.emergency.fault("engine failure", NOW_MS)
+    stays_unsent(off, waiting)
+    assert journaled(off.rig, waiting) == ["CANCELLED"]
+    assert "EEE" not in off.rig.risk.locks
+
+
 def test_entry_that_found_no_way_out_is_cancelled_and_its_slot_is_free(off: OffLoop) -> None:
     off.gate.shut.add("place")
     for symbol in ("AAA", "BBB", "CCC", "DDD"):

@@ -75,9 +75,9 @@ class OffLoopBroker:
         call = partial(self._broker.cancel, broker_order_id, now_ms)
         return self._add(Request(RequestKind.CANCEL, lane, broker_order_id, call))
 
-    def withdraw(self, client_order_id: str) -> None:
-        """Keep an order that has not left yet from leaving; its report says so. One that has left is not touched."""
-        self._sends.withdraw(client_order_id)
+    def withdraw(self, client_order_id: str) -> bool:
+        """Keep an order that has not left yet from leaving; its report says so. False for any other, which is not touched."""
+        return self._sends.withdraw(client_order_id)
 
     def withdraw_entries(self) -> None:
         """Keep every entry that has not left yet from leaving; their reports say so."""

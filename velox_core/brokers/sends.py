@@ -115,11 +115,13 @@ class Sends:
             self._start_what_may()
         return ""
 
-    def withdraw(self, name: str) -> None:
-        """Keep an entry or exit order that still waits from ever leaving. One that has left is not touched."""
+    def withdraw(self, name: str) -> bool:
+        """Keep an entry or exit order that still waits from ever leaving. Returns whether it waited; no other is touched."""
         with self._changed:
-            for request in [r for r in self._waiting if r.name == name and r.kind is not RequestKind.CANCEL]:
+            waiting = [r for r in self._waiting if r.name == name and r.kind is not RequestKind.CANCEL]
+            for request in waiting:
                 self._give_up(request, "withdrawn before it was sent")
+        return bool(waiting)
 
     def withdraw_all(self, kind: RequestKind) -> None:
         """Keep every request of a kind that still waits from ever leaving."""
