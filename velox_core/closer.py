@@ -4,6 +4,8 @@
 - It is taken before the first exit and given back when no goal stands and no exit of ours is live.
 - While another process has it, the exit waits and its goal stands; after a bound a person is told. The loop goes on.
 - Whoever gets it after another process reads the broker's book first; what others still work there counts as working.
+- When the right is lost, exits that have not left are withdrawn, and the lock goes back once no request for one of our
+  exits is on its way: within the search for an UNKNOWN order at the latest.
 - An engine whose lease another host took over has no closer's lock, and closes nothing: the other one does.
 - Each tenure is written to the journal before its first intent. No store can refuse it.
 """
@@ -65,7 +67,7 @@ class Closer:
         """Return whether an exit may leave now: the lock is ours, and the book was read if another process had it."""
         hold = self._lock.take()
         if hold is _ELSEWHERE:
-            self._is_ours = False
+            self._lose()
             return self._waits(f"{self._lock.holder} has the closer's lock", now_ms)
         self._is_ours = True
         if hold is _FRESH:
@@ -86,6 +88,14 @@ class Closer:
     def rest(self) -> None:
         """Give the lock back when no exit of ours is live. To be called when no goal stands."""
         if self._is_ours and not any(order.rank is not None for order in self._orders.live.values()):
+            self._lock.give_back()
+            self._is_ours = False
+
+    def _lose(self) -> None:
+        """Have nothing of ours leave any more, and give the lock back, where it is held, once nothing is on its way."""
+        sends = self._orders.sends
+        sends.withdraw_exits()
+        if not any(order.rank is not None and sends.is_owed(order.client_order_id) for order in self._orders.live.values()):
             self._lock.give_back()
             self._is_ours = False
 

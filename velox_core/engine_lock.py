@@ -137,9 +137,8 @@ class LeasedCloser:
         self._lost = False
 
     def take(self) -> CloserHold:
-        """Take the lock if nobody has it and the lease is ours."""
+        """Take the lock if nobody has it and the lease is ours. One that is held stays so: an exit may be on its way."""
         if self._lost or not self._is_leased():
-            self._lock.give_back()
             return CloserHold.ELSEWHERE
         return self._lock.take()
 

@@ -16,5 +16,12 @@ class InlineSends:
     def withdraw_entries(self) -> None:
         """Do nothing: every entry has left."""
 
+    def withdraw_exits(self) -> None:
+        """Do nothing: every exit has left."""
+
+    def is_owed(self, client_order_id: str) -> bool:
+        """Return False: its request has ended."""
+        return False
+
     def hurry(self, wanted: bool) -> None:
         """Do nothing: a read of such a broker waits for its answer by itself."""

@@ -238,6 +238,14 @@ class SendQueue(Protocol):
         """Withdraw every entry that has not left: a halt or a stop stands."""
         ...
 
+    def withdraw_exits(self) -> None:
+        """Withdraw every exit that has not left: the right to close is lost."""
+        ...
+
+    def is_owed(self, client_order_id: str) -> bool:
+        """Return whether the request for an order has not ended, overdue or not: the order may still reach the broker."""
+        ...
+
     def hurry(self, wanted: bool) -> None:
         """Say whether the one who reads trades meanwhile and can wait a moment only."""
         ...
@@ -331,7 +339,7 @@ class CloserLock(Protocol):
     """The account's right to send what closes: one process has it at a time. Never raises, never waits."""
 
     def take(self) -> CloserHold:
-        """Take it if nobody has it. Asked before every send, also while it is held."""
+        """Take it if nobody has it. Asked before every send, also while it is held. ELSEWHERE gives nothing back."""
         ...
 
     def give_back(self) -> None:

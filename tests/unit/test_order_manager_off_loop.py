@@ -16,6 +16,7 @@ from velox_core.brokers.sends import SendBounds
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, Order, OrderState, unknown_lock
+from velox_core.engine_lock import LEASE_CHECK_SECONDS, LeasedCloser
 from velox_core.ports import SendStatus
 
 S = OrderState
@@ -229,6 +230,62 @@ def test_exit_sent_off_the_loop_counts_as_working_until_it_is_answered(off: OffL
     off.until(lambda: len(off.rig.broker.placed) == 2)
     off.rig.broker.fill("B2", 1, 10_000)
     off.until(off.rig.orders.is_flat)
+
+
+def exit_of_a_held_position(off: OffLoop, *, behind_a_cancel: bool) -> Order:
+    """Return an exit that waits behind a cancel that hangs, or one that hangs itself."""
+    entry = off.rig.enter()
+    off.until(lambda: bool(entry.broker_order_id))
+    off.rig.broker.fill("B1", 1, 10_000)
+    off.until(lambda: off.rig.quantity() == 1)
+    off.gate.shut.update({"place", "cancel"})
+    assert off.rig.off_loop is not None
+    if behind_a_cancel:
+        off.rig.off_loop.cancel("B1", NOW_MS)
+        off.gate.wait_begun("cancel")
+    off.rig.door.want("AAA", ExitRank.STOP, "stop")
+    off.rig.door.work(NOW_MS)
+    (made,) = [order for order in off.rig.orders.live.values() if order.rank is not None]
+    assert made.state is S.SUBMITTING
+    return made
+
+
+def lose_the_lease(off: OffLoop) -> None:
+    """Let another host take the lease, and this engine notice it."""
+    off.rig.closer._lock = LeasedCloser(off.rig.closer_lock, off.rig.ledger, off.rig.epoch, monotonic=off.clock.monotonic)
+    off.rig.ledger.inner.release_lease(off.rig.epoch)
+    off.rig.ledger.inner.acquire_lease("another host")
+    off.clock.seconds += 2.0
+    off.rig.closer._lock._confirmed = -LEASE_CHECK_SECONDS
+    off.rig.door.work(NOW_MS + 2_000)
+
+
+def test_exit_that_waits_is_withdrawn_when_the_right_to_close_is_lost(off: OffLoop) -> None:
+    waiting = exit_of_a_held_position(off, behind_a_cancel=True)
+    lose_the_lease(off)
+    off.gate.open()
+    off.until(lambda: waiting.state is S.CANCELLED)
+    off.rig.door.work(NOW_MS + 4_000)
+    assert off.rig.off_loop is not None
+    assert off.rig.off_loop.close()
+    assert len(off.rig.broker.placed) == 1
+    assert (off.rig.closer_lock.held, list(off.rig.door.goals)) == (False, ["AAA"])
+
+
+def test_lock_is_kept_while_an_exit_is_in_flight_although_the_right_to_close_is_lost(off: OffLoop) -> None:
+    hanging = exit_of_a_held_position(off, behind_a_cancel=False)
+    off.gate.wait_begun("place", 2)
+    lose_the_lease(off)
+    assert off.rig.closer_lock.held
+    off.clock.seconds += 5.0
+    off.rig.orders.poll(NOW_MS)
+    off.rig.door.work(NOW_MS + 4_000)
+    assert (hanging.state, off.rig.closer_lock.held) == (S.UNKNOWN, True)
+    off.gate.open()
+    off.until(lambda: hanging.state is S.OPEN)
+    off.rig.door.work(NOW_MS + 6_000)
+    assert not off.rig.closer_lock.held
+    assert len(off.rig.broker.placed) == 2
 
 
 def test_emergency_with_a_silent_broker_is_not_flat_until_a_fresh_read_says_so(off: OffLoop) -> None:

@@ -83,6 +83,14 @@ class OffLoopBroker:
         """Keep every entry that has not left yet from leaving; their reports say so."""
         self._sends.withdraw_all(RequestKind.ENTRY)
 
+    def withdraw_exits(self) -> None:
+        """Keep every exit that has not left yet from leaving; their reports say so."""
+        self._sends.withdraw_all(RequestKind.EXIT)
+
+    def is_owed(self, client_order_id: str) -> bool:
+        """Return whether the request for an order has not ended: the order may still reach the broker."""
+        return self._sends.is_owed(client_order_id)
+
     def hurry(self, wanted: bool) -> None:
         """Say whether the one who reads trades meanwhile and can wait a moment only."""
         self._book.hurry(wanted)

@@ -129,6 +129,12 @@ class Sends:
             for request in [r for r in self._waiting if r.kind is kind]:
                 self._give_up(request, "withdrawn before it was sent")
 
+    def is_owed(self, name: str) -> bool:
+        """Return whether an entry or exit order still waits, or has left and its request has not ended, hung ones included."""
+        with self._changed:
+            requests = self._waiting + self._flying + self._hung
+            return any(r.name == name and r.kind is not RequestKind.CANCEL for r in requests)
+
     def take(self) -> Sequence[SendReport]:
         """Return what became of requests since the last call, after giving up what is overdue. Never waits for an answer."""
         if not (self._flying or self._waiting or self._reports):
