@@ -3,7 +3,8 @@
 - An UNKNOWN entry is looked for during 120 s of engine time. Not found, it is NOT_PLACED: its claim and the lock on
   its symbol stay for the day, and the tag stays known, so that a late appearance is adopted all the same.
 - An UNKNOWN exit is given up, so that it can be replaced, once per symbol: after at least 15 s, two complete reads of
-  the book without the tag, and an unchanged position. A second one waits the full 120 s.
+  the book without the tag, and an unchanged position. A second one waits the full 120 s. So does one whose own request
+  still hangs, as it may yet arrive: reads count anew from its end.
 - A read that fails proves nothing and is not counted; the next one waits its turn all the same.
 - A tag that was given up stays watched for the day, restarts included: what appears late is cancelled, and what it
   traded is booked. What an exit traded beyond its position is closed at once (`OrderManager.overshot`).
@@ -29,11 +30,12 @@ _log = logging.getLogger("velox.orders")
 
 
 class _Search:
-    __slots__ = ("position_changed", "position_quantity", "reads_without_tag", "since_ms")
+    __slots__ = ("is_owed", "position_changed", "position_quantity", "reads_without_tag", "since_ms")
 
     def __init__(self, since_ms: int, position_quantity: int) -> None:
         self.since_ms = since_ms
         self.reads_without_tag = 0
+        self.is_owed = False  # at the last read our own request for it had not ended
         self.position_quantity = position_quantity
         self.position_changed = False  # at any read, though it may be what it was by now
 
@@ -105,7 +107,8 @@ class OrderRecovery:
                 del self._searches[tag]
                 self._adopt(line, now_ms)
             else:
-                search.reads_without_tag += 1
+                was_owed, search.is_owed = search.is_owed, self._orders.sends.is_owed(tag)
+                search.reads_without_tag = 0 if was_owed and not search.is_owed else search.reads_without_tag + 1
                 search.position_changed |= self._held(order.symbol) != search.position_quantity
                 self._give_up_if_due(order, search, now_ms)
 
@@ -139,6 +142,7 @@ class OrderRecovery:
         waited_ms = now_ms - search.since_ms
         replaceable = (
             not order.is_entry
+            and not search.is_owed
             and all(other.is_entry or other.symbol != order.symbol for other in self._orders.not_placed.values())
             and waited_ms >= EXIT_REPLACE_MS_MIN
             and search.reads_without_tag >= EXIT_READS_MIN

@@ -3,6 +3,7 @@ from __future__ import annotations
 from tests.fakes.rig import NOW_MS, Rig, entry_signal
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, Order, OrderState, Side, unknown_lock
+from velox_core.inline_sends import InlineSends
 from velox_core.order_recovery import EXIT_REPLACE_MS_MIN, READ_INTERVAL_MS, SEARCH_MS_MAX, WATCH_INTERVAL_MS
 from velox_core.ports import SendStatus
 from velox_core.risk.layers import ReasonCode, Refusal
@@ -101,6 +102,45 @@ def test_unknown_exit_is_given_up_after_15_seconds_and_two_reads() -> None:
     work_until(rig, EXIT_REPLACE_MS_MIN, start_ms=EXIT_REPLACE_MS_MIN)
     assert state_of(order) is S.CANCELLED
     assert rig.broker.reads.count("orders") == EXIT_REPLACE_MS_MIN // READ_INTERVAL_MS
+
+
+class OwedSends(InlineSends):
+    """Sends of which the requests in `owed` have not ended."""
+
+    def __init__(self) -> None:
+        self.owed: set[str] = set()
+
+    def is_owed(self, client_order_id: str) -> bool:
+        return client_order_id in self.owed
+
+
+def owed_exit(rig: Rig) -> tuple[Order, OwedSends]:
+    order = unknown_exit(rig)
+    sends = OwedSends()
+    sends.owed.add(order.client_order_id)
+    rig.orders.sends = sends
+    return order, sends
+
+
+def test_unknown_exit_whose_own_request_hangs_is_given_up_after_the_full_search_only() -> None:
+    rig = Rig()
+    order, _ = owed_exit(rig)
+    work_until(rig, SEARCH_MS_MAX - 1)
+    assert state_of(order) is S.UNKNOWN
+    work_until(rig, SEARCH_MS_MAX, start_ms=SEARCH_MS_MAX)
+    assert state_of(order) is S.CANCELLED
+
+
+def test_unknown_exit_is_given_up_two_reads_after_its_own_request_ended() -> None:
+    rig = Rig()
+    order, sends = owed_exit(rig)
+    work_until(rig, 30_000)
+    sends.owed.clear()
+    until_ms = 30_000 + 3 * READ_INTERVAL_MS  # the first read may have begun before the end
+    work_until(rig, until_ms - 1, start_ms=31_000)
+    assert state_of(order) is S.UNKNOWN
+    work_until(rig, until_ms, start_ms=until_ms)
+    assert state_of(order) is S.CANCELLED
 
 
 def test_unknown_exit_with_unreadable_books_is_not_given_up() -> None:

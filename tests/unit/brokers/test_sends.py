@@ -292,6 +292,19 @@ def test_withdrawn_order_never_leaves_and_one_in_flight_is_not_touched(desk: Des
     assert desk.sent == ["A1"]
 
 
+def test_order_is_owed_until_its_request_ends_overdue_or_not(desk: Desk) -> None:
+    desk.gate.shut.add("place")
+    assert not desk.broker.is_owed("X1")
+    desk.place("X1", is_exit=True)
+    desk.gate.wait_begun("place")
+    assert desk.broker.is_owed("X1")
+    assert desk.pass_seconds(ANSWER) == {"X1": "UNKNOWN"}
+    assert desk.broker.is_owed("X1")
+    desk.gate.open()
+    desk.wait_for("X1", "ACKNOWLEDGED")
+    assert not desk.broker.is_owed("X1")
+
+
 def test_cancel_waits_behind_its_symbol_and_is_not_repeated_while_it_is_under_way(desk: Desk) -> None:
     desk.place("A1")
     desk.wait_for("A1", "ACKNOWLEDGED")
