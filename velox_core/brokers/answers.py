@@ -1,8 +1,8 @@
 """Reads from a broker on a thread of their own: the one who asks waits a moment at most, and never takes an old answer.
 
-- An answer is handed out only when it was read entirely after it was asked for, when nothing was sent and nothing was
-  heard since the read began (`generation`), and when it is not older than `fresh_seconds`. Else it is no answer: it can
-  prove neither that an order is absent nor that the account is flat.
+- An answer is handed out only when it was read entirely after it was asked for, when nothing but a cancel was sent and
+  nothing was heard since the read began (`generation`), and when it is not older than `fresh_seconds`. Else it is no
+  answer: it can prove neither that an order is absent nor that the account is flat.
 - In a hurry (while the loop trades) a question waits once, `hurried_seconds`; every further call before its answer returns
   at once with a BrokerError. The question stays open for `question_seconds` after the last call, and so long the reader
   reads again whenever its answer became unusable: a slow broker is heard at the caller's next turn.
@@ -58,7 +58,7 @@ class Answers(Generic[Answer]):
     Args:
         what: its name, for messages and threads.
         read: the read itself; may hang, raises BrokerError.
-        generation: grows with whatever is sent to the broker or heard of it.
+        generation: grows with every order sent to the broker and whatever is heard of it.
         bounds: how long, and how many.
         monotonic: seconds that never go back.
     """

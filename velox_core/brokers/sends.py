@@ -10,7 +10,9 @@
   reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
   cancel of one order is asked for again while at most one earlier request for it hangs.
 - A request leaves once. What was withdrawn, or waited too long, cannot leave any more: one lock decides.
-- `generation` grows with every request that is added, leaves, is answered or is given up.
+- `generation` grows with every order that is added, leaves, is answered or is given up: a read that began before cannot
+  say of it that it is absent. Cancels do not count: none makes an order or a position that a read could miss, and one that
+  is asked for again each second would keep every slow read from being used.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ class Sends:
                     return f"the broker owes {len(self._hung)} answers"
                 if sum(other.kind is RequestKind.ENTRY for other in self._waiting) >= bounds.entries_waiting_max:
                     return f"{bounds.entries_waiting_max} entries wait for the broker already"
-            self.generation += 1
+            self._note_change(request)
             request.added = request.since = self._monotonic()
             self._waiting.append(request)
             self._start_what_may()
@@ -160,6 +162,10 @@ class Sends:
 
     # -- with the lock held -----------------------------------------------------------------------------------
 
+    def _note_change(self, request: Request) -> None:
+        if request.kind is not RequestKind.CANCEL:
+            self.generation += 1
+
     def _is_asked_for(self, name: str) -> bool:
         """Return whether a cancel is under way, or hangs twice already."""
         under_way, hung = (
@@ -173,7 +179,7 @@ class Sends:
         for request in [r for r in self._flying if now - r.since >= bounds.answer_seconds]:
             self._flying.remove(request)
             self._hung.append(request)
-            self.generation += 1
+            self._note_change(request)
             reason = f"no answer within {bounds.answer_seconds:g} s"
             _log.error("[SEND] %s %s %s: %s", request.kind.value, request.lane, request.name, reason)
             self._report(request, SendOutcome(SendStatus.UNKNOWN, "", reason))
@@ -186,7 +192,7 @@ class Sends:
 
     def _give_up(self, request: Request, reason: str) -> None:
         self._waiting.remove(request)
-        self.generation += 1
+        self._note_change(request)
         self._report(request, SendOutcome(SendStatus.NOT_SENT, "", reason))
 
     def _report(self, request: Request, outcome: SendOutcome) -> None:
@@ -200,7 +206,7 @@ class Sends:
             self._waiting.remove(request)
             request.since = self._monotonic()
             self._flying.append(request)
-            self.generation += 1
+            self._note_change(request)
             thread = threading.Thread(target=self._perform, args=(request,), name=f"send-{request.lane}", daemon=True)
             try:
                 thread.start()
@@ -253,7 +259,7 @@ class Sends:
             else:
                 self._hung.remove(request)
                 _log.warning("[SEND] %s %s: answered late: %s", request.lane, request.name, outcome.status.value)
-            self.generation += 1
+            self._note_change(request)
             self._report(request, outcome)
             self._start_what_may()
             self._changed.notify_all()

@@ -93,6 +93,19 @@ def test_answer_during_whose_read_an_order_left_is_not_handed_out(desk: Desk) ->
     assert desk.next_tags() == ["A1"]
 
 
+def test_answer_during_whose_read_a_cancel_left_and_was_answered_is_handed_out(desk: Desk) -> None:
+    desk.in_book("A1")
+    desk.gate.shut.add("positions")
+    assert desk.tags() is None
+    desk.gate.wait_begun("positions")
+    desk.broker.cancel("B1", 0)
+    desk.gate.wait_done("cancel")
+    assert desk.broker._sends.wait_until_answered(LONG)
+    desk.gate.open()
+    assert desk.next_tags() == ["A1"]
+    assert desk.gate.begun["positions"] == 1
+
+
 def test_answer_before_whose_hand_over_an_order_left_is_not_handed_out(desk: Desk) -> None:
     assert desk.tags() is None
     desk.gate.wait_done("positions")
