@@ -9,7 +9,7 @@
 - Exits that would close more than is open, or the wrong side, are cancelled: together they never reverse a position.
 - After the hard stop the broker closes too: nothing is sent without a look at its book that shows no foreign order. So
   too where the journal could not be read at the start: orders of an earlier engine may work unknown to us. Those, being
-  no broker's, are cancelled.
+  no broker's, are cancelled. One that blocks an exit for long is told to a person, once.
 - Nothing is sent without the closer's lock, and what another closer left in the book counts as working (`closer`).
 - A rejected exit is tried again, a bounded number of times per minute; after two rejections as a marketable LIMIT.
 - Each exit waits for its intent to be durable. Where sends leave the loop, one call works `STEP_SECONDS_MAX` at most, so that
@@ -34,6 +34,7 @@ from velox_core.risk.gate import ExitRequest
 from velox_core.risk_manager import RiskManager
 
 WORKING_MS_MAX: Final = 90_000  # a marketable exit older than this no longer counts as working
+FOREIGN_MS_MAX: Final = 30_000  # so long an exit waits for an order that is not known to us before a person is told
 ENTRY_CANCEL_MS_MAX: Final = 5_000  # so long an exit waits for the cancel of what is left of its entry
 RETRY_INTERVAL_MS: Final = 1_000
 STEP_SECONDS_MAX: Final = 0.025  # monotonic; at least one goal is worked on, the rest at the next step
@@ -49,7 +50,10 @@ _log: Final = logging.getLogger("velox.orders")
 class ExitGoal:
     """One symbol that must be closed, why, and how the attempts went."""
 
-    __slots__ = ("alarmed", "attempts", "last_attempt_ms", "last_order", "rank", "reason", "rejections", "waiting_since_ms")
+    __slots__ = (
+        "alarmed", "attempts", "foreign_alarmed", "foreign_since_ms", "last_attempt_ms", "last_order", "rank", "reason",
+        "rejections", "waiting_since_ms",
+    )  # fmt: skip
 
     def __init__(self, rank: ExitRank, reason: str) -> None:
         self.rank = rank
@@ -58,6 +62,8 @@ class ExitGoal:
         self.rejections = 0
         self.last_attempt_ms = -RETRY_INTERVAL_MS
         self.waiting_since_ms = -1  # for the cancel of an entry; -1 when it does not wait
+        self.foreign_since_ms = -1  # when an order that is not known to us began to block it; -1 when none does
+        self.foreign_alarmed = False
         self.last_order: Order | None = None
         self.alarmed = False
 
@@ -176,12 +182,27 @@ class ExitDoor:
         if book is not None and not any(
             line.symbol == symbol and line.tag not in self._orders.orders and line.state not in TERMINAL_STATES for line in book
         ):
+            goal.foreign_since_ms = -1
             return False
         goal.last_attempt_ms = now_ms
+        self._tell_if_blocked(symbol, goal, now_ms)
         _log.warning("[EXIT] %s: not sent now, an order that is not known to us may be closing it", symbol)
         if self.orders_unknown and now_ms < self.hard_stop_ms:
             self._orders.cancel_foreign(now_ms)
         return True
+
+    def _tell_if_blocked(self, symbol: str, goal: ExitGoal, now_ms: int) -> None:
+        """Note that an unknown order may be closing the symbol, and tell a person once when that lasts."""
+        if goal.foreign_since_ms < 0:
+            goal.foreign_since_ms = now_ms
+        elif now_ms - goal.foreign_since_ms >= FOREIGN_MS_MAX and not goal.foreign_alarmed:
+            goal.foreign_alarmed = True
+            self._alerts.send(
+                Severity.CRITICAL,
+                f"{symbol} is not being closed by us",
+                f"For {FOREIGN_MS_MAX // 1_000} s an order that is not known to us, or an order book that cannot be read, "
+                "has kept our exit back. Look in the broker's app; cancel that order or close the position there.",
+            )
 
     def _others_work(self, position: Position, goal: ExitGoal, now_ms: int) -> int | None:
         """Return the shares that exits of another closer still work, None while one of them must be cancelled first."""

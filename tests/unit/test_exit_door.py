@@ -7,7 +7,7 @@ import pytest
 from tests.fakes.rig import NOW_MS, Rig, entry_signal, make_instrument, make_limits
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.orders import ExitRank, Order, OrderState, OrderType, Side
-from velox_core.exit_door import ENTRY_CANCEL_MS_MAX, REJECTIONS_BEFORE_ALARM, WORKING_MS_MAX
+from velox_core.exit_door import ENTRY_CANCEL_MS_MAX, FOREIGN_MS_MAX, REJECTIONS_BEFORE_ALARM, WORKING_MS_MAX
 from velox_core.ports import SendStatus
 from velox_core.risk.approval import ApprovedOrder
 
@@ -429,6 +429,23 @@ def test_hard_stop_with_a_foreign_order_working_sends_nothing_until_it_is_gone()
     rig.broker.end(foreign_id, S.CANCELLED, told=False)
     rig.door.work(NOW_MS + 1_000)
     assert len(exits(rig)) == 1
+
+
+@pytest.mark.parametrize("failing", ["", "orders"])
+def test_exit_that_an_unknown_order_blocks_for_long_is_told_to_a_person_once(failing: str) -> None:
+    rig = Rig()
+    rig.hold()
+    rig.door.hard_stop_ms = NOW_MS
+    rig.broker.foreign("AAA", Side.SELL, 1, 0, works=True)
+    rig.broker.failing = {failing} - {""}
+    rig.door.want("AAA", ExitRank.SQUARE_OFF, "time")
+    for after_ms in range(0, FOREIGN_MS_MAX, 1_000):
+        rig.door.work(NOW_MS + after_ms)
+    assert rig.alerts.titles == []
+    for after_ms in range(FOREIGN_MS_MAX, FOREIGN_MS_MAX * 3, 1_000):
+        rig.door.work(NOW_MS + after_ms)
+    assert rig.alerts.titles == ["AAA is not being closed by us"]
+    assert (exits(rig), rig.broker.cancels) == ([], [])
 
 
 def test_hard_stop_with_the_brokers_own_close_in_the_trades_sends_nothing() -> None:
