@@ -8,6 +8,7 @@
   reads again whenever its answer became unusable: a slow broker is heard at the caller's next turn.
 - At leisure (before and after the loop) each call is a question of its own and waits `patient_seconds`, all of them
   together no longer than `patience_seconds`.
+- A question without an answer for `overdue_seconds` is overdue: whoever sends holds back what it can until it is answered.
 - A read that takes `read_seconds` is abandoned: what it may still say is not used, and another thread reads, while fewer
   than `hung_max` hang.
 """
@@ -33,6 +34,7 @@ class ReadBounds:
     patient_seconds: float = 10.0
     patience_seconds: float = 30.0
     question_seconds: float = 10.0
+    overdue_seconds: float = 5.0
     fresh_seconds: float = 1.5
     spacing_seconds: float = 0.25
     read_seconds: float = 5.0
@@ -108,6 +110,12 @@ class Answers(Generic[Answer]):
                 self._latest = None
                 raise BrokerError(str(found.error)) from found.error
             return found.answer  # type: ignore[return-value]  # a reading without an error has one
+
+    @property
+    def is_overdue(self) -> bool:
+        """Return whether the open question has been without an answer for `overdue_seconds`. Takes no lock."""
+        now = self._monotonic()
+        return now < self._open_until and now - self._asked >= self._bounds.overdue_seconds
 
     def close(self) -> None:
         """Let the reading thread end."""

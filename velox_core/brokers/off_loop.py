@@ -52,7 +52,7 @@ class OffLoopBroker:
     ) -> None:
         bounds = read_bounds or ReadBounds()
         self._broker = broker
-        self._sends = Sends(send_bounds or SendBounds(), monotonic)
+        self._sends = Sends(send_bounds or SendBounds(), monotonic, lambda: self._book.is_overdue)
         self._heard = 0
         self._symbols: dict[str, str] = {}  # of client order ids and of the broker's ids
         self._book: Answers[Book] = Answers("book", self._read_book, self._generation, bounds, monotonic)

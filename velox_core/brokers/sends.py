@@ -6,6 +6,8 @@
 - An entry that has waited for `entry_wait_seconds` never leaves: it is reported NOT_SENT, which is certain. So is an exit
   or a cancel after `exit_wait_seconds`; whoever wants it asks again. The age is judged when a request is taken up, and on
   its own thread just before the call: a process that was stopped meanwhile sends nothing that is old.
+- While a read of the book is overdue (`holds_entries`) no entry leaves: a broker that is slower to read than orders are
+  sent would never be read to the end. Exits and cancels are not held back.
 - A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
   reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
   cancel of one order is asked for again while at most one earlier request for it hangs.
@@ -86,10 +88,17 @@ class Sends:
     Args:
         bounds: how long, and how many.
         monotonic: seconds that never go back.
+        holds_entries: asked, with the lock held, whether entries must wait.
     """
 
-    def __init__(self, bounds: SendBounds, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bounds: SendBounds,
+        monotonic: Callable[[], float] = time.monotonic,
+        holds_entries: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.generation = 0
+        self._holds_entries = holds_entries
         self._bounds = bounds
         self._monotonic = monotonic
         self._changed = threading.Condition()
@@ -232,7 +241,7 @@ class Sends:
             )
             if request.lane not in busy or may_pass:
                 return request
-        if sum(request.kind is RequestKind.ENTRY for request in flying) >= bounds.entries_in_flight_max:
+        if self._holds_entries() or sum(r.kind is RequestKind.ENTRY for r in flying) >= bounds.entries_in_flight_max:
             return None
         for request in self._waiting:
             if request.kind is RequestKind.ENTRY and request.lane not in busy and not self._is_too_late(request, now):

@@ -125,6 +125,25 @@ def test_answer_before_which_news_came_is_not_handed_out(desk: Desk) -> None:
     assert [position.quantity for position in desk.broker.positions()] == [1]
 
 
+def test_no_entry_leaves_while_a_read_is_overdue_and_exits_do(desk: Desk) -> None:
+    desk.broker._sends._bounds = SendBounds(answer_seconds=1e9, entry_wait_seconds=1e9)
+    desk.gate.shut.add("positions")
+    assert desk.tags() is None
+    desk.seconds += 4.9
+    desk.broker.place(order("A1"), 0)
+    desk.gate.wait_done("place")
+    desk.seconds += 0.1
+    assert desk.tags() is None
+    desk.broker.place(order("A2", "BBB"), 0)
+    desk.broker.place(order("X1", "CCC", is_exit=True), 0)
+    desk.gate.wait_done("place", 2)
+    desk.gate.open()
+    assert sorted(desk.next_tags()) == ["A1", "X1"]
+    desk.broker.drain_events()
+    desk.gate.wait_done("place", 3)
+    assert sorted(desk.next_tags()) == ["A1", "A2", "X1"]
+
+
 def test_orders_trades_and_positions_of_one_moment_are_one_read_in_this_order(desk: Desk) -> None:
     assert desk.next_tags() == []
     assert (desk.broker.trades(), desk.broker.positions()) == ([], [])
