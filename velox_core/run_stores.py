@@ -4,7 +4,8 @@
 - A journal that goes away later has an emergency file behind it: what it cannot take is there before an exit leaves.
 - A journal that cannot be opened is replaced by an emergency file beside it: what is sent is still written first, the
   engine finds itself halted (a journal that cannot be read means halted) and closes what the broker holds.
-- Whatever an emergency file holds that the journal does not know is imported by the next start.
+- Whatever an emergency file holds that the journal does not know is imported by the next start. As long as that fails,
+  the journal counts as one that cannot be read.
 - Without a ledger there is no lease; the epoch is then one above every epoch that the journal knows.
 - A run is taken up with the data it was begun on, or not at all; with another configuration it is taken up for exits only.
 """
@@ -18,7 +19,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from velox_core.domain.errors import ConfigError, JournalUnavailable, LedgerUnavailable, VeloxError
+from velox_core.domain.errors import ConfigError, IntentRefused, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.engine_lock import CloserLockFile, EngineLock, LeasedCloser
 from velox_core.journal.database import open_database
@@ -156,13 +157,17 @@ def _open_journal(
         stack.callback(instead.close)
         return instead, None
     stack.callback(journal.close)
+    not_imported = None
     try:
         count = import_emergency_file(emergency, journal)
         if count:
             _log.warning("[JOURNAL] %s events imported from %s", count, emergency)
+    except IntentRefused as error:
+        _log.error("[JOURNAL] imported from %s but for an intent: %s", emergency, error)
     except JournalUnavailable as error:
-        _log.error("[JOURNAL] %s could not be imported: %s", emergency, error)
-    fallback = FallbackJournal(journal, emergency, alerts)
+        _log.critical("[JOURNAL] %s could not be imported: %s; exits only", emergency, error)
+        not_imported = error
+    fallback = FallbackJournal(journal, emergency, alerts, not_imported=not_imported)
     stack.callback(fallback.close)
     return fallback, journal
 

@@ -30,12 +30,14 @@ class FallbackJournal:
         journal: keeps what it could not commit, in order, and commits it later.
         path: the emergency file; it is created when it is needed.
         alerts: told when the file cannot be written either.
+        not_imported: why an older emergency file is not in the journal: what happened cannot be read then.
     """
 
-    def __init__(self, journal: Journal, path: Path, alerts: Alerts) -> None:
+    def __init__(self, journal: Journal, path: Path, alerts: Alerts, *, not_imported: JournalUnavailable | None = None) -> None:
         self._journal = journal
         self._path = path
         self._alerts = alerts
+        self._not_imported = not_imported
         self._waiting: list[tuple[EventKind, int, Body]] = []  # what the journal has not committed
         self._in_file = 0  # how many of them the file was given
         self._file: FileJournal | None = None
@@ -60,7 +62,9 @@ class FallbackJournal:
         self._end_waiting()
 
     def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
-        """Return the run's committed events, oldest first. Raises JournalUnavailable."""
+        """Return the run's committed events, oldest first. Raises JournalUnavailable, also when they are not all."""
+        if self._not_imported is not None:
+            raise self._not_imported
         return self._journal.events(kinds)
 
     def close(self) -> None:

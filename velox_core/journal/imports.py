@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import orjson
 
-from velox_core.domain.errors import JournalUnavailable
+from velox_core.domain.errors import IntentRefused, JournalUnavailable
 from velox_core.domain.events import Body, EventKind
 from velox_core.journal.file import read_raw
 from velox_core.journal.sql import SqlJournal
@@ -54,7 +54,7 @@ def import_emergency_file(path: Path, journal: SqlJournal) -> int:
     A SESSION event in the same commit remembers the file.
 
     Raises: JournalUnavailable (the file stays, and the next call goes on), IntentRefused for an intent whose id has another
-    order.
+    order (the rest is in the run, and the file is set aside).
     """
     if not path.exists():
         return 0
@@ -65,12 +65,20 @@ def import_emergency_file(path: Path, journal: SqlJournal) -> int:
         for _, ts_ms, kind, body, encoded, _ in new:
             journal.append_encoded(kind, ts_ms, body, encoded)
         journal.append(EventKind.SESSION, rows[-1][1], {"phase": "EMERGENCY_FILE_IMPORTED", "file_digest": digest})
-        journal.commit()
+        try:
+            journal.commit()
+        except IntentRefused:
+            _set_aside(path, digest)
+            raise
+    _set_aside(path, digest)
+    return len(new)
+
+
+def _set_aside(path: Path, digest: str) -> None:
     try:
         set_aside(path, digest)
     except OSError as error:
         raise JournalUnavailable(f"cannot set {path} aside: {error.strerror}") from error
-    return len(new)
 
 
 def set_aside(path: Path, digest: str) -> Path:
