@@ -287,7 +287,8 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run = replay.run
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        stores = open_stores(settings, paths, run, run_identity(settings, replay), stack)
+        alerts = LogAlerts()
+        stores = open_stores(settings, paths, run, run_identity(settings, replay), stack, alerts)
         clock = ReplayClock(plan.open_ms)
         simulated = SimulatedBroker(
             replay.day.universe,
@@ -310,7 +311,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
                 control=NamedControl(control, run.run_id),
-                alerts=LogAlerts(),
+                alerts=alerts,
                 closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
             ),

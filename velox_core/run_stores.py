@@ -1,9 +1,11 @@
 """The stores of one run: lock, journal, ledger, lease and broker book, each with what it falls back to.
 
 - The engine's lock is a must: without it no engine runs. Everything else may be down, and the engine is then reduce-only.
+- A journal that goes away later has an emergency file behind it: what it cannot take is there before an exit leaves.
 - A journal that cannot be opened is replaced by an emergency file beside it: what is sent is still written first, the
-  engine finds itself halted (a journal that cannot be read means halted) and closes what the broker holds. The next
-  start imports the file.
+  engine finds itself halted (a journal that cannot be read means halted) and closes what the broker holds.
+- Whatever an emergency file holds that the journal does not know is imported by the next start. As long as that fails,
+  the journal counts as one that cannot be read.
 - Without a ledger there is no lease; the epoch is then one above every epoch that the journal knows.
 - A run is taken up with the data it was begun on, or not at all; with another configuration it is taken up for exits only.
 """
@@ -17,17 +19,18 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from velox_core.domain.errors import ConfigError, JournalUnavailable, LedgerUnavailable, VeloxError
+from velox_core.domain.errors import ConfigError, IntentRefused, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.engine_lock import CloserLockFile, EngineLock, LeasedCloser
 from velox_core.journal.database import open_database
+from velox_core.journal.fallback import FallbackJournal
 from velox_core.journal.file import FileJournal
 from velox_core.journal.imports import import_emergency_file
 from velox_core.journal.queries import HighWater, JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.redis import RedisLedger
-from velox_core.ports import CloserLock, Journal
+from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunFolder
 from velox_core.settings import Paths, Settings
@@ -85,7 +88,9 @@ def redis_url(settings: Settings, paths: Paths) -> str:
     return settings.stores.redis.url or EmbeddedRedis(paths.var / "redis").start()
 
 
-def open_stores(settings: Settings, paths: Paths, run: RunFolder, identity: RunIdentity, stack: ExitStack) -> RunStores:
+def open_stores(
+    settings: Settings, paths: Paths, run: RunFolder, identity: RunIdentity, stack: ExitStack, alerts: Alerts
+) -> RunStores:
     """Open the stores of a run; `stack` closes them.
 
     Raises: VeloxError when another process trades the run; ConfigError when the run was begun on other data.
@@ -95,8 +100,7 @@ def open_stores(settings: Settings, paths: Paths, run: RunFolder, identity: RunI
     closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
     stack.callback(closer_lock.close)
     known, exits_only = _what_was_begun(settings, run, identity)
-    journal, records = _open_journal(settings, run, identity)
-    stack.callback(journal.close)
+    journal, records = _open_journal(settings, run, identity, stack, alerts)
     try:
         server = redis_url(settings, paths)
     except VeloxError as error:
@@ -142,21 +146,30 @@ def _what_was_begun(settings: Settings, run: RunFolder, identity: RunIdentity) -
 
 
 def _open_journal(
-    settings: Settings, run: RunFolder, identity: RunIdentity
-) -> tuple[SqlJournal | EmergencyJournal, SqlJournal | None]:
+    settings: Settings, run: RunFolder, identity: RunIdentity, stack: ExitStack, alerts: Alerts
+) -> tuple[Journal, SqlJournal | None]:
     emergency = run.folder / EMERGENCY_FILE
     try:
         journal = SqlJournal(journal_url(settings, run), identity)
     except JournalUnavailable as error:
         _log.critical("[JOURNAL] cannot be opened: %s; exits only, written to %s", error, emergency)
-        return EmergencyJournal(emergency, error), None
+        instead = EmergencyJournal(emergency, error)
+        stack.callback(instead.close)
+        return instead, None
+    stack.callback(journal.close)
+    not_imported = None
     try:
         count = import_emergency_file(emergency, journal)
         if count:
             _log.warning("[JOURNAL] %s events imported from %s", count, emergency)
+    except IntentRefused as error:
+        _log.error("[JOURNAL] imported from %s but for an intent: %s", emergency, error)
     except JournalUnavailable as error:
-        _log.error("[JOURNAL] %s could not be imported: %s", emergency, error)
-    return journal, journal
+        _log.critical("[JOURNAL] %s could not be imported: %s; exits only", emergency, error)
+        not_imported = error
+    fallback = FallbackJournal(journal, emergency, alerts, not_imported=not_imported)
+    stack.callback(fallback.close)
+    return fallback, journal
 
 
 def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> tuple[int, bool]:

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.outside import FakeAlerts
 from velox_core.domain.errors import InvariantError
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.orders import Side
 from velox_core.journal.chain import GENESIS, canonical, next_digest
 from velox_core.journal.export import export_events
+from velox_core.journal.fallback import FallbackJournal
 from velox_core.journal.file import FileJournal, verify_chain
 from velox_core.journal.queries import JournalReader
 from velox_core.journal.run import RunIdentity
@@ -40,8 +42,11 @@ class Store:
             self._open.close()
         if self.kind == "file":
             self._open = FileJournal(self._folder / "run" / "journal.jsonl")
-        else:
-            self._open = SqlJournal(f"sqlite:///{self._folder / 'run' / 'journal.db'}", RUN)
+            return self._open
+        self._open = sql = SqlJournal(f"sqlite:///{self._folder / 'run' / 'journal.db'}", RUN)
+        if self.kind == "sqlite with a file behind it":
+            self._stack.callback(sql.close)
+            self._open = FallbackJournal(sql, self._folder / "run" / "emergency.jsonl", FakeAlerts())
         return self._open
 
     def close(self) -> None:
@@ -56,7 +61,7 @@ class Store:
         return reader.verify_chain(1)
 
 
-@pytest.fixture(params=["file", "sqlite"])
+@pytest.fixture(params=["file", "sqlite", "sqlite with a file behind it"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with ExitStack() as stack:
         found = Store(str(request.param), tmp_path, stack)

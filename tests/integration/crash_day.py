@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
@@ -87,17 +88,39 @@ def write_bars(path: Path, *, falls: bool) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+class JournalThief:
+    """Takes the journal away before the first exit's intent is written: 'locked' while the process lives, or 'torn'."""
+
+    def __init__(self, how: str, var: Path) -> None:
+        self._how = how
+        self._var = var
+        self._connection: sqlite3.Connection | None = None
+
+    def passes(self, points: Sequence[str]) -> None:
+        """Act at the first such point."""
+        if not self._how or self._connection is not None or not {"intent EXIT:before", "intent EMERGENCY:before"} & set(points):
+            return
+        (path,) = self._var.glob("replay/primary/*/journal.db")
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        if self._how == "locked":
+            self._connection.execute("BEGIN IMMEDIATE")
+        else:
+            self._connection.execute("ALTER TABLE event RENAME TO torn_out")
+
+
 class Reaper:
     """Counts the passings of the points, and ends the process at the chosen one."""
 
-    def __init__(self, point: str, nth: int, redis: str, redis_folder: Path) -> None:
+    def __init__(self, point: str, nth: int, redis: str, redis_folder: Path, thief: JournalThief) -> None:
         self._point = point
         self._left = nth
         self._redis = redis
         self._redis_folder = redis_folder
+        self._thief = thief
 
     def passes(self, *points: str) -> None:
         """Note that these points are passed now."""
+        self._thief.passes(points)
         self._left -= len(points) if self._point == ANY else self._point in points
         if self._left <= 0:
             if self._redis:
@@ -183,9 +206,10 @@ def wrap_ledger(reaper: Reaper) -> None:
     around(RedisLedger, "rebuild", reaper, lambda snapshot: ["rebuild"])
 
 
-def arm(point: str, nth: int, redis: str) -> None:
+def arm(point: str, nth: int, redis: str, journal: str) -> None:
     """Wrap the adapters of this process."""
-    reaper = Reaper(point, nth, redis, Path(os.environ["VELOX__VAR"]) / "redis")
+    var = Path(os.environ["VELOX__VAR"])
+    reaper = Reaper(point, nth, redis, var / "redis", JournalThief(journal, var))
     wrap_broker(reaper)
     wrap_journal(reaper)
     wrap_ledger(reaper)

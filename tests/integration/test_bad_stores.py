@@ -28,6 +28,7 @@ from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.journal.migrate import alembic_config
 from velox_core.ports import BrokerOrder, MarketFeed
 from velox_core.redis_server import EmbeddedRedis
+from velox_core.run_stores import EMERGENCY_FILE
 from velox_core.settings import Paths, load_settings
 from velox_core.strategies.base import Strategy, StrategySession
 
@@ -214,6 +215,10 @@ def newer(trial: Trial) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
 
 
+def damaged_emergency_file(trial: Trial) -> None:
+    trial.journal.with_name(EMERGENCY_FILE).write_text(f'[1,5,"INTENT",{{}}]\n#{"0" * 64}\n')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What is done to a store, and what the log has to say of it: the thing, and the way out."""
@@ -236,6 +241,7 @@ FAULTS = {
     "redis may evict": Fault(apply=evicting, thing="maxmemory-policy allkeys-lru", way_out="Set maxmemory-policy noeviction"),
     "journal is truncated": Fault(apply=truncated, thing=r"journal\.db", way_out="restore a backup"),
     "journal is empty": Fault(apply=emptied, thing=r"journal\.db is empty", way_out="restore a backup"),
+    "emergency file is damaged": Fault(apply=damaged_emergency_file, thing=r"emergency\.jsonl", way_out="restore it"),
     "journal is newer": Fault(apply=newer, thing=r"journal .*journal\.db .*9999", way_out="update VELOX"),
 }
 

@@ -27,11 +27,13 @@ from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.halts import HaltKind
 from velox_core.domain.orders import Product, Side
 from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.journal.file import read_events
 from velox_core.journal.queries import JournalReader
 from velox_core.ledger.redis import RedisLedger
 from velox_core.operations.day import Day, DayRequest, open_day
 from velox_core.operations.eod import close_day, find_session, keep_summary
 from velox_core.redis_server import EmbeddedRedis
+from velox_core.run_stores import EMERGENCY_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_ID = f"{DAY}-1"
@@ -64,14 +66,19 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
-    """Where an engine dies: at the n-th passing of a point. `redis`: its server is 'killed' too, or 'lost' with its files."""
+    """Where an engine dies: at the n-th passing of a point. `redis`: its server is 'killed' too, or 'lost' with its files.
+
+    `journal`: from its first exit on the journal is 'locked', or its table 'torn' out until the engine is dead.
+    """
 
     point: str
     nth: int = 1
     redis: str = ""
+    journal: str = ""
 
     def __str__(self) -> str:
-        return f"{self.point.replace(' ', '-')}-{self.nth}{f'-redis-{self.redis}' if self.redis else ''}"
+        without = "".join(f"-{name}-{how}" for name, how in (("redis", self.redis), ("journal", self.journal)) if how)
+        return f"{self.point.replace(' ', '-')}-{self.nth}{without}"
 
 
 def deaths(*points: str | tuple[str, int]) -> list[tuple[Death, ...]]:
@@ -132,6 +139,12 @@ SEVERAL_IN_A_FLATTEN = [
     (Death(point="place EMERGENCY:after"), Death(point="place EMERGENCY:after"), Death(point="FILLED EMERGENCY:after")),
     (Death(point="halt file:after", redis="lost"), Death(point="place EMERGENCY:after", nth=2)),
 ]
+WITHOUT_JOURNAL = [
+    Death(point="place EXIT:after", journal="locked"),
+    Death(point="news EXIT:after", journal="locked"),
+    Death(point="FILLED EXIT:before", nth=2, journal="locked"),
+    Death(point="place EXIT:after", journal="torn"),
+]
 ANYWHERE = deaths(*((ANY, nth) for nth in (30, 90, 150, 210)))
 CASES = [("calm", case) for case in IN_AN_ENTRY + IN_AN_EXIT + SEVERAL]
 CASES += [("fall", case) for case in IN_A_FLATTEN + SEVERAL_IN_A_FLATTEN + ANYWHERE]
@@ -158,7 +171,7 @@ class Engines:
             "environ": {"VELOX__VAR": str(trial.var)},
             "output": str(trial.folder / "output.txt"),
             "arguments": ["run", "--json", "--config", str(trial.config), "--date", DAY.isoformat(), "--data", str(trial.bars)],
-            "crash": None if death is None else (death.point, death.nth, death.redis),
+            "crash": None if death is None else (death.point, death.nth, death.redis, death.journal),
         }
         stdin.write(json.dumps(request) + "\n")
         stdin.flush()
@@ -176,6 +189,7 @@ class Trial:
         self.folder = folder
         self.var = folder / "var"
         self.run_folder = self.var / "replay" / "primary" / RUN_ID
+        self.emergency_file = self.run_folder / EMERGENCY_FILE
         self.bars = folder / "bars.csv"
         self.config = folder / "system.yaml"
         self.config.write_text(CONFIG, encoding="utf-8")
@@ -202,6 +216,12 @@ class Trial:
             assert run.run_key is not None
             assert reader.verify_chain(run.run_key) is None
             return reader.events(run.run_key)
+
+    def mend_journal(self) -> None:
+        """Put a table back that was torn out."""
+        with closing(sqlite3.connect(self.run_folder / "journal.db")) as journal, journal:
+            if journal.execute("SELECT 1 FROM sqlite_master WHERE name = 'torn_out'").fetchone():
+                journal.execute("ALTER TABLE torn_out RENAME TO event")
 
     def broker(self, query: str) -> list[sqlite3.Row]:
         """Return rows of the broker's own book."""
@@ -314,5 +334,31 @@ def test_engine_killed_and_started_again_leaves_a_day_that_adds_up(
             check_halt(trial, events)
         else:
             assert not bodies(events, EventKind.HALT)
+    finally:
+        EmbeddedRedis(trial.var / "redis").stop()
+
+
+@pytest.mark.parametrize("death", WITHOUT_JOURNAL, ids=str)
+def test_engine_killed_while_its_journal_was_away_leaves_exits_that_the_next_one_owns(
+    engines: Engines, tmp_path: Path, death: Death
+) -> None:
+    trial = Trial(tmp_path, falls=False)
+    try:
+        assert engines.run(trial, death) == -signal.SIGKILL, (trial.folder / "output.txt").read_text()
+        trial.mend_journal()
+        filed = {str(event.body["client_order_id"]) for event in read_events(trial.emergency_file, [EventKind.INTENT])}
+        in_sql = {body["client_order_id"] for body in bodies(trial.journal(), EventKind.INTENT)}
+        sent = {row["tag"] for row in trial.broker("SELECT tag FROM orders")}
+        assert sent - in_sql
+        assert sent - in_sql <= filed
+        assert engines.run(trial, None) == 0, (trial.folder / "output.txt").read_text()
+        summary = trial.end_of_day()
+        events = trial.journal()
+        check_orders(trial, events)
+        check_fills(trial, events)
+        check_money(trial, summary)
+        check_ledger(trial, events, summary)
+        assert not bodies(events, EventKind.HALT)
+        assert not trial.emergency_file.exists()
     finally:
         EmbeddedRedis(trial.var / "redis").stop()

@@ -114,12 +114,13 @@ class Invariants:
     def on_start(self) -> None:
         """Begin with a new engine process."""
         self._old_prefixes |= self._prefixes
-        self._start(blind=self._world.outages.journal)
+        self._start(blind=self._world.journal.is_unreadable)
 
     def on_crash(self) -> None:
-        """Note what is lost with the process."""
+        """Note what is lost with the process: on a full disk the emergency file takes nothing either."""
         self.over_exits.given_up()
-        self._lost_intents |= {str(b["client_order_id"]) for b in self._world.journal.buffered(EventKind.INTENT)}
+        journal = self._world.journal
+        self._lost_intents |= {str(b["client_order_id"]) for b in journal.buffered(EventKind.INTENT)} - journal.filed
 
     def on_ledger_lost(self) -> None:
         """Forget halts that only the ledger had."""
@@ -143,11 +144,9 @@ class Invariants:
         """Judge one order before the broker has it."""
         world, tag = self._world, order.client_order_id
         require(tag not in self._sent_entries and tag not in self._sent_exits, f"{tag} is sent a second time")
-        journaled = tag in world.journal.intents
-        require(
-            journaled or (order.rank is not None and world.outages.journal_blocked),
-            f"{tag} is sent without a durable intent",
-        )
+        journal, is_full = world.journal, world.outages.journal_full
+        durable = tag in journal.intents or (order.rank is not None and (tag in journal.filed or is_full))
+        require(durable, f"{tag} is sent without a durable intent")
         require(tag[:TAG_PREFIX] not in self._old_prefixes, f"{tag} bears the epoch of an earlier engine")
         self._prefixes.add(tag[:TAG_PREFIX])
         live = [o for o in world.broker.exchange.orders.values() if o.state not in TERMINAL_STATES]

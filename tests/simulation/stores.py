@@ -25,6 +25,7 @@ class Outages:
         self.ledger = False
         self.halt_file = False
         self.journal_full = False  # it can be read
+        self.journal_back_after_crash = False
         self.reply_lost = False  # of the ledger's next change
         self.crash_at = ""
 
@@ -37,20 +38,29 @@ class Outages:
         """Die here when it is due."""
         if self.crash_at == place:
             self.crash_at = ""
+            if self.journal_back_after_crash:
+                self.journal = self.journal_back_after_crash = False
             raise Crash(place)
 
 
 class SimJournal:
-    """A journal whose buffer dies with the engine and whose committed events do not.
+    """A journal whose buffer dies with the engine; its committed events do not, nor does what is in the emergency file.
+
+    The file takes what a locked journal does not, as `FallbackJournal` has it; a full disk takes neither. It is imported as
+    soon as the journal answers.
 
     Attributes:
-        intents: client order id to strategy, of every intent that would survive a crash now.
+        intents: client order id to strategy, of every intent that is committed.
         known_intents: those in the buffer too.
+        filed: client order ids of the intents that are or were in the file.
     """
 
     def __init__(self, outages: Outages) -> None:
         self.intents: dict[str, str] = {}
         self.known_intents: dict[str, str] = {}
+        self.filed: set[str] = set()
+        self._filed_count = 0  # how much of the buffer is in the file
+        self._left: list[tuple[EventKind, int, Body]] = []  # what a dead engine left in it
         self._outages = outages
         self._committed: list[JournalEvent] = []
         self._buffer: list[tuple[EventKind, int, Body]] = []
@@ -69,18 +79,37 @@ class SimJournal:
             return
         self._outages.step("before commit")
         if self._outages.journal_blocked:
+            self._file()
             raise JournalUnavailable("the journal is locked, or its disk full (simulated)")
-        for kind, ts_ms, body in self._buffer:
+        self._write(self._left)
+        self._write(self._buffer)
+        self._filed_count = 0
+        self._outages.step("after commit")
+
+    def _file(self) -> None:
+        if not self._outages.journal_full:
+            self._filed_count = len(self._buffer)
+            self.filed.update(str(body["client_order_id"]) for body in self.buffered(EventKind.INTENT))
+            self._outages.step("after commit")
+
+    def _write(self, events: list[tuple[EventKind, int, Body]]) -> None:
+        for kind, ts_ms, body in events:
             self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
             if kind is EventKind.INTENT:
                 self.intents[str(body["client_order_id"])] = str(body["strategy"])
-        self._buffer.clear()
-        self._outages.step("after commit")
+        events.clear()
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Return whether an engine that starts now cannot read what happened."""
+        return self._outages.journal or (self._outages.journal_full and bool(self._left))
 
     def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
         """Return what is committed."""
-        if self._outages.journal:
-            raise JournalUnavailable("the journal is locked (simulated)")
+        if self.is_unreadable:
+            raise JournalUnavailable("the journal is locked, or an emergency file could not be imported (simulated)")
+        if not self._outages.journal_blocked:
+            self._write(self._left)
         wanted = None if kinds is None else frozenset(kinds)
         return (event for event in list(self._committed) if wanted is None or event.kind in wanted)
 
@@ -91,12 +120,18 @@ class SimJournal:
             self._bodies.setdefault(kind, []).append(body)
 
     def lose_buffer(self) -> None:
-        """Forget what was never committed, as a killed process does."""
+        """Forget what was neither committed nor filed, as a killed process does."""
+        self._left += self._buffer[: self._filed_count]
         self._buffer.clear()
+        self._filed_count = 0
         self.known_intents = dict(self.intents)
         self._bodies = {}
         for event in self._committed:
             self._bodies.setdefault(event.kind, []).append(event.body)
+        for kind, _, body in self._left:
+            self._bodies.setdefault(kind, []).append(body)
+            if kind is EventKind.INTENT:
+                self.known_intents[str(body["client_order_id"])] = str(body["strategy"])
 
     def bodies(self, kind: EventKind) -> list[Body]:
         """Return the bodies of a kind, buffered ones included, in the order of their appending. Not to be changed."""

@@ -257,6 +257,22 @@ def test_simulation_with_fills_lost_by_the_journal_breaks_an_invariant(monkeypat
     assert _first_break(range(1, 20))
 
 
+def test_simulation_with_an_emergency_file_that_is_not_written_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.stores.SimJournal._file", lambda self: None)
+    assert "without a durable intent" in _first_break(range(1, 20), "crash without journal")
+
+
+def test_simulation_with_an_emergency_file_that_is_not_imported_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    lose_buffer = SimJournal.lose_buffer
+
+    def forgetful(self: SimJournal) -> None:
+        lose_buffer(self)
+        self._left.clear()
+
+    monkeypatch.setattr("tests.simulation.stores.SimJournal.lose_buffer", forgetful)
+    assert _first_break(range(1, 30), "crash without journal")
+
+
 def test_simulation_with_exits_that_ignore_the_closers_lock_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velox_core.closer.Closer.may_send", lambda self, now_ms: True)
     assert "has the closer's lock" in _first_break(range(1, 60), "closer")

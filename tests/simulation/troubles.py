@@ -8,6 +8,7 @@
 - cut-off: the broker squares off by itself after the hard stop, a symbol that nobody could close before included; risk
   desk: it does so in the middle of the day. It announces nothing of it: only its book knows.
 - crash after news, after cancel: the engine dies with what it just heard, or right after it asked for a cancel.
+- crash without journal: the journal is locked until the engine has sent an exit all the same, and died of it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "journal full", "reply", "clock", "gap", "closer", "take-over", "reset", "clear", "cut-off", "risk desk",
-    "crash after news", "crash after cancel",
+    "crash after news", "crash after cancel", "crash without journal",
 )  # fmt: skip
 SHARE = 0.08  # of the episodes that have a trouble, each kind for itself
 CUT_OFF_MINUTE = 27
@@ -68,6 +69,8 @@ class Troubles:
             self._at(minute + random.randrange(1, 6), f"{kind} now")
         if kind == "gap":
             self._gap(minute)
+        if kind == "crash without journal":
+            self._at(minute + random.randrange(4, 8), f"{kind} over")
 
     def _at(self, minute: int, what: str) -> None:
         self._script.setdefault(minute, []).append(what)
@@ -126,6 +129,10 @@ class Troubles:
                 self._square_off(by_hand=what == "risk desk")
             case "crash after news" | "crash after cancel":
                 outages.crash_at = what.removeprefix("crash ")
+            case "crash without journal":
+                outages.journal, outages.journal_back_after_crash, outages.crash_at = True, True, "after send"
+            case "crash without journal over":
+                outages.journal = False
 
     # -- halts of other processes -------------------------------------------------------------------------------
 

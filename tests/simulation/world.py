@@ -346,7 +346,7 @@ class World:
     def _end(self, engine: Engine, result: SessionResult) -> Outcome:
         self.invariants.at_end(engine, result)
         orders = engine.order_manager
-        export = [] if self.outages.journal else [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()]
+        export = [] if self.journal.is_unreadable else [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()]
         return Outcome(
             seed=self.seed,
             result=result,

@@ -119,6 +119,11 @@ class FileJournal:
             self.flush()
         return read_events(self._path, kinds)
 
+    @property
+    def digest(self) -> str:
+        """Return the digest of the newest written event in hex, zeros for none."""
+        return self._digest.hex()
+
     def close(self) -> None:
         """Release the file. What was not committed is gone; what a relaxed journal still holds back is written first.
 

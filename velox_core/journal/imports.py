@@ -2,21 +2,27 @@
 
 - A whole run keeps its digests: the chain of the file and of the database are the same.
 - Loading again continues where the last load ended; a database that holds other events is refused.
-- An emergency file is appended after what the run holds already, and gets new digests.
+- An emergency file is appended after what the run holds already, and gets new digests. Its writer may have died when SQL
+  had some of it: what the run knows (the same event, or a fill of the same trade) is not appended again.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import os
+from collections import Counter, deque
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
-from velox_core.domain.errors import JournalUnavailable
+import orjson
+
+from velox_core.domain.errors import IntentRefused, JournalUnavailable
 from velox_core.domain.events import Body, EventKind
 from velox_core.journal.file import read_raw
 from velox_core.journal.sql import SqlJournal
 
 EVENTS_PER_COMMIT = 5_000
+RawEvent: TypeAlias = tuple[int, int, EventKind, Body, bytes, str]  # as `read_raw` yields it
 
 
 def import_file_journal(path: Path, journal: SqlJournal) -> int:
@@ -43,21 +49,72 @@ def import_file_journal(path: Path, journal: SqlJournal) -> int:
 
 
 def import_emergency_file(path: Path, journal: SqlJournal) -> int:
-    """Append the events of an emergency file to a run, once, and set the file aside. Returns their number.
+    """Append what a run lacks of an emergency file, once, and set the file aside. Returns the number of events that were new.
 
-    A SESSION event in the same commit remembers the file, so that a crash before it is set aside repeats nothing.
+    A SESSION event in the same commit remembers the file.
 
-    Raises: JournalUnavailable (the file stays, and the next call goes on), IntentRefused for an intent that is known.
+    Raises: JournalUnavailable (the file stays, and the next call goes on), IntentRefused for an intent whose id has another
+    order (the rest is in the run, and the file is set aside).
     """
     if not path.exists():
         return 0
     rows = list(read_raw(path))
-    remembered: Body = {"phase": "EMERGENCY_FILE_IMPORTED", "file_digest": rows[-1][5] if rows else ""}
-    is_new = bool(rows) and all(event.body != remembered for event in journal.events([EventKind.SESSION]))
-    if is_new:
-        for _, ts_ms, kind, body, encoded, _ in rows:
+    digest = rows[-1][5] if rows else ""
+    new = _unknown(rows, journal)
+    if new:
+        for _, ts_ms, kind, body, encoded, _ in new:
             journal.append_encoded(kind, ts_ms, body, encoded)
-        journal.append(EventKind.SESSION, rows[-1][1], remembered)
-        journal.commit()
-    path.rename(path.with_name(f"{path.name}.imported-{rows[-1][5][:12] if rows else 'empty'}"))
-    return len(rows) if is_new else 0
+        journal.append(EventKind.SESSION, rows[-1][1], {"phase": "EMERGENCY_FILE_IMPORTED", "file_digest": digest})
+        try:
+            journal.commit()
+        except IntentRefused:
+            _set_aside(path, digest)
+            raise
+    _set_aside(path, digest)
+    return len(new)
+
+
+def _set_aside(path: Path, digest: str) -> None:
+    try:
+        set_aside(path, digest)
+    except OSError as error:
+        raise JournalUnavailable(f"cannot set {path} aside: {error.strerror}") from error
+
+
+def set_aside(path: Path, digest: str) -> Path:
+    """Rename an emergency file whose events are all in the journal, durably, and return its new path. Raises OSError."""
+    aside = path.with_name(f"{path.name}.imported-{digest[:12] or 'empty'}")
+    path.rename(aside)
+    sync_folder(path.parent)
+    return aside
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unknown(rows: list[RawEvent], journal: SqlJournal) -> list[RawEvent]:
+    """Return the rows that the run lacks: one event of a run answers for one equal row, and a trade is booked once."""
+    if not rows:
+        return []
+    known: Counter[tuple[EventKind, int, bytes]] = Counter()
+    trade_ids: set[object] = set()
+    for event in journal.events():
+        known[event.kind, event.ts_ms, orjson.dumps(event.body)] += 1
+        if event.kind is EventKind.FILL:
+            trade_ids.add(event.body["trade_id"])
+    unknown = []
+    for row in rows:
+        _, ts_ms, kind, body, encoded, _ = row
+        if known[kind, ts_ms, encoded]:
+            known[kind, ts_ms, encoded] -= 1
+        elif kind is not EventKind.FILL or body["trade_id"] not in trade_ids:
+            unknown.append(row)
+            if kind is EventKind.FILL:
+                trade_ids.add(body["trade_id"])
+    return unknown
