@@ -115,6 +115,20 @@ def test_handover_is_of_one_process_only_and_can_be_forgotten(paths: Paths) -> N
     assert handover.engine_of(paths, os.getpid()) == 0
 
 
+def test_handover_of_a_stop_is_for_that_very_process_and_not_for_a_later_one_with_its_id(paths: Paths) -> None:
+    assert not handover.stop_wanted(paths)
+    handover.leave_stop(paths, os.getppid())
+    assert not handover.stop_wanted(paths)
+    handover.leave_stop(paths, os.getpid())
+    assert handover.stop_wanted(paths)
+    note = paths.var / "output" / f"stop-of-{os.getpid()}.json"
+    note.write_text(json.dumps({"started": "an-earlier-boot:1"}))
+    assert not handover.stop_wanted(paths)
+    handover.leave_stop(paths, os.getpid())
+    handover.forget(paths, os.getpid())
+    assert not handover.stop_wanted(paths)
+
+
 def test_hints_are_quoted_and_name_a_configuration_that_is_not_the_default(
     settings_with: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
