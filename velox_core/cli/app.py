@@ -239,8 +239,12 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what the engine last said of itself."""
+    """Show what the engine last said of itself.
+
+    Exit code 4 when the engine died with something open, 1 when it died with nothing open.
+    """
     from velox_core.domain.errors import VeloxError
+    from velox_core.operations.dead_engine import dead_engine
     from velox_core.operations.halt import with_standing_halts
     from velox_core.operations.hints import velox
     from velox_core.operations.processes import wrote_it
@@ -253,17 +257,23 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         start = velox("day", settings=settings)
         raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: {start}")
     alive, age = wrote_it(found.number("pid"), found.number("wall_ms")) and not found.ended, age_seconds(found)
+    dead = dead_engine(settings, found)
     found = with_standing_halts(found, alive=alive)
     ended = read_summary(found.folder) if found.ended else None
     if as_json:
         facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
         named = {"environment": settings.environment, "folder": str(found.folder), "alive": alive}
-        _print_json({**found.body, **facts, **named, "age_seconds": round(age, 1)})
+        death = {"died": False} if dead is None else dead.to_json()
+        _print_json({**found.body, **facts, **named, **death, "age_seconds": round(age, 1)})
     else:
         from velox_core.cli.tables import show, status_panel
 
         panel = status_panel(found, environment=settings.environment, alive=alive, age_seconds=age, summary=ended)
         show(_console(), panel)
+        if dead is not None:
+            typer.echo(dead.sentence)
+    if dead is not None:
+        raise typer.Exit(dead.exit_code)
 
 
 @app.command()

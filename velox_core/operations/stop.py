@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from velox_core.control import FileControl, new_request
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
+from velox_core.operations.dead_engine import dead_engines
 from velox_core.operations.processes import is_alive, wrote_it
 from velox_core.operations.status import Status, account_folders, newest_status, read_status
 from velox_core.settings import Paths, Settings
@@ -53,11 +54,23 @@ def request_engine_stop(folder: Path, *, by: str, reason: str) -> None:
     FileControl(folder).request(new_request("stop", by=by, reason=reason))
 
 
+def _nothing_to_stop(settings: Settings, paths: Paths) -> VeloxError:
+    """Return why nothing can be stopped: no engine runs, or one died, which is no reason to be calm."""
+    folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
+    dead = dead_engines(settings, folders)
+    text = f"no engine of account {settings.account!r} runs: there is nothing to stop"
+    if not dead:
+        return VeloxError(text)
+    error = VeloxError("\n".join([f"no engine of account {settings.account!r} runs", *(found.sentence for found in dead)]))
+    error.exit_code = max(found.exit_code for found in dead)
+    return error
+
+
 def request_stop(settings: Settings, paths: Paths, *, by: str, reason: str, wait_seconds: float) -> StopOutcome:
     """Ask the account's engine to stop, and wait for its end within a bound. Raises VeloxError when none runs."""
     status = running_engine(settings, paths)
     if status is None:
-        raise VeloxError(f"no engine of account {settings.account!r} runs: there is nothing to stop")
+        raise _nothing_to_stop(settings, paths)
     run, pid = status.run_id or status.folder.name, status.number("pid")
     request_engine_stop(status.folder, by=by, reason=reason)
     until = time.monotonic() + wait_seconds
