@@ -14,6 +14,7 @@ import pytest
 from velox_core.domain.errors import ConfigError, NotFlatError, VeloxError
 from velox_core.operations import handover, hints
 from velox_core.operations.checklist import ITEM_TITLES, ItemResult, Verdict
+from velox_core.operations.dates import choose_date
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.engine_process import EngineProcess, engine_failure
 from velox_core.operations.processes import wrote_it
@@ -186,3 +187,21 @@ def test_not_closed_says_what_failed_and_is_never_flat() -> None:
     assert not proof.flat
     assert "the lease is held by host:1" in proof.text
     assert "end of day again" in proof.remedy
+
+
+def test_date_of_data_whose_times_have_no_offset_says_that_it_is_missing(settings_with: Load, tmp_path: Path) -> None:
+    file = tmp_path / "notz.csv"
+    file.write_text("ts,symbol,open,high,low,close,volume\n2024-01-15 09:15:00,TCS,1,1,1,1,1\n")
+    with pytest.raises(ConfigError, match="UTC offset"):
+        choose_date(settings_with(), given=None, data=file, scenario=None)
+
+
+@pytest.mark.parametrize(("name", "content"), [("absent.csv", None), ("empty.csv", b""), ("broken.parquet", b"PAR1 not so")])
+def test_date_of_data_that_cannot_be_read_is_bad_usage(
+    name: str, content: bytes | None, settings_with: Load, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=name) as caught:
+        choose_date(settings_with(), given=None, data=tmp_path / name, scenario=None)
+    assert caught.value.exit_code == 2
