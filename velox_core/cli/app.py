@@ -132,18 +132,21 @@ def stop(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why, kept in the journal.")],
     config: ConfigOption = None,
+    date: RunDateOption = None,
+    run_id: RunIdOption = None,
     by: Annotated[str, typer.Option("--by", help="Who asks.")] = "command line",
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the engine to end.", min=0.0, max=3600.0)] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Ask the running engine to stop.
 
-    No new entries from then on; positions are closed or kept as `engine.on_stop` says.
+    No new entries from then on; positions are closed or kept as `engine.on_stop` says. Where engines of several runs work,
+    --run or --date names one.
     """
     from velox_core.operations.stop import request_stop
 
     settings, paths = open_settings(config)
-    outcome = request_stop(settings, paths, by=by, reason=reason, wait_seconds=wait)
+    outcome = request_stop(settings, paths, by=by, reason=reason, on=optional_date(date), run_id=run_id, wait_seconds=wait)
     if as_json:
         _print_json(outcome.to_json())
     else:
@@ -244,11 +247,12 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     Exit code 4 when the engine died with something open, 1 when it died with nothing open.
     """
     from velox_core.domain.errors import VeloxError
-    from velox_core.operations.dead_engine import dead_engine
+    from velox_core.operations.dead_engine import dead_engine, is_stale, take_over_command
     from velox_core.operations.halt import with_standing_halts
     from velox_core.operations.hints import velox
     from velox_core.operations.processes import wrote_it
     from velox_core.operations.status import account_folders, age_seconds, newest_status, read_summary
+    from velox_core.operations.stop import running_engines
 
     settings, paths = open_settings(config)
     folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
@@ -263,7 +267,7 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
         named = {"environment": settings.environment, "folder": str(found.folder), "alive": alive}
-        death = {"died": False} if dead is None else dead.to_json()
+        death = {"died": False, "stale": alive and is_stale(settings, found)} if dead is None else dead.to_json()
         _print_json({**found.body, **facts, **named, **death, "age_seconds": round(age, 1)})
     else:
         from velox_core.cli.tables import show, status_panel
@@ -272,6 +276,11 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         show(_console(), panel)
         if dead is not None:
             typer.echo(dead.sentence)
+        elif alive and is_stale(settings, found):
+            typer.echo(f"STALE: the engine has said nothing for {age:.0f} s. It hangs? {take_over_command(settings, found)}")
+        others = [other.folder.name for other in running_engines(settings, paths) if other.folder != found.folder]
+        if others:
+            typer.echo(f"Engines of other runs work too: {', '.join(others)}")
     if dead is not None:
         raise typer.Exit(dead.exit_code)
 

@@ -1,4 +1,4 @@
-"""Engines that are gone without their last word: what they last held, and the command that takes their run up.
+"""Engines that died or hang: what they last held, and the command that takes their run up, or over.
 
 - Dead is a run whose last status says that it goes on, whose process is gone, and which nobody has ended since.
 - What is open is what the engine last said; the broker alone knows what is open now (`velox doctor --reconcile`).
@@ -15,11 +15,12 @@ from typing import Any, Final
 from velox_core.domain.errors import EXIT_NOT_FLAT, EXIT_OPERATING_ERROR
 from velox_core.operations.hints import velox
 from velox_core.operations.processes import wrote_it
-from velox_core.operations.status import Status, read_status
+from velox_core.operations.status import Status, age_seconds, read_status
 from velox_core.runs import TAKEN_UP_AGAIN, read_state
 from velox_core.settings import Settings
 
 DATE_LENGTH: Final = len("2024-01-15")
+SILENT_HEARTBEATS_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,16 @@ def dead_engine(settings: Settings, status: Status | None) -> DeadEngine | None:
 def dead_engines(settings: Settings, folders: Sequence[Path]) -> list[DeadEngine]:
     """Return every dead engine of some run folders."""
     return [dead for folder in folders if (dead := dead_engine(settings, read_status(folder))) is not None]
+
+
+def take_over_command(settings: Settings, status: Status) -> str:
+    """Return the command that takes a run over from an engine that lives and does not answer."""
+    return velox(*_take_up(settings, status), "--take-over", "--reason", "it hangs", "--by", "NAME", settings=settings)
+
+
+def is_stale(settings: Settings, status: Status) -> bool:
+    """Return whether an engine has been silent for more heartbeats than one that works ever is."""
+    return not status.ended and age_seconds(status) > SILENT_HEARTBEATS_MAX * settings.engine.heartbeat_seconds
 
 
 def _held(status: Status) -> str:

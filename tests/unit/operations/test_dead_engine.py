@@ -6,13 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from velox_core.domain.errors import VeloxError
-from velox_core.operations.dead_engine import DeadEngine, dead_engine
+from velox_core.operations.dead_engine import DeadEngine, dead_engine, is_stale
 from velox_core.operations.status import read_status
 from velox_core.operations.stop import request_stop
 from velox_core.runs import RunState, write_state
@@ -94,3 +95,34 @@ def test_stop_of_a_dead_engine_is_not_nothing_to_stop(settings_with: Load, paths
     assert caught.value.exit_code == 4
     assert "nothing to stop" not in str(caught.value)
     assert not (folder / "control").exists()
+
+
+def test_stop_beside_engines_of_two_dates_stops_none_until_one_is_named(settings_with: Load, paths: Paths) -> None:
+    alive = {"pid": os.getpid(), "wall_ms": 1 << 50}
+    first = died(paths, trading_date="2024-01-15", **alive)
+    second = died(paths, run_id="2024-01-16-1", trading_date="2024-01-16", **alive)
+    with pytest.raises(VeloxError, match="2024-01-15-1, 2024-01-16-1 run; nothing was stopped"):
+        request_stop(settings_with(), paths, by="me", reason="enough", wait_seconds=0.0)
+    assert not (first / "control").exists()
+    named = request_stop(settings_with(), paths, by="me", reason="enough", run_id="2024-01-15-1", wait_seconds=0.0)
+    assert named.run == "2024-01-15-1"
+    dated = request_stop(settings_with(), paths, by="me", reason="enough", on=date(2024, 1, 16), wait_seconds=0.0)
+    assert dated.run == "2024-01-16-1"
+    assert [len(list((folder / "control").iterdir())) for folder in (first, second)] == [1, 1]
+
+
+def test_stop_that_a_hung_engine_does_not_heed_names_the_take_over(settings_with: Load, paths: Paths) -> None:
+    died(paths, pid=os.getpid(), wall_ms=1 << 50)
+    outcome = request_stop(settings_with(), paths, by="me", reason="enough", wait_seconds=0.01)
+    assert outcome.exit_code == 1
+    assert "--date 2024-01-15 --take-over --reason 'it hangs' --by NAME" in outcome.sentence
+
+
+@pytest.mark.parametrize(("silent_seconds", "stale"), [(5, False), (60, True)])
+def test_status_of_an_engine_that_is_silent_for_long_is_stale(
+    silent_seconds: int, stale: bool, settings_with: Load, paths: Paths
+) -> None:
+    folder = died(paths, wall_ms=time.time_ns() // 1_000_000 - silent_seconds * 1_000)
+    status = read_status(folder)
+    assert status is not None
+    assert is_stale(settings_with(), status) is stale
