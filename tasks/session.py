@@ -1,5 +1,6 @@
 """The trading session seen from a flow: needs a pass, starts the engine, relays it, stops it, and proves the account flat.
 
+- A stop that is asked for before the engine can be reached starts no engine, or is handed to it as soon as it publishes.
 - Relaying never stops the day: a UI that does not answer costs a progress line, nothing else.
 - The wait after a cancel is shorter than the time Prefect leaves a cancelled process.
 """
@@ -23,6 +24,7 @@ from velox_core.operations import eod
 from velox_core.operations.day import Day
 from velox_core.operations.day_pass import check_day_pass
 from velox_core.operations.engine_process import EngineProcess, EngineRequest, engine_failure, start_engine
+from velox_core.operations.handover import stop_wanted
 from velox_core.operations.log_tail import LogTail
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder
@@ -34,6 +36,7 @@ REPLAY_LINE_SECONDS: Final = 5.0
 LIVE_LINE_SECONDS: Final = 60.0
 LOG_LINES_MAX: Final = 200
 CANCEL_WAIT_SECONDS: Final = 25.0  # Prefect kills a cancelled process after 30 s
+STOP_REASON: Final = "Ctrl-C in velox day"
 PROGRESS_KEY: Final = "intraday-progress"
 
 
@@ -47,7 +50,9 @@ def need_day_pass(day: Day) -> None:
 
 @once("launch-engine")
 def launch_engine(day: Day) -> EngineProcess:
-    """Start the engine in a session of its own."""
+    """Start the engine in a session of its own, unless the day was asked to end before."""
+    if stop_wanted(day.paths):
+        raise VeloxError(f"the day was ended ({STOP_REASON}) before its engine was started: nothing was traded")
     request = EngineRequest(
         config=day.settings.source,
         trading_date=day.trading_date,
@@ -68,14 +73,28 @@ async def relay(day: Day, engine: EngineProcess) -> None:
     every = LIVE_LINE_SECONDS if day.wall_clock else REPLAY_LINE_SECONDS
     clock = asyncio.get_running_loop().time
     due = clock() + 1.0
+    handed_on = False
     while engine.exit_code() is None:
         await asyncio.sleep(POLL_SECONDS)
+        handed_on = handed_on or hand_stop_on(day, engine)
         if clock() >= due:
             due = clock() + every
             await _tell(engine, tail, artifact)
     await _tell(engine, tail, artifact)
     if tail.skipped_lines:
         logger.info("%s more log lines are in %s", tail.skipped_lines, logs)
+
+
+def hand_stop_on(day: Day, engine: EngineProcess) -> bool:
+    """Hand a stop that came before the engine could be reached to it. Returns whether that was done; else try again."""
+    if not stop_wanted(day.paths) or engine.run_folder is None:
+        return False
+    try:
+        request_engine_stop(engine.run_folder, by="velox day", reason=STOP_REASON)
+    except VeloxError as error:
+        get_run_logger().error("the stop request could not be left: %s", error)
+        return False
+    return True
 
 
 async def _tell(engine: EngineProcess, tail: LogTail, artifact: UUID | None) -> None:

@@ -20,6 +20,7 @@ from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.trading_day import trading_day
 from velox_core.domain.errors import HaltedError, VeloxError
+from velox_core.operations import handover
 from velox_core.operations.day import DayRequest, open_day, too_late
 from velox_core.operations.market_open import ChecklistFailed
 from velox_core.operations.processes import is_alive
@@ -160,6 +161,28 @@ async def test_intraday_cancelled_asks_the_engine_to_stop_and_it_ends_flat(var: 
     assert last.number("pid") == status.number("pid")
     assert last.progress < 1.0
     assert not is_alive(last.number("pid"))
+
+
+async def test_intraday_with_a_stop_asked_for_while_the_engine_starts_hands_it_on(var: Path, config: Path) -> None:
+    await market_open(config=str(config), date=DAY)
+    day = open_day(DayRequest(config=config, date=date(2024, 1, 15)), os.environ)
+    running = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
+    try:
+        while not handover.engine_of(day.paths, os.getpid()) and not running.done():
+            await asyncio.sleep(0.01)
+        assert engine_of(var) is None  # it starts and cannot be asked yet
+        handover.leave_stop(day.paths, os.getpid())
+        await running
+        last = engine_of(var)
+        assert (last.state, last.positions) == ("DONE", [])
+        assert last.progress < 1.0
+        assert not is_alive(last.number("pid"))
+
+        with pytest.raises(VeloxError, match="nothing was traded"):
+            await intraday(config=str(config), date=DAY, speed=60.0)
+        assert engine_of(var).number("pid") == last.number("pid")  # no other was started
+    finally:
+        handover.forget(day.paths, os.getpid())
 
 
 async def test_engine_is_in_a_session_of_its_own_and_sigterm_stops_it_flat(var: Path, config: Path) -> None:

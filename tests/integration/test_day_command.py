@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -99,6 +100,18 @@ def test_day_command_with_a_refusing_checklist_exits_three_and_starts_no_engine(
     assert "Dashboard is accessible" in out
     assert "velox check" in out
     assert engine(var) is None
+
+
+def test_day_command_interrupted_before_the_engine_speaks_trades_nothing(environ: dict[str, str], var: Path) -> None:
+    day = start(environ, "velox_core.cli", "day", "--date", "2024-01-15", "--speed", "60")
+    wait_until(lambda: bool(list(var.glob("output/trading-day-*.log"))), "the flow is started")
+    day.send_signal(signal.SIGINT)
+    code, out, err = finish(day)
+    assert code == 1, out + err
+    assert "The engine does not run yet" in out
+    assert "nothing was traded" in out
+    assert engine(var) is None
+    assert list(var.glob("output/stop-of-*")) == []
 
 
 def test_engine_trades_on_when_its_flow_is_killed_and_stops_flat_when_asked(environ: dict[str, str], var: Path) -> None:

@@ -132,18 +132,21 @@ def stop(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why, kept in the journal.")],
     config: ConfigOption = None,
+    date: RunDateOption = None,
+    run_id: RunIdOption = None,
     by: Annotated[str, typer.Option("--by", help="Who asks.")] = "command line",
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for the engine to end.", min=0.0, max=3600.0)] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Ask the running engine to stop.
 
-    No new entries from then on; positions are closed or kept as `engine.on_stop` says.
+    No new entries from then on; positions are closed or kept as `engine.on_stop` says. Where engines of several runs work,
+    --run or --date names one.
     """
     from velox_core.operations.stop import request_stop
 
     settings, paths = open_settings(config)
-    outcome = request_stop(settings, paths, by=by, reason=reason, wait_seconds=wait)
+    outcome = request_stop(settings, paths, by=by, reason=reason, on=optional_date(date), run_id=run_id, wait_seconds=wait)
     if as_json:
         _print_json(outcome.to_json())
     else:
@@ -239,12 +242,17 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what the engine last said of itself."""
+    """Show what the engine last said of itself.
+
+    Exit code 4 when the engine died with something open, 1 when it died with nothing open.
+    """
     from velox_core.domain.errors import VeloxError
+    from velox_core.operations.dead_engine import dead_engine, is_stale, take_over_command
     from velox_core.operations.halt import with_standing_halts
     from velox_core.operations.hints import velox
     from velox_core.operations.processes import wrote_it
     from velox_core.operations.status import account_folders, age_seconds, newest_status, read_summary
+    from velox_core.operations.stop import running_engines
 
     settings, paths = open_settings(config)
     folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
@@ -253,17 +261,28 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         start = velox("day", settings=settings)
         raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: {start}")
     alive, age = wrote_it(found.number("pid"), found.number("wall_ms")) and not found.ended, age_seconds(found)
+    dead = dead_engine(settings, found)
     found = with_standing_halts(found, alive=alive)
     ended = read_summary(found.folder) if found.ended else None
     if as_json:
         facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
         named = {"environment": settings.environment, "folder": str(found.folder), "alive": alive}
-        _print_json({**found.body, **facts, **named, "age_seconds": round(age, 1)})
+        death = {"died": False, "stale": alive and is_stale(settings, found)} if dead is None else dead.to_json()
+        _print_json({**found.body, **facts, **named, **death, "age_seconds": round(age, 1)})
     else:
         from velox_core.cli.tables import show, status_panel
 
         panel = status_panel(found, environment=settings.environment, alive=alive, age_seconds=age, summary=ended)
         show(_console(), panel)
+        if dead is not None:
+            typer.echo(dead.sentence)
+        elif alive and is_stale(settings, found):
+            typer.echo(f"STALE: the engine has said nothing for {age:.0f} s. It hangs? {take_over_command(settings, found)}")
+        others = [other.folder.name for other in running_engines(settings, paths) if other.folder != found.folder]
+        if others:
+            typer.echo(f"Engines of other runs work too: {', '.join(others)}")
+    if dead is not None:
+        raise typer.Exit(dead.exit_code)
 
 
 @app.command()

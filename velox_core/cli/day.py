@@ -1,7 +1,8 @@
 """`velox day`: starts the trading-day flow as a process, shows what happens, and ends as it ended.
 
-- The flow runs in a session of its own: Ctrl-C here asks the engine to stop (positions as `engine.on_stop` says); a
-  second Ctrl-C leaves the day running and goes away.
+- The flow runs in a session of its own: Ctrl-C here asks the engine to stop (positions as `engine.on_stop` says). Before
+  the engine speaks the flow is asked: it starts none, or hands the stop to the one it is starting.
+- A second Ctrl-C goes away; the stop stays asked for. Ctrl-C is counted, so that none is lost between two steps.
 - What the flow prints goes to a file below `var/output`; a failed day shows its end and what to do next.
 """
 
@@ -19,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType, TracebackType
+from typing import Any, Final, Self
 
 from rich.console import Console
 
@@ -37,7 +39,7 @@ from velox_core.operations.checklist import Verdict, verdict_line
 from velox_core.operations.day import Day, open_day
 from velox_core.operations.day import DayRequest as FlowRequest
 from velox_core.operations.engine_process import output_file
-from velox_core.operations.handover import checklist_of, engine_of, forget
+from velox_core.operations.handover import checklist_of, engine_of, forget, leave_stop
 from velox_core.operations.hints import velox
 from velox_core.operations.json_file import read_json
 from velox_core.operations.log_tail import last_lines
@@ -45,10 +47,11 @@ from velox_core.operations.prefect_home import prefect_environment, ui_command
 from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 from velox_core.operations.run_logs import logs_folder
 from velox_core.operations.status import Status, account_folders, status_of_process
-from velox_core.operations.stop import request_stop
+from velox_core.operations.stop import request_engine_stop
 
 TAIL_LINES: Final = 15
 DETACHED: Final = 130
+INTERRUPT_POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +86,19 @@ def _run_flow(day: Day, console: Console, *, as_json: bool) -> int:
     result = output.with_suffix(".json")
     result.unlink(missing_ok=True)
     started_ms = time.time_ns() // 1_000_000
-    with output.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, *_flow_arguments(day, result)],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=prefect_environment(day.paths.var, os.environ),
-        )
-    opening = _Opening(day, process.pid, output, console)
-    with RunView(console, lambda: _status(day, process.pid, started_ms), note=opening.phase):
-        code = _wait(process, day, console)
+    with _Interrupts() as interrupts:
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, *_flow_arguments(day, result)],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=prefect_environment(day.paths.var, os.environ),
+            )
+        opening = _Opening(day, process.pid, output, console)
+        with RunView(console, lambda: _status(day, process.pid, started_ms), note=opening.phase):
+            code = _wait(process, day, console, interrupts=interrupts, started_ms=started_ms)
     if code == DETACHED:
         return code
     opening.show_checklist()
@@ -165,24 +169,45 @@ def _status(day: Day, flow_pid: int, started_ms: int) -> Status | None:
     return status_of_process(folders, pid=pid, since_wall_ms=started_ms)
 
 
-def _wait(process: subprocess.Popen[bytes], day: Day, console: Console) -> int:
-    """Wait for the flow; the first Ctrl-C asks the engine to stop, the second leaves the day running."""
-    asked = False
+class _Interrupts:
+    """Counts Ctrl-C while it is entered, instead of raising it wherever the program is."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+
+def _wait(process: subprocess.Popen[bytes], day: Day, console: Console, *, interrupts: _Interrupts, started_ms: int) -> int:
+    """Wait for the flow; the first Ctrl-C asks for the day's end, the second goes away."""
+    answered, is_asked = 0, False
     while True:
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            if asked:
-                console.print(
-                    f"The day goes on without this window. See it: {velox('status', settings=day.settings)}  "
-                    f"End it: {velox('stop', '--reason', 'enough', settings=day.settings)}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-                return DETACHED
-            asked = True
-            console.print("Asking the engine to stop; press Ctrl-C again to leave the day running.", highlight=False)
-            _ask_to_stop(day, console)
+            return process.wait(timeout=INTERRUPT_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if interrupts.count == answered:
+                continue
+        if not answered:
+            answered = interrupts.count
+            is_asked = _ask_to_stop(day, process.pid, started_ms, console)
+            continue
+        left = "The day ends" if is_asked else "The day, which could NOT be asked to stop, goes on"
+        console.print(
+            f"{left} without this window. See it: {velox('status', settings=day.settings)}  "
+            f"Ask it to stop: {velox('stop', '--reason', 'enough', settings=day.settings)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return DETACHED
 
 
 def _end_what_the_flow_left(process: subprocess.Popen[bytes]) -> None:
@@ -191,12 +216,21 @@ def _end_what_the_flow_left(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGTERM)
 
 
-def _ask_to_stop(day: Day, console: Console) -> None:
+def _ask_to_stop(day: Day, flow_pid: int, started_ms: int, console: Console) -> bool:
+    """Ask this day's engine to stop, and no other; the flow, while there is no engine that can be asked."""
+    status = _status(day, flow_pid, started_ms)
     try:
-        outcome = request_stop(day.settings, day.paths, by="velox day", reason="Ctrl-C in velox day", wait_seconds=0.0)
-        console.print(outcome.sentence, highlight=False)
+        if status is not None:
+            request_engine_stop(status.folder, by="velox day", reason="Ctrl-C in velox day")
+            said = f"Run {status.run_id or status.folder.name} was asked to stop"
+        else:
+            leave_stop(day.paths, flow_pid)
+            said = "The engine does not run yet: none is started, or it is stopped as soon as it speaks"
     except VeloxError as error:
-        console.print(str(error), highlight=False)
+        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        return False
+    console.print(f"{said}. Ctrl-C again leaves this window; the stop stays asked for.", highlight=False, soft_wrap=True)
+    return True
 
 
 def _tell(day: Day, code: int, result: Mapping[str, Any], *, output: Path, console: Console, as_json: bool) -> int:

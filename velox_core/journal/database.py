@@ -210,10 +210,16 @@ def _bring_to_head(engine: Engine, *, writer: bool) -> None:
         revision = _revision(connection)
     if revision == HEAD_REVISION:
         return
+    if not writer and revision is None:
+        raise JournalUnavailable(
+            f"{place_of(engine)} is empty: it was removed, or made by another program, and what was recorded before is not in "
+            "it. End an engine that still runs, then restore a backup; without one the next `velox run` begins it anew and "
+            "asks the broker what is open"
+        )
     if not writer:
         raise JournalUnavailable(
             f"{place_of(engine)} has revision {revision}, this VELOX reads {HEAD_REVISION}: open it once with the engine "
-            "or `velox doctor` (an older one is migrated), or update VELOX (for a newer one)"
+            "(an older one is migrated), or update VELOX (for a newer one)"
         )
     from velox_core.journal.migrate import upgrade  # alembic takes half a second: only when there is something to do
 

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from velox_core.calendar import load_calendar
-from velox_core.domain.errors import ConfigError
+from velox_core.domain.errors import ConfigError, DataError
 from velox_core.domain.market.sessions import SessionCalendar
 from velox_core.domain.time import IST
 from velox_core.settings import BrokerType, Settings
@@ -29,7 +29,7 @@ def choose_date(settings: Settings, *, given: date | None, data: Path | None, sc
         given: the date asked for, if any.
         data: bars to replay instead of the configured ones.
         scenario: synthetic bars instead.
-    Raises: ConfigError when a replay has neither date nor data; DataError when the data cannot be read.
+    Raises: ConfigError when a replay has neither date nor data, or the data cannot be read.
     """
     if given is not None:
         return given
@@ -39,13 +39,21 @@ def choose_date(settings: Settings, *, given: date | None, data: Path | None, sc
     if path is not None:
         from velox_core.feeds.replay import available_dates  # numpy: only when the data must be asked
 
-        dates = available_dates(path)
+        try:
+            dates = available_dates(path)
+        except DataError as error:
+            raise ConfigError(str(error)) from error
         if dates:
             return dates[-1]
     if scenario or settings.feed.scenario:
         session = market_calendar(settings).previous_session(today_ist())
         if session is not None:
             return session.trading_date
+    if path is not None:
+        raise ConfigError(
+            f"no row of {path} has a time that can be read: it needs its UTC offset, as 2024-01-15T09:15:00+05:30 "
+            "(docs/data-format.md)"
+        )
     raise ConfigError("no date was given and there are no data to take one from: give --date, --data or --scenario")
 
 

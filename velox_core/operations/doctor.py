@@ -16,17 +16,17 @@ from typing import Final
 
 from velox_core.bootstrap import read_broker_books
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
+from velox_core.engine_lock import LockView
 from velox_core.journal.queries import JournalReader
+from velox_core.operations.dead_engine import dead_engine
 from velox_core.operations.probes import FREE_BYTES_MINIMUM, probe_redis_url
-from velox_core.operations.processes import is_alive
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.status import age_seconds, read_status
 from velox_core.redis_server import EmbeddedRedis
-from velox_core.run_stores import journal_url
+from velox_core.run_stores import ENGINE_LOCK, journal_url
 from velox_core.settings import Paths, Settings
 
 CLOCK_BEHIND_SECONDS_MAX: Final = 2.0
-LOCK_FILE: Final = "engine.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def examine(settings: Settings, paths: Paths, recorded: RecordedRun) -> list[Doc
         _looked_at("journal", lambda: _journal(settings, recorded)),
         _looked_at("broker's book", lambda: _book(settings, recorded)),
         _redis(settings, paths),
-        _engine(recorded.folder),
+        _looked_at("engine", lambda: _engine(settings, recorded.folder)),
         _disk(recorded.folder),
         _clock(recorded.folder),
     ]
@@ -105,25 +105,17 @@ def _redis(settings: Settings, paths: Paths) -> DoctorFinding:
     return DoctorFinding(item="Redis", ok=probe.ok, measured=probe.measured, advice=probe.advice)
 
 
-def _engine(folder: Path) -> DoctorFinding:
-    """Say who holds the run's lock, and whether what it last said is fresh."""
-    holder = _lock_holder(folder / LOCK_FILE)
+def _engine(settings: Settings, folder: Path) -> DoctorFinding:
+    """Say who holds the run's lock, and whether what it last said is fresh. Raises VeloxError for a lock it may not read."""
+    holder = LockView(folder / ENGINE_LOCK).holder()
     status = read_status(folder)
     said = "" if status is None else f", last heard of {age_seconds(status):.0f} s ago: {status.doing}"
-    if holder:
-        return DoctorFinding(item="engine", ok=True, measured=f"process {holder} holds the run{said}")
-    is_dead = status is not None and not status.ended
-    advice = "it died without its last word: velox run takes the run up where it stopped" if is_dead else ""
-    return DoctorFinding(item="engine", ok=not is_dead, measured=f"nobody holds the run{said}", advice=advice)
-
-
-def _lock_holder(path: Path) -> int:
-    """Return the process that the lock's file names, 0 when it is gone. The lock itself is left to the engines."""
-    try:
-        pid = int(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
-    return pid if is_alive(pid) else 0
+    if holder is not None:
+        who = f"process {holder.pid}" if holder.pid else "a process that its lock does not name"
+        return DoctorFinding(item="engine", ok=True, measured=f"{who} holds the run{said}")
+    dead = dead_engine(settings, status)
+    advice = "" if dead is None else dead.sentence
+    return DoctorFinding(item="engine", ok=dead is None, measured=f"nobody holds the run{said}", advice=advice)
 
 
 def _disk(folder: Path) -> DoctorFinding:

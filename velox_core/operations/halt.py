@@ -21,6 +21,7 @@ from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, ConfigErro
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord, active_halts, named_ids
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
+from velox_core.operations.dead_engine import take_over_command
 from velox_core.operations.processes import is_alive, wrote_it
 from velox_core.operations.recorded import RecordedRun, find_run
 from velox_core.operations.status import Status, read_status
@@ -34,7 +35,10 @@ POLL_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HaltOutcome:
-    """What came of a halt. `missing` are the stores that did not take it, with why; `pid` is the engine's, 0 for none."""
+    """What came of a halt. `missing` are the stores that did not take it, with why; `pid` is the engine's, 0 for none.
+
+    `take_over` is the command for an engine that does not answer.
+    """
 
     run_id: str
     halt_id: str
@@ -42,6 +46,7 @@ class HaltOutcome:
     pid: int
     acknowledged: bool
     exit_code: int
+    take_over: str = ""
 
     @property
     def sentences(self) -> list[str]:
@@ -53,7 +58,10 @@ class HaltOutcome:
         elif self.acknowledged:
             first = f"run {self.run_id} is halted ({self.halt_id}): its engine makes no entries and keeps what is open"
         else:
-            first = f"the halt {self.halt_id} of run {self.run_id} is written, but engine {self.pid} did not acknowledge it"
+            first = (
+                f"the halt {self.halt_id} of run {self.run_id} is written, but engine {self.pid} did not acknowledge it. "
+                f"It hangs? {self.take_over}"
+            )
         return [first, *(f"not reached: the {store}: {why}" for store, why in self.missing.items())]
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +93,10 @@ def request_halt(
     Raises: ConfigError without a reason or a name; VeloxError when there is no such run, or it is over.
     """
     refuse_nameless(reason=reason, by=by)
-    recorded = chosen_run(settings, paths, on=on, run_id=run_id)
+    try:
+        recorded = chosen_run(settings, paths, on=on, run_id=run_id)
+    except VeloxError as error:
+        raise VeloxError(f"{error}. Nothing was halted") from error
     status = engine_status(recorded)
     state = recorded.run.state
     if status is None and state in (RunState.ENDED, RunState.CLOSED):
@@ -113,6 +124,7 @@ def request_halt(
         pid=pid,
         acknowledged=acknowledged,
         exit_code=EXIT_DONE if done else EXIT_OPERATING_ERROR,
+        take_over="" if status is None else take_over_command(settings, status),
     )
 
 
@@ -131,7 +143,7 @@ def chosen_run(settings: Settings, paths: Paths, *, on: date | None, run_id: str
     if on is None and run_id is None:
         running = running_engine(settings, paths)
         run_id = None if running is None else running.folder.name
-    return find_run(settings, paths, on=on, run_id=run_id)
+    return find_run(settings, paths, on=on, run_id=run_id, advise_to_run=False)
 
 
 def engine_status(recorded: RecordedRun) -> Status | None:

@@ -1,6 +1,8 @@
-"""What a flow process leaves below `var/output` for the command that started it, under the flow's process id.
+"""What a flow process and the command that started it leave each other below `var/output`, under the flow's process id.
 
 - Its checklist, and the process id of its engine: nobody takes another day's for it.
+- The command's wish that the day ends, from before the engine can be asked; it names the flow process' start, so that a
+  later process with the id does not take it for its own.
 - Notes only: the journal keeps the checklist, the engine's status says how it does. The command removes them at its end.
 """
 
@@ -10,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from velox_core.engine_lock import process_start
 from velox_core.operations.checklist import ItemResult, Verdict
 from velox_core.operations.json_file import read_json, write_json
 from velox_core.settings import Paths
@@ -37,9 +40,20 @@ def engine_of(paths: Paths, starter_pid: int) -> int:
     return pid if isinstance(pid, int) else 0
 
 
+def leave_stop(paths: Paths, starter_pid: int) -> None:
+    """Ask a flow process to start no engine, and to stop the one it may just be starting. Raises VeloxError."""
+    write_json(_note(paths, "stop", starter_pid), {"started": process_start(starter_pid)})
+
+
+def stop_wanted(paths: Paths) -> bool:
+    """Return whether this very process was asked to start no engine, or to stop it."""
+    started = read_json(_note(paths, "stop", os.getpid())).get("started", "")
+    return bool(started) and started == process_start(os.getpid())
+
+
 def forget(paths: Paths, starter_pid: int) -> None:
     """Remove what a process left."""
-    for kind in ("checklist", "engine"):
+    for kind in ("checklist", "engine", "stop"):
         _note(paths, kind, starter_pid).unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from velox_core.domain.errors import ConfigError, DataError, VeloxError
 from velox_core.domain.time import ist_clock_text
 from velox_core.operations.dates import market_calendar
 from velox_core.operations.day import Day, DayRequest, open_day
+from velox_core.operations.dead_engine import take_over_command
 from velox_core.operations.hints import velox
 from velox_core.operations.stop import running_engine
 from velox_core.settings import BrokerType, Paths, Settings, load_settings
@@ -41,8 +42,8 @@ def refuse_second_engine(settings: Settings, paths: Paths, trading_date: date) -
         f"run {running.run_id or running.folder.name} already trades {trading_date} (process {running.number('pid')}{clock}). "
         f"Nothing was started.\n"
         f"See it:  {velox('status', settings=settings)}\n"
-        f"End it:  {velox('stop', '--reason', 'start again', settings=settings)}\n"
-        f"It does not answer:  {velox('run', '--take-over', '--reason', 'it hangs', settings=settings)}"
+        f"End it:  {velox('stop', '--run', running.folder.name, '--reason', 'start again', settings=settings)}\n"
+        f"It does not answer:  {take_over_command(settings, running)}"
     )
 
 

@@ -3,8 +3,8 @@
 - The broker is read before the journal, so that what trades in between is at most known here and not yet there.
 - Beside a running engine a difference counts only when it is in every one of a few looks: the engine is writing meanwhile.
 - Nothing is written: a difference is explained, or locked by the engine, or open. A run that is not taken up locks nothing.
-- Exit codes: 4 when the run has ended and the broker does not say flat, else 1 when a difference is not explained (or a side
-  cannot be read), else 0.
+- Exit codes: 4 when the run has ended, or its engine died, and the broker does not say flat; else 1 when a difference is not
+  explained, the engine died, or a side cannot be read; else 0.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from velox_core.domain.market.ticks import SecurityClass
 from velox_core.domain.orders import TERMINAL_STATES, Product
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.journal.queries import JournalReader
+from velox_core.operations.dead_engine import dead_engine
 from velox_core.operations.processes import wrote_it
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.status import read_status
@@ -46,6 +47,7 @@ class ReconcileReport:
         exposure: what the broker holds or works for the day's product, in words; empty is flat.
         differences: the table.
         locks: every lock that stands, by symbol.
+        died: how the run's engine died and what takes the run up, '' when it did not.
     """
 
     run_id: str
@@ -55,6 +57,7 @@ class ReconcileReport:
     exposure: list[str]
     differences: list[Difference]
     locks: dict[str, list[str]]
+    died: str = ""
 
     @property
     def unexplained(self) -> int:
@@ -63,10 +66,10 @@ class ReconcileReport:
 
     @property
     def exit_code(self) -> int:
-        """Return 4 for a run that ended and is not flat, 1 for an unexplained difference, else 0."""
-        if self.ended and self.exposure:
+        """Return 4 for a run that nobody trades on and is not flat, 1 for an unexplained difference or a death, else 0."""
+        if (self.ended or self.died) and self.exposure:
             return EXIT_NOT_FLAT
-        return EXIT_OPERATING_ERROR if self.unexplained else EXIT_DONE
+        return EXIT_OPERATING_ERROR if self.unexplained or self.died else EXIT_DONE
 
     @property
     def sentence(self) -> str:
@@ -77,7 +80,7 @@ class ReconcileReport:
         )
         flat = f"the broker holds {', '.join(self.exposure)}" if self.exposure else "the broker says flat"
         engine = f"engine {self.engine_pid} runs" if self.engine_pid else "no engine runs"
-        return f"run {self.run_id}: {agree}; {flat}; {engine}"
+        return f"run {self.run_id}: {agree}; {flat}; {engine}{self.died and f'; {self.died}'}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -91,6 +94,7 @@ class ReconcileReport:
             "differences": [row.to_json() for row in self.differences],
             "unexplained": self.unexplained,
             "locks": self.locks,
+            "died": self.died,
             "exit_code": self.exit_code,
         }
 
@@ -105,6 +109,7 @@ def reconcile_run(
     """
     status = read_status(recorded.folder)
     alive = status is not None and not status.ended and wrote_it(status.number("pid"), status.number("wall_ms"))
+    dead = dead_engine(settings, status)
     closes_from_ms = broker_closes_from_ms(settings, recorded)
     rows: list[Difference] = []
     for look in range(LOOKS_MAX if alive else 1):
@@ -125,6 +130,7 @@ def reconcile_run(
         exposure=_exposure(theirs),
         differences=rows,
         locks={symbol: list(reasons) for symbol, reasons in ours.locks.items()},
+        died="" if dead is None else dead.sentence,
     )
 
 

@@ -56,9 +56,17 @@ def _changed_at(recorded: RecordedRun) -> tuple[int, str]:
 
 
 def find_run(
-    settings: Settings, paths: Paths, *, on: date | None = None, stem: str | None = None, run_id: str | None = None
+    settings: Settings,
+    paths: Paths,
+    *,
+    on: date | None = None,
+    stem: str | None = None,
+    run_id: str | None = None,
+    advise_to_run: bool = True,
 ) -> RecordedRun:
     """Return the newest run: of a date, of a stem (date, with the scenario's name for synthetic days), or the one named.
+
+    `advise_to_run` False leaves out how to run one: nobody who wants to halt is told to trade.
 
     Raises: VeloxError when there is none, naming the dates that there are.
     """
@@ -78,5 +86,7 @@ def find_run(
         raise VeloxError(
             f"no run {run_id} below {paths.var}: {known}. The ids: {velox('summary', '--list', settings=settings)}"
         )
+    if not advise_to_run:
+        raise VeloxError(f"no run of {stem or on or 'any date'} below {paths.var}: {known}")
     again = velox("day", "--date", "YYYY-MM-DD", settings=settings)
     raise VeloxError(f"no run of {stem or on or 'any date'} below {paths.var}: {known}. Run one: {again}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from velox_core.control import RESET, FileControl, new_request
-from velox_core.domain.errors import EXIT_DONE, VeloxError
+from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, VeloxError
 from velox_core.operations.halt import chosen_run, engine_status, refuse_nameless
 from velox_core.operations.processes import is_alive
 from velox_core.operations.recorded import DATE_LENGTH, RecordedRun
@@ -25,6 +25,7 @@ from velox_core.runs import RunState, write_state
 from velox_core.settings import Paths, Settings
 
 POLL_SECONDS: Final = 0.1
+RUN_AGAIN: Final = "; run the engine again"  # the advice of a refusal without an engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ def _ask_engine(recorded: RecordedRun, pid: int, *, reason: str, by: str, wait_s
             return ResetOutcome(
                 run_id=recorded.run.run_id,
                 cleared=tuple(answer["cleared"]),
-                refusal=str(answer["message"]),
+                refusal=while_it_runs(str(answer["message"]), int(answer["exit_code"])),
                 exit_code=int(answer["exit_code"]),
             )
         time.sleep(POLL_SECONDS)
@@ -104,9 +105,21 @@ def _ask_engine(recorded: RecordedRun, pid: int, *, reason: str, by: str, wait_s
     )
 
 
+def while_it_runs(refusal: str, exit_code: int) -> str:
+    """Return an engine's refusal with what helps while it runs: not flat is what it alone mends."""
+    if exit_code != EXIT_NOT_FLAT:
+        return refusal
+    return (
+        f"{refusal.partition(RUN_AGAIN)[0]}; its engine runs and squares off in time, or now, with velox stop; then reset again"
+    )
+
+
 def _reset(settings: Settings, paths: Paths, recorded: RecordedRun, *, reason: str, by: str, data: Path | None) -> ResetOutcome:
     from velox_core.bootstrap import RunRequest, open_run  # brings the stores with it; an engine that is asked has its own
+    from velox_core.operations.runs import require_begun
 
+    if recorded.run.state is not RunState.NEW:
+        require_begun(settings, recorded)  # opening the run would begin a new journal, and hide the loss
     stem = recorded.folder.name.rpartition("-")[0]
     request = RunRequest(
         date=recorded.trading_date, data=data, scenario=stem[DATE_LENGTH + 1 :] or None, run_id=recorded.run.run_id

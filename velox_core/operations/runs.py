@@ -1,6 +1,7 @@
 """Runs on record: their list, a run's report, its export.
 
 - A run's report is computed from its journal and kept as `summary.json` in its folder and as a row in the journal.
+- A journal that is gone, empty or new is an error: nothing here creates one, which would hide what was lost.
 - The export is what two runs of the same day must have in common, byte for byte.
 """
 
@@ -13,8 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from velox_core.domain.errors import VeloxError
+from velox_core.domain.errors import JournalUnavailable, VeloxError
 from velox_core.journal.export import export_events
+from velox_core.journal.queries import JournalReader
 from velox_core.journal.records import JournalRecords
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
@@ -41,7 +43,8 @@ def run_lines(settings: Settings, paths: Paths, *, on: date | None = None) -> li
 
 @contextmanager
 def open_journal(settings: Settings, recorded: RecordedRun) -> Iterator[SqlJournal]:
-    """Open the journal of a run that is on record. Raises JournalUnavailable."""
+    """Open the journal of a run that is on record; none is created. Raises JournalUnavailable, also when it lost the run."""
+    require_begun(settings, recorded)
     identity = RunIdentity(
         scope_key=recorded.run.scope.key,
         trading_date=recorded.trading_date,
@@ -53,6 +56,20 @@ def open_journal(settings: Settings, recorded: RecordedRun) -> Iterator[SqlJourn
         yield journal
     finally:
         journal.close()
+
+
+def require_begun(settings: Settings, recorded: RecordedRun) -> None:
+    """Raise JournalUnavailable unless the journal is there and knows the run: opening another would hide the loss."""
+    reader = JournalReader(journal_url(settings, recorded.run))
+    try:
+        begun = reader.latest_run(recorded.trading_date, scope_key=recorded.run.scope.key)
+    finally:
+        reader.close()
+    if begun is None:
+        raise JournalUnavailable(
+            f"the journal of run {recorded.run.run_id} is new or another's: it does not know the run, so what was recorded is "
+            "not in it. Restore a backup of it; what is open says the broker, and the next `velox run` asks it"
+        )
 
 
 def write_report(settings: Settings, recorded: RecordedRun, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,6 +152,20 @@ def test_stop_without_an_engine_is_an_error_that_says_so(velox: Invoke) -> None:
     assert "nothing to stop" in str(result.exception)
 
 
+def test_status_of_an_engine_that_died_with_a_position_says_so_and_exits_four(velox: Invoke, var: Path) -> None:
+    folder = var / "replay" / "primary" / "2024-01-15-1"
+    folder.mkdir(parents=True)
+    body = {"state": "RUNNING", "pid": 2**22 + 12345, "wall_ms": 1, "positions": [{"symbol": "TCS", "quantity": 1}]}
+    (folder / "status.json").write_text(json.dumps(body))
+    (folder / "run.json").write_text('{"state": "BEGUN"}')
+    result = velox("status")
+    assert result.exit_code == 4
+    assert "DIED" in result.stdout
+    assert "Take the run up: " in result.stdout
+    answer = velox("status", "--json")
+    assert (answer.exit_code, json.loads(answer.stdout)["held"]) == (4, "1 TCS")
+
+
 @pytest.mark.parametrize("command", ["run", "day"])
 def test_commands_on_a_holiday_say_so_and_start_nothing(command: str, velox: Invoke, var: Path) -> None:
     result = velox(command, "--date", "2024-01-26")

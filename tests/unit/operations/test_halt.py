@@ -156,3 +156,14 @@ def test_status_of_an_engine_that_is_gone_leaves_out_what_was_cleared_since(
 def test_status_of_before_halts_were_listed_shows_its_reason(folder: Path) -> None:
     assert halt_lines(Status(folder, {"halted": True, "halt_reason": "why"})) == ["why"]
     assert halt_lines(Status(folder, {"halted": False})) == []
+
+
+@pytest.mark.parametrize("named", [{}, {"run_id": RUN_ID}, {"on": date(2024, 1, 15)}])
+def test_halt_before_any_run_says_that_nothing_was_halted_and_not_to_trade(
+    named: dict[str, Any], settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(VeloxError, match="Nothing was halted") as caught:
+        halt(settings, tmp_path, **named)
+    assert "velox day" not in str(caught.value)
+    assert "Run one" not in str(caught.value)
+    assert not (tmp_path / "var").exists()

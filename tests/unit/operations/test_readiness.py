@@ -14,6 +14,7 @@ import pytest
 from velox_core.domain.errors import ConfigError, NotFlatError, VeloxError
 from velox_core.operations import handover, hints
 from velox_core.operations.checklist import ITEM_TITLES, ItemResult, Verdict
+from velox_core.operations.dates import choose_date
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.engine_process import EngineProcess, engine_failure
 from velox_core.operations.processes import wrote_it
@@ -115,6 +116,20 @@ def test_handover_is_of_one_process_only_and_can_be_forgotten(paths: Paths) -> N
     assert handover.engine_of(paths, os.getpid()) == 0
 
 
+def test_handover_of_a_stop_is_for_that_very_process_and_not_for_a_later_one_with_its_id(paths: Paths) -> None:
+    assert not handover.stop_wanted(paths)
+    handover.leave_stop(paths, os.getppid())
+    assert not handover.stop_wanted(paths)
+    handover.leave_stop(paths, os.getpid())
+    assert handover.stop_wanted(paths)
+    note = paths.var / "output" / f"stop-of-{os.getpid()}.json"
+    note.write_text(json.dumps({"started": "an-earlier-boot:1"}))
+    assert not handover.stop_wanted(paths)
+    handover.leave_stop(paths, os.getpid())
+    handover.forget(paths, os.getpid())
+    assert not handover.stop_wanted(paths)
+
+
 def test_hints_are_quoted_and_name_a_configuration_that_is_not_the_default(
     settings_with: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,3 +187,21 @@ def test_not_closed_says_what_failed_and_is_never_flat() -> None:
     assert not proof.flat
     assert "the lease is held by host:1" in proof.text
     assert "end of day again" in proof.remedy
+
+
+def test_date_of_data_whose_times_have_no_offset_says_that_it_is_missing(settings_with: Load, tmp_path: Path) -> None:
+    file = tmp_path / "notz.csv"
+    file.write_text("ts,symbol,open,high,low,close,volume\n2024-01-15 09:15:00,TCS,1,1,1,1,1\n")
+    with pytest.raises(ConfigError, match="UTC offset"):
+        choose_date(settings_with(), given=None, data=file, scenario=None)
+
+
+@pytest.mark.parametrize(("name", "content"), [("absent.csv", None), ("empty.csv", b""), ("broken.parquet", b"PAR1 not so")])
+def test_date_of_data_that_cannot_be_read_is_bad_usage(
+    name: str, content: bytes | None, settings_with: Load, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=name) as caught:
+        choose_date(settings_with(), given=None, data=tmp_path / name, scenario=None)
+    assert caught.value.exit_code == 2

@@ -21,11 +21,13 @@ from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import Product, Side
 from velox_core.domain.scope import Scope
+from velox_core.engine_lock import EngineLock
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.operations.doctor import DoctorFinding, examine, exit_code_of
 from velox_core.operations.reconcile import ReconcileReport, broker_closes_from_ms, reconcile_run
 from velox_core.operations.recorded import RecordedRun
+from velox_core.run_stores import ENGINE_LOCK
 from velox_core.runs import RunState, run_folder, write_state
 from velox_core.settings import BrokerType, Paths, Settings
 
@@ -187,6 +189,17 @@ def found(account: Account, settings: Settings) -> dict[str, DoctorFinding]:
     return {finding.item: finding for finding in examine(settings, paths, account.recorded())}
 
 
+def test_reconcile_after_the_engine_died_is_never_in_order(account: Account, settings_with: SettingsWith) -> None:
+    account.says()
+    body = json.loads((account.folder / "status.json").read_text()) | {"pid": 2**22 + 12345}
+    (account.folder / "status.json").write_text(json.dumps(body))
+    flat = reconcile_run(settings_with(), account.recorded())
+    assert (flat.exit_code, flat.differences) == (1, [])
+    assert "DIED" in flat.sentence
+    account.trade_by_hand()
+    assert reconcile_run(settings_with(), account.recorded()).exit_code == 4
+
+
 def test_doctor_of_a_sound_run_measures_everything(account: Account, settings_with: SettingsWith) -> None:
     account.says("DONE")
     account.lock("test")
@@ -200,8 +213,21 @@ def test_doctor_of_a_sound_run_measures_everything(account: Account, settings_wi
 
 def test_doctor_names_the_process_that_holds_the_run(account: Account, settings_with: SettingsWith) -> None:
     account.says()
-    (account.folder / "engine.lock").write_text(f"{os.getpid()}\n")
-    assert f"process {os.getpid()} holds the run" in found(account, settings_with())["engine"].measured
+    lock = EngineLock(account.folder / ENGINE_LOCK)
+    held = found(account, settings_with())["engine"]
+    lock.release()
+    assert f"process {os.getpid()} holds the run" in held.measured
+    assert (held.ok, held.advice) == (True, "")
+
+
+def test_doctor_of_a_lock_whose_holder_is_gone_says_that_the_engine_died(account: Account, settings_with: SettingsWith) -> None:
+    EngineLock(account.folder / ENGINE_LOCK).release()  # the file still names this living process: only the lock counts
+    body = {"state": "RUNNING", "pid": 2**22 + 12345, "wall_ms": 0}
+    (account.folder / "status.json").write_text(json.dumps(body))
+    engine = found(account, settings_with())["engine"]
+    assert not engine.ok
+    assert "nobody holds the run" in engine.measured
+    assert "Take the run up: " in engine.advice
 
 
 def test_doctor_finds_each_thing_that_is_wrong(account: Account, settings_with: SettingsWith) -> None:
