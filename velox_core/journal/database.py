@@ -28,13 +28,16 @@ _VERSION_TABLE = "alembic_version"
 _READS = "velox_reads"
 
 
-def open_database(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, writer: bool = True, check: bool = False) -> Engine:
+def open_database(
+    url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, writer: bool = True, create: bool = True, check: bool = False
+) -> Engine:
     """Return an engine on a journal at the head revision.
 
     Args:
         url: SQLAlchemy URL; `sqlite:////path/journal.db` or `postgresql://…`.
         busy_timeout_ms: how long SQLite waits for another writer.
         writer: create and migrate if need be, and begin transactions IMMEDIATE. A reader does neither.
+        create: False has a writer migrate what is there, and refuse what is missing or empty.
         check: read the whole file first (about 1 ms for each MB).
     Raises: JournalUnavailable that says what is wrong and what to do.
     """
@@ -42,7 +45,7 @@ def open_database(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, writer: b
         parsed = make_url(url)
         path = _sqlite_path(url)
         if path is not None:
-            _check_file(path, create=writer)
+            _check_file(path, create=writer and create)
         engine = create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, ImportError, ValueError) as error:
         raise JournalUnavailable(f"stores.journal.url cannot be used: {error}") from error
@@ -53,7 +56,7 @@ def open_database(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS, writer: b
         try:
             if check and path is not None:
                 _quick_check(engine, path)
-            _bring_to_head(engine, writer=writer)
+            _bring_to_head(engine, writer=writer, create=writer and create)
         except SQLAlchemyError as error:
             raise unavailable(engine, "open", error) from error
         on_failure.pop_all()
@@ -205,12 +208,12 @@ def _revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _bring_to_head(engine: Engine, *, writer: bool) -> None:
+def _bring_to_head(engine: Engine, *, writer: bool, create: bool) -> None:
     with connect_to_read(engine) as connection:
         revision = _revision(connection)
     if revision == HEAD_REVISION:
         return
-    if not writer and revision is None:
+    if revision is None and not create:
         raise JournalUnavailable(
             f"{place_of(engine)} is empty: it was removed, or made by another program, and what was recorded before is not in "
             "it. End an engine that still runs, then restore a backup; without one the next `velox run` begins it anew and "

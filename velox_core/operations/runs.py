@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from velox_core.domain.errors import JournalUnavailable, VeloxError
+from velox_core.journal.database import open_database
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
 from velox_core.journal.records import JournalRecords
@@ -60,6 +61,7 @@ def open_journal(settings: Settings, recorded: RecordedRun) -> Iterator[SqlJourn
 
 def require_begun(settings: Settings, recorded: RecordedRun) -> None:
     """Raise JournalUnavailable unless the journal is there and knows the run: opening another would hide the loss."""
+    open_database(journal_url(settings, recorded.run), create=False).dispose()  # an older journal is migrated, and then read
     reader = JournalReader(journal_url(settings, recorded.run))
     try:
         begun = reader.latest_run(recorded.trading_date, scope_key=recorded.run.scope.key)

@@ -8,10 +8,13 @@ from contextlib import closing
 from datetime import date
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.scope import Scope
 from velox_core.journal.database import open_database
+from velox_core.journal.migrate import upgrade
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.runs import export_run, load_report, write_report
@@ -65,3 +68,13 @@ def test_report_of_a_run_whose_journal_is_empty_says_so_and_leaves_it_empty(reco
         load_report(settings_with(), recorded)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_report_of_a_run_in_an_older_journal_migrates_it_first(recorded: RecordedRun, settings_with: Load) -> None:
+    url = f"sqlite:///{recorded.folder / 'journal.db'}"
+    older = create_engine(url, poolclass=NullPool)
+    upgrade(older, "0001")
+    older.dispose()
+    with pytest.raises(JournalUnavailable, match="does not know the run"):
+        load_report(settings_with(), recorded)
+    JournalReader(url).close()  # a reader opens only what is at the head revision
