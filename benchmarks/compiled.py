@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BUILDS = ROOT / "build" / "compiled"
 BUILD_SECONDS_MAX = 900.0
+LOCK_FILE = "lock"
 MODULES = (
     "brokers/simulated",
     "brokers/simulated_exchange",
@@ -79,6 +81,14 @@ def build(root: Path = ROOT) -> Path:
         return folder
     _need_compiler()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second build waits for the first, and finds its copy
+        if not folder.is_dir():
+            _build(root, folder)
+    return folder
+
+
+def _build(root: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="begun-") as scratch:
         copy = Path(scratch) / "copy"
         shutil.copytree(root / "velox_core", copy / "velox_core", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -91,10 +101,9 @@ def build(root: Path = ROOT) -> Path:
             raise CannotCompile(f"mypyc or the C compiler failed:\n{(done.stdout + done.stderr)[-2_000:]}")
         shutil.rmtree(copy / "build", ignore_errors=True)
         for other in folder.parent.iterdir():
-            if not other.name.startswith("begun-"):
+            if other.is_dir() and other != Path(scratch):
                 shutil.rmtree(other, ignore_errors=True)
         copy.rename(folder)
-    return folder
 
 
 def _folder(root: Path) -> Path:
