@@ -9,7 +9,7 @@ from tests.fakes.rig import DAY, NOW_MS, PREFIX, Rig, entry_signal, make_instrum
 from velox_core.domain.errors import InvariantError, LedgerUnavailable
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
-from velox_core.domain.orders import ExitRank, OrderType, Product, Side
+from velox_core.domain.orders import ExitRank, OrderType, Product, Side, Signal
 from velox_core.ledger.memory import MemoryLedger
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest, Quote
@@ -183,6 +183,15 @@ def test_order_ids_ascend_over_entries_and_exits_and_refusals_take_none() -> Non
     assert ids == ["01", "02", "03"]
 
 
+@pytest.mark.parametrize("signal", [entry_signal(stop=10_000), entry_signal(target=10_000)], ids=["stop", "target"])
+def test_entry_with_a_stop_or_target_on_the_wrong_side_of_the_price_is_refused(signal: Signal) -> None:
+    rig = Rig()
+    answer = rig.ask(signal)
+    assert isinstance(answer, Refusal)
+    assert answer.code is ReasonCode.INVALID_SIGNAL
+    assert rig.ledger.commits == []
+
+
 def test_rate_is_not_used_up_by_refusals() -> None:
     rig = Rig(make_limits(orders_per_second_max=1))
     assert isinstance(rig.ask(quote=None), Refusal)
@@ -257,7 +266,7 @@ def test_conflicts_without_end_refuse_the_entry_only() -> None:
     rig.ledger.conflicts = COMMIT_ATTEMPTS_MAX
     answer = rig.ask()
     assert isinstance(answer, Refusal)
-    assert answer.code is ReasonCode.LEDGER_UNAVAILABLE
+    assert (answer.code, answer.layer) == (ReasonCode.LEDGER_UNAVAILABLE, 0)
     assert rig.risk.readiness.ledger_fault == ""
     assert isinstance(rig.ask(), ApprovedOrder)
 
@@ -299,7 +308,8 @@ def test_claim_answered_with_a_version_that_was_not_due_is_refused() -> None:
     rig.risk.open_ledger()
     answer = rig.ask()
     assert isinstance(answer, Refusal)
-    assert answer.code is ReasonCode.LEDGER_UNAVAILABLE
+    assert (answer.code, answer.layer) == (ReasonCode.LEDGER_UNAVAILABLE, 0)
+    assert answer.text == f"Risk ledger unavailable: {rig.risk.readiness.ledger_fault}"
     assert "version 1 where 3 was due" in rig.risk.readiness.ledger_fault
     assert dict(rig.risk.snapshot.claims) == {}
 
@@ -332,6 +342,7 @@ def test_conflict_journals_the_numbers_of_the_snapshot_that_decided() -> None:
 
 def test_fill_gets_in_past_more_conflicts_than_an_entry_would_wait_for() -> None:
     rig = Rig()
+    assert FACT_ATTEMPTS_MAX > COMMIT_ATTEMPTS_MAX
     rig.ledger.conflicts = FACT_ATTEMPTS_MAX - 1
     held = OpenPosition("AAA", "alpha", 1, 10_000, NOW_MS)
     rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=5)
@@ -649,6 +660,12 @@ def test_exit_is_for_what_is_open_less_what_works() -> None:
     order = Rig().risk.request_exit(exit_request(open_quantity=7, working=3, working_rank=ExitRank.TARGET), NOW_MS)
     assert isinstance(order, ApprovedOrder)
     assert order.quantity == 4
+
+
+def test_exit_is_for_the_symbol_that_was_asked_under_the_limits_protection() -> None:
+    order = Rig(make_limits(protection_bps=70)).risk.request_exit(exit_request(), NOW_MS)
+    assert isinstance(order, ApprovedOrder)
+    assert (order.symbol, order.side, order.product, order.protection_bps) == ("AAA", Side.SELL, Product.MIS, 70)
 
 
 def test_exit_with_a_limit_price_is_a_limit_order() -> None:

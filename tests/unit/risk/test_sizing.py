@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.fakes.rig import make_limits
@@ -30,3 +32,10 @@ def test_limits_that_are_not_configured_have_these_values() -> None:
     limits = make_limits()
     assert (limits.protection_bps, limits.band_margin_bps, limits.orders_per_second_max) == (100, 50, 8)
     assert (limits.entry_price_age_ms_max, limits.mark_age_ms_max) == (90_000, 90_000)
+
+
+def test_limits_once_made_cannot_be_raised() -> None:
+    limits = make_limits(max_total_positions=5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        limits.max_total_positions = 6  # type: ignore[misc]
+    assert limits.max_total_positions == 5
