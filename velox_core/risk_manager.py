@@ -465,7 +465,7 @@ class RiskManager:
         if self.note_unlock(symbol, reason):
             body: Body = {"symbol": symbol, "reason": reason}
             self._journal.append(EventKind.UNLOCK, now_ms, {**body, "why": why} if why else body)
-            _log.warning("[UNLOCK] %s: %s - %s", symbol, reason, why, extra={"engine_ms": now_ms})
+            _log.warning("[UNLOCK] %s: %s%s", symbol, reason, f" - {why}" if why else "", extra={"engine_ms": now_ms})
 
     def note_lock(self, symbol: str, reason: str) -> bool:
         """Lock without journaling, as when a journal is read back. Returns whether the reason is new."""
