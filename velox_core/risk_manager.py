@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from velox_core.emergency_exit_manager import EmergencyExitManager
 
 COMMIT_ATTEMPTS_MAX: Final = 5
-FACT_ATTEMPTS_MAX: Final = 50  # what has happened has to get in, however many processes decide beside us
+FACT_ATTEMPTS_MAX: Final = 1_000  # what has happened has to get in, however many decide beside us; some 0.1 ms each
 
 # Members by a module name: reading one off its class costs 0.09 us, and every order passes here.
 _DECISION: Final = EventKind.DECISION
