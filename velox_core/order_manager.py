@@ -14,12 +14,13 @@ import logging
 from collections.abc import Callable, Mapping
 
 from velox_core.domain.charges import ChargeSchedule
-from velox_core.domain.errors import BrokerError, IntentRefused, InvariantError, JournalUnavailable
+from velox_core.domain.errors import BrokerError, InvariantError
 from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
 from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
 from velox_core.domain.positions import FOREIGN, Position
+from velox_core.durable_journal import DurableJournal
 from velox_core.inline_sends import InlineSends
 from velox_core.ports import (
     Broker,
@@ -84,6 +85,7 @@ class OrderManager:
         self._broker, self.sends = broker, sends or InlineSends()
         self._journal = journal
         self._risk = risk_manager
+        self._durable = DurableJournal(journal, risk_manager.faults, risk_manager.readiness)
         self._columns = dict(columns)
         self._schedule = schedule
         self.on_position = on_position
@@ -103,33 +105,16 @@ class OrderManager:
         order = order_of(approved, intent, now_ms)
         self.orders[order.client_order_id] = self.live[order.client_order_id] = order
         self._journal.append(_INTENT, now_ms, intent_body(order, self._risk.snapshot.version))
-        if self._may_leave(order, now_ms):
+        kept_back = self._durable.commit_intent(order, now_ms)
+        if kept_back is None:
             order.move_to(_SUBMITTING, now_ms)
             self._record_outcome(order, self._broker.place(approved, now_ms), now_ms)
-        return order
-
-    def _may_leave(self, order: Order, now_ms: int) -> bool:
-        """Make the intent durable. Without a journal an exit may leave and an entry not; an id that is used never may."""
-        try:
-            self._journal.commit()
-        except IntentRefused as error:
-            if order.client_order_id in error.durable_ids:  # an older exit's intent is the one refused
-                if order.is_entry:
-                    self._end(order, OrderState.CANCELLED, now_ms, f"nothing was sent: {error}")
-                return not order.is_entry
-            _log.error("[JOURNAL] %s is not sent: %s", order.client_order_id, error, extra={"engine_ms": now_ms})
+        elif kept_back.is_foreign_id:
             order.move_to(OrderState.CANCELLED, now_ms)  # not journaled: under this id the journal knows another order
             self._forget(order)
-            return False
-        except JournalUnavailable as error:
-            self._risk.faults.journal_failed(error)
-            if order.is_entry:
-                reason = "the intent could not be journaled; nothing was sent"
-                self._end(order, OrderState.CANCELLED, now_ms, reason, free=False)
-            return not order.is_entry
-        if self._risk.readiness.journal_fault:
-            self._risk.faults.journal_is_back()
-        return True
+        else:
+            self._end(order, OrderState.CANCELLED, now_ms, kept_back.reason, free=kept_back.frees_slot)
+        return order
 
     def _record_outcome(self, order: Order, outcome: SendOutcome, now_ms: int) -> None:
         if outcome.status is _ACKNOWLEDGED:
@@ -165,16 +150,7 @@ class OrderManager:
 
     def commit_journal(self) -> bool:
         """Make what was appended durable. Returns False, and has entries refused, when the journal does not answer."""
-        try:
-            self._journal.commit()
-        except IntentRefused as error:  # of an exit that left while the journal was away; all else is durable
-            _log.error("[JOURNAL] an intent that was sent is refused: %s", error)
-        except JournalUnavailable as error:
-            self._risk.faults.journal_failed(error)
-            return False
-        if self._risk.readiness.journal_fault:
-            self._risk.faults.journal_is_back()
-        return True
+        return self._durable.commit()
 
     # -- receiving --------------------------------------------------------------------------------------------
 
