@@ -22,7 +22,7 @@ from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import OrderType, Product, Signal, client_order_id
 from velox_core.entry_faults import EntryFaults
-from velox_core.ports import Alerts, Journal, RiskLedger, Severity
+from velox_core.ports import Alerts, Journal, Lease, RiskLedger, Severity
 from velox_core.risk.approval import ApprovedOrder, approve
 from velox_core.risk.gate import (
     ExitRequest,
@@ -73,6 +73,7 @@ class RiskManager:
         product: the exchange product of every order.
         first_sequence: where the order numbers of this epoch begin.
         alerts: told once when a store or the lease is lost, when a store is back, and of a position without a price.
+        lease: the one that the ledger gave; None renews by the ledger alone, and sends at any age.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class RiskManager:
         product: Product = Product.MIS,
         first_sequence: int = 1,
         alerts: Alerts | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.limits = limits
         self.readiness = Readiness()
@@ -93,6 +95,7 @@ class RiskManager:
         self.locks: dict[str, str] = {}  # symbol to every reason for which it is locked
         self.unexplained: dict[str, OpenPosition] = {}  # what the broker holds beyond our books, by symbol
         self._ledger = ledger
+        self._lease = lease
         self._journal = journal
         self._decisions = DecisionJournal(journal, limits)
         self.decision_counts = self._decisions.counts
@@ -144,10 +147,20 @@ class RiskManager:
         if self.readiness.fenced or self.readiness.ledger_fault:
             return
         try:
-            if not self._ledger.renew_lease(self._epoch):
+            lease = self._lease
+            if not (self._ledger.renew_lease(self._epoch) if lease is None else lease.renew()):
                 self.faults.lease_lost(self._epoch, "it was taken over or given back")
         except LedgerUnavailable as error:
             self.faults.ledger_failed(error)
+
+    def _confirm_lease(self) -> Refusal | None:
+        """Renew a lease that was not confirmed for a while: an entry decided on an old one would not leave."""
+        self.renew_lease()
+        if self.readiness.fenced:
+            return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
+        if self.readiness.ledger_fault:
+            return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {self.readiness.ledger_fault}")
+        return None
 
     def latch(self, record: HaltRecord) -> None:
         """Put a halt or clear record into the ledger and read it back. Raises LedgerUnavailable."""
@@ -213,6 +226,8 @@ class RiskManager:
                 self.faults.ledger_failed(LedgerUnavailable(text))
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {text}")
             if isinstance(result, Fenced):
+                if self._lease is not None and result.epoch > self._epoch:
+                    self._lease.lose()
                 self.faults.lease_lost(self._epoch, f"epoch {result.epoch} took it over")
                 return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
             self._take(result.snapshot)
@@ -267,6 +282,8 @@ class RiskManager:
         request = EntryRequest(
             signal.strategy_id, signal.symbol, signal.side, quantity, worst_paise, now_ms, loss_paise, cost_paise
         )
+        if refusal is None and self._lease is not None and self._lease.is_due:
+            refusal = self._confirm_lease()
         self._judged = self._snapshot
         order_id = ""
         if refusal is None:

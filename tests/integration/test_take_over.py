@@ -19,7 +19,8 @@ import pytest
 from tests.integration.test_restart import Trial, entries
 from velox_core.domain.events import EventKind
 from velox_core.engine_lock import LockView
-from velox_core.ledger.redis import LEASE_SECONDS, RedisLedger
+from velox_core.lease import LEASE_SECONDS
+from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import LockHolder
 from velox_core.redis_server import EmbeddedRedis
 
