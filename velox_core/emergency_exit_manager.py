@@ -296,6 +296,7 @@ class EmergencyExitManager:
             self._next_alert_ms = now_ms + NOT_FLAT_ALERT_INTERVAL_MS
             held = ", ".join(f"{p.quantity} {p.symbol}" for p in self._orders.open_positions())
             text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders. Closing goes on."
+            text = " ".join((text, *(f"{why}." for why in self._orders.unresolved_exits.values())))
             self._alerts.send(Severity.CRITICAL, "Emergency exit: NOT FLAT yet", text)
 
     def prove_now(self) -> None:

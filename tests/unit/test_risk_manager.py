@@ -117,6 +117,7 @@ REFUSALS: list[tuple[ReasonCode, int, Attempt]] = [
     (ReasonCode.JOURNAL_UNAVAILABLE, 0, with_ready(journal_fault="full")),
     (ReasonCode.LEASE_LOST, 0, with_ledger(fenced_by=9)),
     (ReasonCode.RECONCILE_OVERDUE, 0, with_ready(reconcile_fault="silent for 100 s")),
+    (ReasonCode.EXIT_UNKNOWN, 0, with_ready(doubtful_exits="X2")),
     (ReasonCode.ORDER_RATE, 0, after_entries(("AAA", "alpha"), ("BBB", "alpha"), gap_ms=0)),
     (ReasonCode.EMERGENCY_EXIT_ACTIVE, 1, latched),
     (ReasonCode.DUPLICATE_ORDER, 2, after_entries(("AAA", "alpha"), ask="AAA")),
