@@ -56,7 +56,7 @@ from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Broker, Control, ControlRequest, Journal
+from velox_core.ports import Broker, Control, ControlRequest, Journal, Lease
 from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
@@ -297,7 +297,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             book=SqliteBook(run.folder / "broker.db"),
         )
         stack.callback(simulated.close)
-        off_loop = _off_loop(settings, replay, simulated, stack)
+        off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
@@ -307,6 +307,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
                 broker=off_loop or simulated,
                 sends=off_loop,
+                lease=stores.lease,
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
@@ -324,14 +325,14 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
 
 
-def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, stack: ExitStack) -> OffLoopBroker | None:
+def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, lease: Lease, stack: ExitStack) -> OffLoopBroker | None:
     """Return the broker called off the loop, where that is wanted. At full speed minutes would pass before an answer comes."""
     if not settings.engine.sends_off_loop:
         return None
     if replay.speed <= 0:
         _log.warning("[SESSION] engine.sends_off_loop needs a paced run (--speed 1.0): sends are inline at full speed")
         return None
-    off_loop = OffLoopBroker(broker)
+    off_loop = OffLoopBroker(broker, lease=lease)
     stack.callback(off_loop.close)
     return off_loop
 

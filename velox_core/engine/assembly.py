@@ -34,6 +34,7 @@ from velox_core.ports import (
     Control,
     HaltFile,
     Journal,
+    Lease,
     MarketFeed,
     RiskLedger,
     SendQueue,
@@ -61,6 +62,7 @@ class EnginePorts:
     closer_lock: CloserLock
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
     sends: SendQueue | None = None  # of a broker that is called off the loop; None when sends are inline
+    lease: Lease | None = None  # asked before each request; None in a world with one process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         id_prefix=id_prefix,
         epoch=rules.epoch,
         alerts=ports.alerts,
+        lease=ports.lease,
     )
     orders = OrderManager(
         broker=ports.broker,
@@ -135,6 +138,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         columns={symbol: column for column, symbol in enumerate(plan.universe)},
         schedule=rules.schedule,
         sends=ports.sends,
+        lease=ports.lease,
     )
     closer = Closer(
         lock=ports.closer_lock,
