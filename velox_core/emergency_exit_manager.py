@@ -16,6 +16,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import date
 from typing import Final, TypedDict
 
@@ -77,6 +79,7 @@ class EmergencyExitManager:
         broker: asked whether the account is flat.
         journal, halt_file: two of the three halt stores (the ledger is reached through the risk manager).
         alerts: told on warning shares, on the trigger and at the end.
+        monotonic: seconds that never go back, for the looks at the journal's halts.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class EmergencyExitManager:
         journal: Journal,
         halt_file: HaltFile,
         alerts: Alerts,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._trading_date = trading_date
         self._risk = risk_manager
@@ -98,7 +102,11 @@ class EmergencyExitManager:
         self._broker = broker
         self._halt_file = halt_file
         self._stores = HaltStores(
-            halt_file=halt_file, journal=journal, risk_manager=risk_manager, commit_journal=order_manager.commit_journal
+            halt_file=halt_file,
+            journal=journal,
+            risk_manager=risk_manager,
+            commit_journal=order_manager.commit_journal,
+            monotonic=monotonic,
         )
         self._alerts = alerts
         self._closing = False

@@ -84,6 +84,7 @@ class Rig:
         self.schedule = schedule
         self.broker = FakeBroker()
         self.broker.now_ms = NOW_MS
+        self.seconds = 0.0  # monotonic, moved by hand
         self.off_loop = wrap(self.broker) if wrap is not None else None
         self.port = self.off_loop or self.broker
         self.journal = FakeJournal()
@@ -140,6 +141,7 @@ class Rig:
             journal=self.journal,
             halt_file=self.halt_file,
             alerts=self.alerts,
+            monotonic=lambda: self.seconds,
         )
         self.risk.open_ledger()
         self.arm(NOW_MS)

@@ -161,6 +161,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         journal=ports.journal,
         halt_file=ports.halt_file,
         alerts=ports.alerts,
+        monotonic=ports.clock.monotonic,
     )
     risk.attach_emergency_exit_manager(emergency)
     resumed_ms, differences = _catch_up(ports, rules, risk, orders, door)
