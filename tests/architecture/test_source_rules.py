@@ -121,7 +121,8 @@ def test_only_the_exit_door_asks_for_exits_and_only_with_the_closers_lock() -> N
         }
         users |= {name} if "request_exit" in called else set()
         holders |= {name} if "may_send" in called else set()
-    assert users == holders == {"velox_core/exit_door.py"}
+    assert users == {"velox_core/exit_door.py"}
+    assert holders == users | {"velox_core/flattening.py"}  # which has the lock before it cancels what others work
 
 
 def test_functions_take_at_most_six_positional_arguments_outside_hot_value_classes() -> None:

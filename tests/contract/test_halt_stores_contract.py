@@ -110,7 +110,7 @@ class Running:
 
     def look(self) -> bool:
         """Have the engine look for halts once the next look at the journal is due."""
-        self.rig.seconds += JOURNAL_LOOK_SECONDS
+        self.rig.clock.seconds += JOURNAL_LOOK_SECONDS
         return self.rig.emergency.take_up(NOW_MS)
 
 

@@ -164,14 +164,14 @@ def test_take_up_looks_at_the_journal_at_most_every_so_often_and_reads_it_only_w
     rig.emergency.take_up(NOW_MS)
     assert (journal.looks, journal.readings) == (1, 1)
     put(rig, halt(), "journal")
-    rig.seconds += JOURNAL_LOOK_SECONDS - 0.01
+    rig.clock.seconds += JOURNAL_LOOK_SECONDS - 0.01
     assert not rig.emergency.take_up(NOW_MS)
     assert (journal.looks, journal.readings) == (1, 1)
-    rig.seconds += 0.01
+    rig.clock.seconds += 0.01
     assert rig.emergency.take_up(NOW_MS)
     assert holds(rig, "20240116-MANUAL-abc") == list(ALL)
     for _ in range(3):
-        rig.seconds += JOURNAL_LOOK_SECONDS
+        rig.clock.seconds += JOURNAL_LOOK_SECONDS
         rig.emergency.take_up(NOW_MS)
     assert (journal.looks, journal.readings) == (4, 3)  # once more for what the copies changed
 
@@ -184,7 +184,7 @@ def test_take_up_with_a_journal_that_cannot_be_read_is_no_news_and_finds_the_hal
     assert not rig.emergency.take_up(NOW_MS)
     assert not is_active(rig)
     rig.journal.unreadable = False
-    rig.seconds += JOURNAL_LOOK_SECONDS
+    rig.clock.seconds += JOURNAL_LOOK_SECONDS
     assert rig.emergency.take_up(NOW_MS)
     assert is_active(rig)
 
