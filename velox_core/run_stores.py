@@ -63,6 +63,10 @@ class EmergencyJournal:
         """Raise JournalUnavailable: what happened before cannot be read."""
         raise self._cause
 
+    def newest_halt(self) -> int:
+        """Raise JournalUnavailable."""
+        raise self._cause
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
