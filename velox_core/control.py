@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from velox_core.domain.errors import VeloxError
-from velox_core.ports import ControlRequest, RiskLedger
+from velox_core.ports import Control, ControlRequest, RiskLedger
 
 LEDGER_POLL_SECONDS = 0.5
 STOP, RESET = "stop", "reset"
@@ -226,6 +226,32 @@ class CombinedControl:
         if self._ledger is not None:
             self._ledger.forget_requests()
         self._file.forget_requests()
+
+
+class NamedControl:
+    """A control channel whose status says which process and run it is of.
+
+    Each status is numbered (`beat`), so that a new one is told from an old one without comparing clocks; `wall_ms` is
+    when it was written, by the machine's clock.
+
+    Args:
+        control: the channel.
+        facts: what each status says of its run.
+    """
+
+    def __init__(self, control: Control, facts: Mapping[str, object]) -> None:
+        self._control = control
+        self._facts = {**facts, "pid": os.getpid()}
+        self._beat = 0
+
+    def poll(self) -> ControlRequest | None:
+        """Return the newest request."""
+        return self._control.poll()
+
+    def publish(self, status: Mapping[str, object]) -> None:
+        """Publish the status with its origin."""
+        self._beat += 1
+        self._control.publish({**status, **self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000})
 
 
 def _foremost(requests: Sequence[IdentifiedRequest]) -> IdentifiedRequest | None:
