@@ -29,7 +29,7 @@ from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.brokers.simulated_orders import SimulationConfig
 from velox_core.calendar import MarketRules, load_market_rules
 from velox_core.clock import ReplayClock, WallClock
-from velox_core.control import CombinedControl, FileControl, LedgerControl, NamedControl
+from velox_core.control import GUARD_FILE, CombinedControl, FileControl, LedgerControl, NamedControl
 from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
@@ -48,15 +48,17 @@ from velox_core.domain.orders import Product
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Broker, Journal
+from velox_core.ports import Alerts, Broker, Journal
 from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
@@ -299,6 +301,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 alerts=alerts,
                 closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
+                guard=guard_presence(settings, paths, replay.speed, alerts),
             ),
             EngineRules(
                 limits=settings.risk.limits, schedule=schedule, instruments=instruments, strategies=hosts, epoch=stores.epoch
@@ -307,6 +310,20 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         if stores.exits_only:
             engine.risk_manager.readiness.stopping = f"exits only: {stores.exits_only}"
         yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
+
+
+def guard_presence(settings: Settings, paths: Paths, speed: float, alerts: Alerts) -> GuardPresence | None:
+    """Return the account's guard as its engine sees it; None where none is wanted, or at full speed, which none watches."""
+    if not settings.guard.enabled or speed <= 0:
+        return None
+    account = Scope(broker_type=settings.broker.type.value, account=settings.account)
+    file = FileControl(paths.var / account.folder, status_file=GUARD_FILE)
+
+    def newest_beat() -> object:
+        status = file.status()
+        return None if status is None else beat_key(status)
+
+    return GuardPresence(newest_beat, alerts, silent_seconds=settings.guard.heartbeat_timeout_seconds)
 
 
 def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, stack: ExitStack) -> OffLoopBroker | None:

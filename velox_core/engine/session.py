@@ -72,6 +72,7 @@ class TradingSession:
             alerts=parts.alerts,
             reconcile_seconds=plan.reconcile_seconds,
             revive=parts.revive,
+            guard=parts.guard,
         )
         self._square_off_ms = plan.flat_by_ms if plan.square_off else NEVER_MS
         self._stop_reason = ""
