@@ -3,6 +3,8 @@
 - One step looks once and judges once (`guard`); while it closes, a step is one step of the flattener and nothing else.
 - A book that cannot be read is not flat: a silent engine is then taken over all the same, and the reads go on.
 - What cannot be seen (book, prices, market data) is told once, and once when it can be seen again.
+- A closing is bounded in true seconds: its engine time goes on from where it began as the guard's own clock does, so that an
+  engine has as long to answer in a fast replay as it has live. A pause of the guard's own counts for no more than a moment.
 - While the guard closes, it makes the simulated market too: its engine is gone, and orders must meet prices. A living engine
   makes its own market, the guard only looks at prices then.
 - After a closing that did not end flat, or that failed, the account is judged anew: it begins again until it is flat.
@@ -20,6 +22,7 @@ from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, VeloxError
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import Product
+from velox_core.domain.time import MS_PER_SECOND
 from velox_core.guard import (
     GuardRules,
     MarketTime,
@@ -40,12 +43,14 @@ RETRY_SECONDS = 5.0  # after a closing that could not begin, failed, or ended wi
 _log = logging.getLogger("velox.emergency")
 
 
-class FlattenStage(StrEnum):
-    """How far a closing is. LEFT_TO_ENGINE: a living engine acknowledged the halt and closes by itself."""
+class FlattenState(StrEnum):
+    """How far a closing is: halt, question to the engine, and then the engine or this process closes, until flat or not."""
 
+    LATCHING = "LATCHING"
+    ASKING = "ASKING"
+    FOLLOWING = "FOLLOWING"
     TAKING_OVER = "TAKING_OVER"
     CLOSING = "CLOSING"
-    LEFT_TO_ENGINE = "LEFT_TO_ENGINE"
     FLAT = "FLAT"
     NOT_FLAT = "NOT_FLAT"
 
@@ -53,7 +58,7 @@ class FlattenStage(StrEnum):
 class Flattener(Protocol):
     """Closes everything of an account, one step a call."""
 
-    def step(self, now_ms: int) -> FlattenStage:
+    def step(self, now_ms: int) -> FlattenState:
         """Go one step further at engine time `now_ms`. Raises VeloxError when it cannot go on."""
         ...
 
@@ -142,7 +147,9 @@ class AccountGuard:
         self._memory = Memory()
         self._status: Mapping[str, object] = {}
         self._flattener: Flattener | None = None
-        self._stage: FlattenStage | None = None
+        self._state: FlattenState | None = None
+        self._closing_ms = 0  # engine time of the closing
+        self._stepped = now
         self._retry_at = now
         self._carried: dict[str, int] = {}
         self._told: dict[str, str] = {}
@@ -266,47 +273,49 @@ class AccountGuard:
     def _begin(self, verdict: Verdict, now: float, now_ms: int) -> None:
         loss = "not known" if self.loss_paise is None else rupees_text(self.loss_paise)
         text = f"{self._account.name}: {verdict.text} (loss of the day {loss})"
-        _log.critical("[GUARD] %s. Closing everything", text, extra={"engine_ms": now_ms})
+        _log.critical("[GUARD] %s. Everything is closed", text, extra={"engine_ms": now_ms})
         self._account.alerts.send(Severity.CRITICAL, "The guard closes everything", text)
         self._retry_at = now + RETRY_SECONDS
         try:
             self._flattener = self._account.flattener(verdict, now_ms)
-            self._stage = None
         except VeloxError as error:
-            self._tell("closing", "The guard cannot close", str(error))
+            self._tell("closing", "The guard cannot close", f"{error}. It begins again in {RETRY_SECONDS:.0f} s")
+            return
+        self._state, self._closing_ms, self._stepped = None, now_ms, now
 
     def _continue(self, flattener: Flattener, now: float, now_ms: int) -> None:
-        if self._stage is FlattenStage.CLOSING:
+        if self._state is FlattenState.CLOSING:
             self._account.feed.make(now_ms, self._time.reached_ms)
+        passed = min(now - self._stepped, self._account.rules.pause_seconds_max)
+        self._closing_ms, self._stepped = self._closing_ms + int(passed * MS_PER_SECOND), now
         try:
-            stage = flattener.step(now_ms)
+            state = flattener.step(self._closing_ms)
         except VeloxError as error:
             self._tell("closing", "The guard cannot go on closing", f"{error}. It begins again in {RETRY_SECONDS:.0f} s")
             self._end(now)
             return
-        if stage is not self._stage:
-            self._stage = stage
-            _log.critical("[GUARD] %s: %s", self._account.name, _STAGE_TEXT[stage], extra={"engine_ms": now_ms})
-        if stage in (FlattenStage.TAKING_OVER, FlattenStage.CLOSING):
-            return
-        if stage is not FlattenStage.NOT_FLAT:
-            self._told.pop("closing", None)
-        severity = Severity.WARNING if stage is FlattenStage.LEFT_TO_ENGINE else Severity.CRITICAL
-        self._account.alerts.send(severity, f"The guard: {_STAGE_TEXT[stage]}", self._account.name)
-        self._end(now)
+        if state is not self._state:
+            self._state = state
+            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra={"engine_ms": now_ms})
+        if state is FlattenState.FLAT or state is FlattenState.NOT_FLAT:
+            if state is FlattenState.FLAT:
+                self._told.pop("closing", None)
+            self._account.alerts.send(Severity.CRITICAL, f"The guard: {_STATE_TEXT[state]}", self._account.name)
+            self._end(now)
 
     def _end(self, now: float) -> None:
         """End a closing. What follows is judged anew; the closing itself was no pause."""
         self.close()
-        self._stage = None
         self._memory = Memory()
         self._retry_at = now + RETRY_SECONDS
 
 
-_STAGE_TEXT = {
-    FlattenStage.TAKING_OVER: "halted; the account is taken over from whoever holds it",
-    FlattenStage.CLOSING: "this guard has the account and closes it",
-    FlattenStage.LEFT_TO_ENGINE: "the engine acknowledged the halt and closes by itself; the guard stands by",
-    FlattenStage.FLAT: "FLAT, the broker confirms it",
-    FlattenStage.NOT_FLAT: "NOT FLAT; it begins again",
+_STATE_TEXT = {
+    FlattenState.LATCHING: "the halt is being written",
+    FlattenState.ASKING: "halted; an engine that runs is asked to acknowledge it",
+    FlattenState.FOLLOWING: "the engine acknowledged the halt and closes by itself; the guard watches it",
+    FlattenState.TAKING_OVER: "the account is taken over from whoever holds it and does not answer",
+    FlattenState.CLOSING: "this guard closes",
+    FlattenState.FLAT: "FLAT, the broker confirms it",
+    FlattenState.NOT_FLAT: "NOT FLAT within the bound; it begins again",
 }
