@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from velox_core.domain.charges import ChargeSchedule
@@ -23,6 +22,7 @@ from velox_core.domain.errors import BrokerError, VeloxError
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import Product
 from velox_core.domain.time import MS_PER_SECOND
+from velox_core.flat_proof import FlattenState
 from velox_core.guard import (
     GuardRules,
     MarketTime,
@@ -41,18 +41,6 @@ from velox_core.ports import Alerts, BrokerFill, BrokerOrder, BrokerPosition, Se
 RETRY_SECONDS = 5.0  # after a closing that could not begin, failed, or ended with something open
 
 _log = logging.getLogger("velox.emergency")
-
-
-class FlattenState(StrEnum):
-    """How far a closing is: halt, question to the engine, and then the engine or this process closes, until flat or not."""
-
-    LATCHING = "LATCHING"
-    ASKING = "ASKING"
-    FOLLOWING = "FOLLOWING"
-    TAKING_OVER = "TAKING_OVER"
-    CLOSING = "CLOSING"
-    FLAT = "FLAT"
-    NOT_FLAT = "NOT_FLAT"
 
 
 class Flattener(Protocol):

@@ -11,9 +11,10 @@ from tests.fakes.outside import FakeAlerts
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.orders import Product, Side
+from velox_core.flat_proof import FlattenState
 from velox_core.guard import Cause, GuardRules, Verdict
 from velox_core.guard_account import Price
-from velox_core.guard_watch import RETRY_SECONDS, AccountGuard, FlattenState, GuardedAccount
+from velox_core.guard_watch import RETRY_SECONDS, AccountGuard, GuardedAccount
 
 BOUND, ACT, PAUSE = 20.0, 10.0, 5.0
 START_MS = 1_000_000

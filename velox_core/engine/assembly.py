@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from velox_core.adoption import Adoption
 from velox_core.closer import Closer
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, JournalUnavailable, LedgerUnavailable
@@ -75,6 +76,7 @@ class EngineRules:
     strategies: Sequence[HostedStrategy]
     epoch: int
     actor: Actor = Actor.ENGINE
+    close_foreign: bool = True  # whether positions that this system never opened are closed with everything else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,8 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         journal=ports.journal,
         halt_file=ports.halt_file,
         alerts=ports.alerts,
+        clock=ports.clock,
+        adoption=Adoption(broker=ports.broker, order_manager=orders, risk_manager=risk, close_foreign=rules.close_foreign),
     )
     risk.attach_emergency_exit_manager(emergency)
     resumed_ms, differences = _catch_up(ports, rules, risk, orders, door)

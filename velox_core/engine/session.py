@@ -233,8 +233,10 @@ class TradingSession:
             self._ending = True
             parts.risk_manager.readiness.stopping = "square-off time"
             _log.info("[SESSION] square-off at %s", ist_clock_text(now_ms), extra={"engine_ms": now_ms})
-        if self._ending and not parts.order_manager.is_flat():
-            parts.exit_door.want_all(ExitRank.SQUARE_OFF, "square-off")
+        if self._ending:
+            parts.emergency.square_off_books(now_ms)
+            if not parts.order_manager.is_flat():
+                parts.exit_door.want_all(ExitRank.SQUARE_OFF, "square-off")
         if parts.order_manager.live or parts.order_recovery.watching:
             parts.order_recovery.work(now_ms)
         if parts.exit_door.goals:

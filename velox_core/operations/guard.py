@@ -18,13 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from velox_core.control import GUARD_FILE, GUARD_MARK, CombinedControl, FileControl, LedgerControl, NamedControl
 from velox_core.domain.errors import ConfigError, VeloxError
+from velox_core.domain.scope import Scope
+from velox_core.domain.time import ist_date
 from velox_core.engine_lock import CloserLockFile
 from velox_core.guard_watch import AccountGuard, GuardedAccount
 from velox_core.operations.guard_status import GUARD_LOCK, guard_folder
@@ -174,7 +175,8 @@ def watch_account(settings: Settings, paths: Paths, alerts: Alerts) -> None:
         from velox_core.guard_world import guarded_run, ledger_server
         from velox_core.ledger.redis import RedisLedger
 
-        ledger = RedisLedger(ledger_server(settings, paths), f"{settings.broker.type.value}:{settings.account}", date.today())
+        scope = Scope(broker_type=settings.broker.type.value, account=settings.account)
+        ledger = RedisLedger(ledger_server(settings, paths), scope.key, ist_date(time.time_ns() // 1_000_000))
         stack.callback(ledger.close)
         channels = CombinedControl(LedgerControl(ledger, status_mark=GUARD_MARK), FileControl(folder, status_file=GUARD_FILE))
         beat = NamedControl(channels, {"account": settings.account, "step_seconds": STEP_SECONDS})
