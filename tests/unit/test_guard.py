@@ -87,6 +87,8 @@ def test_judge_of_an_engine_that_holds_on_purpose_waits_for_the_loss_or_the_time
     assert judge(Memory(), held, RULES)[1] is None
     past = [cause_of(v) for v in verdicts(every_second(held, 12, loss_paise=210_000))]
     assert past == [None] * 10 + [Cause.LOSS] * 2
+    last_word = [cause_of(v) for v in verdicts(every_second(held, 12, loss_paise=210_000, closes=True))]
+    assert last_word == past  # what a silent engine said last excuses nothing
     late = [cause_of(v) for v in verdicts(every_second(held, 12, market_ms=1_000_000))]
     assert late == [None] * 10 + [Cause.LATE] * 2
 

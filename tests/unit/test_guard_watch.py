@@ -380,8 +380,8 @@ def test_guard_bounds_a_closing_in_true_seconds_and_its_own_pause_counts_little(
 
 def test_guard_whose_closing_ends_not_flat_begins_again() -> None:
     world = holding()
-    world.script = [FlattenState.NOT_FLAT]
-    world.silent(int(BOUND) + 2)
+    world.script = [FlattenState.CLOSING] * 30 + [FlattenState.NOT_FLAT]
+    world.silent(int(BOUND) + 32)
     assert world.alerts.titles[-1] == "The guard: NOT FLAT within the bound; it begins again"
     world.silent(int(RETRY_SECONDS) + 1)
     assert world.causes == [Cause.SILENT_ENGINE] * 2

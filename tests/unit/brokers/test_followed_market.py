@@ -60,6 +60,7 @@ def test_prices_are_the_newest_close_of_each_symbol_at_the_time_of_the_newest_mi
 def test_following_fills_nothing_and_leaves_the_market_to_the_engine(two: Two) -> None:
     two.engine_sees(0)
     two.engine.send(Side.BUY, 1)
+    assert [order.state for order in two.broker.orders()] == [OrderState.OPEN]
     two.market.follow(START_MS + 3 * MINUTE_MS)
     assert two.broker.trades() == []
     two.engine_sees(1)
@@ -77,6 +78,30 @@ def test_making_fills_from_where_the_engine_had_come_each_order_once(two: Two) -
     two.engine_sees(2)
     assert [fill.trade_id for fill in two.engine.broker.trades()] == ["T1"]
     assert two.engine.held() == 1
+
+
+def test_making_gives_each_minute_once_and_in_order() -> None:
+    class Recording:
+        def __init__(self) -> None:
+            self.minutes: list[int] = []
+
+        def quote(self, closes: list[int]) -> None:
+            assert closes
+
+        def on_row(self, row: MinuteRow, now_ms: int) -> None:
+            assert now_ms == row.ts_ms
+            self.minutes.append((row.ts_ms - START_MS) // MINUTE_MS)
+
+        def settle(self, now_ms: int) -> None:
+            self.minutes.append(-1)
+
+    broker = Recording()
+    day = DayColumns(trading_date=DAY, universe=UNIVERSE, rows=rows(), source="test")
+    market = FollowedMarket(day, broker)  # type: ignore[arg-type]
+    for minutes in (0, 1, 2, 2, 3, 4, 5):
+        market.follow(START_MS + minutes * MINUTE_MS)
+        market.make(START_MS + minutes * MINUTE_MS, START_MS)
+    assert broker.minutes == [1, 2, 3, -1]
 
 
 def test_order_of_the_second_process_fills_once_whichever_process_makes_the_market(two: Two) -> None:

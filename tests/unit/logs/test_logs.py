@@ -178,13 +178,15 @@ def test_logs_of_a_process_that_does_not_rotate_follow_the_one_that_does(tmp_pat
     writer = start_logging(tmp_path, max_megabytes=1, keep_files=1, rotates=False)
     path = tmp_path / LOG_FILES[RISK]
     logging.getLogger(RISK).info("x" * 1_500_000)  # beyond the size at which another process rotates
+    logging.getLogger(RISK).info("second")
     for _ in range(10_000):  # the writer's thread has it within moments
-        if path.stat().st_size >= 1_500_000:
+        if "second" in path.read_text(encoding="utf-8")[-100:]:
             break
         time.sleep(0.001)
+    assert [found.name for found in tmp_path.glob("risk_manager*")] == [path.name]
     path.rename(tmp_path / "rotated")
-    logging.getLogger(RISK).info("second")
+    logging.getLogger(RISK).info("third")
     writer.stop()
-    assert [line.split("] ", 1)[1] for line in read(tmp_path, RISK)] == ["second"]
+    assert [line.split("] ", 1)[1] for line in read(tmp_path, RISK)] == ["third"]
     assert sorted(found.name for found in tmp_path.glob("risk_manager*")) == ["risk_manager.log"]
     assert writer.losses.any is False
