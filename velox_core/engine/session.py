@@ -439,6 +439,7 @@ class TradingSession:
             parts.exit_door.want_all(ExitRank.SQUARE_OFF, "end of data")
             self._work(self._now_ms)
             await_answers(orders, self._now_ms)
+            self._publish("FLATTENING" if parts.emergency.closing else "STOPPING")  # a guard must not take it for dead
             self._let_time_pass()
         parts.emergency.check(self._now_ms)
         self._journal_mark(self._now_ms)
