@@ -26,7 +26,6 @@ from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
-from velox_core.brokers.simulated_orders import SimulationConfig
 from velox_core.calendar import MarketRules, load_market_rules
 from velox_core.clock import ReplayClock, WallClock
 from velox_core.control import GUARD_FILE, CombinedControl, FileControl, LedgerControl, NamedControl
@@ -64,6 +63,7 @@ from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
 from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
+from velox_core.simulated_account import BROKER_BOOK, simulation_config
 from velox_core.strategies.base import Strategy
 
 RECONCILE_SECONDS = 30.0
@@ -281,7 +281,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             replay.day.universe,
             instruments=instruments,
             config=simulation_config(settings),
-            book=SqliteBook(run.folder / "broker.db"),
+            book=SqliteBook(run.folder / BROKER_BOOK),
         )
         stack.callback(simulated.close)
         off_loop = _off_loop(settings, replay, simulated, stack)
@@ -304,7 +304,12 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 guard=guard_presence(settings, paths, replay.speed, alerts),
             ),
             EngineRules(
-                limits=settings.risk.limits, schedule=schedule, instruments=instruments, strategies=hosts, epoch=stores.epoch
+                limits=settings.risk.limits,
+                schedule=schedule,
+                instruments=instruments,
+                strategies=hosts,
+                epoch=stores.epoch,
+                close_foreign=settings.engine.close_foreign,
             ),
         )
         if stores.exits_only:
@@ -372,21 +377,6 @@ def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
     }
 
 
-def simulation_config(settings: Settings) -> SimulationConfig:
-    """Return the simulated broker's behaviour as configured."""
-    chosen = settings.simulation
-    return SimulationConfig(
-        seed=chosen.seed,
-        capital_paise=settings.broker.capital_paise,
-        slippage_bps=chosen.slippage_bps,
-        slippage_ticks=chosen.slippage_ticks,
-        latency_ms=chosen.latency_ms,
-        partial_fill_probability=chosen.partial_fill_probability,
-        reject_probability=chosen.reject_probability,
-        margin_multiplier=chosen.margin_multiplier,
-    )
-
-
 def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
     """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
 
@@ -394,7 +384,7 @@ def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
     """
     if settings.broker.type is not BrokerType.SIMULATED:
         raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
-    path = run.folder / "broker.db"
+    path = run.folder / BROKER_BOOK
     if not path.is_file():
         raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
     broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))

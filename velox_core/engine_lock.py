@@ -24,6 +24,7 @@ import orjson
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.ports import CloserHold, CloserLock, EndOfHolder, LockHolder, RiskLedger
 
+ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"  # in a scope's folder
 LEASE_CHECK_SECONDS = 10.0  # below the lease's life: nobody can have taken one that was ours so short a time ago
 _RECORD_BYTES_MAX = 512
 

@@ -38,7 +38,7 @@ from velox_core.guard import (
 from velox_core.guard_account import Price, carried, exposure, read_loss
 from velox_core.ports import Alerts, BrokerFill, BrokerOrder, BrokerPosition, Severity
 
-RETRY_SECONDS = 5.0  # after a closing that could not begin, failed, or ended with something open
+RETRY_SECONDS = 10.0  # after a closing that could not begin, failed, or ended; two closings share no order ids
 
 _log = logging.getLogger("velox.emergency")
 

@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import uuid
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 
-from velox_core.bootstrap import BOOK_READ_AT_MS, RunRequest, day_instruments, prepare, session_plan, simulation_config
+from velox_core.bootstrap import BOOK_READ_AT_MS, RunRequest, day_instruments, prepare, session_plan
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.followed_market import FollowedMarket
@@ -22,22 +25,25 @@ from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.control import FileControl, LedgerControl
 from velox_core.domain.errors import BrokerError, DataError, VeloxError
 from velox_core.domain.halts import active_halts
-from velox_core.domain.orders import Product
+from velox_core.domain.orders import Actor, Product
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.plan import SessionPlan
-from velox_core.engine_lock import LockView
+from velox_core.engine_lock import ENGINE_LOCK, LockView
+from velox_core.flat_proof import FlattenState
 from velox_core.guard import GUARD_NAME, GuardRules, Verdict, loss_trigger_paise
-from velox_core.guard_watch import Flattener, GuardedAccount
+from velox_core.guard_watch import GuardedAccount
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.ledger.redis import RedisLedger
+from velox_core.outside import Outside, OutsideRequest, open_outside
 from velox_core.ports import Alerts
 from velox_core.redis_server import EmbeddedRedis
-from velox_core.run_stores import ENGINE_LOCK
-from velox_core.runs import RunState, read_state
+from velox_core.runs import RunFolder, RunState, read_state
 from velox_core.settings import Paths, Settings, StopPolicy
+from velox_core.simulated_account import BROKER_BOOK, simulation_config
 
 PAUSE_SECONDS_MAX = 5.0
-BROKER_BOOK = "broker.db"
+
+_log = logging.getLogger("velox.emergency")
 
 
 def ledger_server(settings: Settings, paths: Paths) -> str:
@@ -60,14 +66,23 @@ def guard_rules(settings: Settings, plan: SessionPlan) -> GuardRules:
 
 
 def guarded_run(
-    settings: Settings, paths: Paths, folder: Path, status: Mapping[str, object], alerts: Alerts, stack: ExitStack
+    settings: Settings,
+    paths: Paths,
+    folder: Path,
+    status: Mapping[str, object],
+    *,
+    alerts: Alerts,
+    bring_in: Callable[[RunFolder, date, Path], str],
+    stack: ExitStack,
 ) -> GuardedAccount:
-    """Open a run as its guard needs it; `stack` closes it.
+    """Open a run as its guard needs it.
 
     Args:
         folder: the run's.
         status: what the engine published last; it names the data.
         alerts: told what a person must know.
+        bring_in: imports the file of what a closing did into a run's journal; returns why it could not, '' when it did.
+        stack: closes what is opened here.
     Raises: BrokerError without a book; ConfigError, DataError, CalendarError when the run's day cannot be loaded.
     """
     request = _request(folder, status)
@@ -83,6 +98,13 @@ def guarded_run(
     broker.advance(BOOK_READ_AT_MS)
     ledger = stack.enter_context(closing(RedisLedger(ledger_server(settings, paths), run.scope.key, day.trading_date)))
     by_ledger = LedgerControl(ledger)
+    on = day.trading_date
+
+    def begin(verdict: Verdict, now_ms: int) -> GuardFlattener:
+        files = ExitStack()
+        request = _closing_request(run, on, verdict, ledger)
+        outside = files.enter_context(open_outside(settings, request, alerts, broker=broker))
+        return GuardFlattener(outside, files, partial(bring_in, run, on))
 
     def heard_by_ledger() -> Mapping[str, object] | None:
         with suppress(VeloxError):
@@ -96,18 +118,57 @@ def guarded_run(
         routes=(heard_by_ledger, FileControl(folder).status),
         book=broker,
         feed=FollowedMarket(day, broker),
-        schedule=load_charges(settings.charges_path).schedule(settings.broker.type.value, Product.MIS, day.trading_date),
+        schedule=load_charges(settings.charges_path).schedule(settings.broker.type.value, Product.MIS, on),
         product=Product.MIS,
         previous_closes=dict(zip(day.universe, day.previous_close_paise, strict=False)),
         holds=lambda newest: _holds(settings, folder, newest),
         unfinished=lambda: _is_unfinished(folder),
-        flattener=lambda verdict, now_ms: _flattener(settings, paths, folder, verdict),
+        flattener=begin,
         alerts=alerts,
     )
 
 
-def _flattener(settings: Settings, paths: Paths, folder: Path, verdict: Verdict) -> Flattener:
-    raise VeloxError("not joined yet")
+class GuardFlattener:
+    """One closing of a run by the guard: the flattener of `velox flatten`, with a sign of life at each step.
+
+    Args:
+        outside: the flattening, open.
+        stack: closes it.
+        bring_in: has what was done imported into the run's journal, given the file; returns why that failed, '' when not.
+    """
+
+    def __init__(self, outside: Outside, stack: ExitStack, bring_in: Callable[[Path], str]) -> None:
+        self._outside = outside
+        self._stack = stack
+        self._bring_in = bring_in
+
+    def step(self, now_ms: int) -> FlattenState:
+        """Go one step further at engine time `now_ms`."""
+        state = self._outside.flattener.step(now_ms)
+        self._outside.flattener.news()  # the flattener logs each of them by itself
+        self._outside.sign.give({"state": state.value, "by": GUARD_NAME})
+        return state
+
+    def close(self) -> None:
+        """Close its files, and have what was done imported; what cannot be stays for the run's next engine."""
+        file = self._outside.journal.path
+        self._stack.close()
+        problem = self._bring_in(file)
+        if problem:
+            _log.error("[GUARD] not in the journal yet, the next engine of the run brings it in: %s", problem)
+
+
+def _closing_request(run: RunFolder, on: date, verdict: Verdict, ledger: RedisLedger) -> OutsideRequest:
+    return OutsideRequest(
+        run=run,
+        trading_date=on,
+        reason=verdict.text,
+        by=GUARD_NAME,
+        halt_id=f"{on:%Y%m%d}-{verdict.halt_kind.value}-G{uuid.uuid4().hex[:12]}",
+        actor=Actor.GUARD,
+        kind=verdict.halt_kind,
+        latches={"ledger": ledger.latch_halt},
+    )
 
 
 def _request(folder: Path, status: Mapping[str, object]) -> RunRequest:

@@ -12,17 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
 
+from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.domain.halts import active_halts
 from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.operations.reconcile import reconcile_run
+from velox_core.operations.recorded import RecordedRun
 from velox_core.redis_server import EmbeddedRedis
+from velox_core.settings import Paths, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-DAY = "2024-01-16"
+DAY = date(2024, 1, 16)
 RUN_ID = f"{DAY}-calm-1"
 SYMBOLS = ("SYN1", "SYN2", "SYN3")
 BOUND_SECONDS = 3
@@ -78,7 +82,7 @@ class GuardedDay:
     def start_both_and_hold(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
         """Start guard and engine, and wait until three positions are open and the guard watches them."""
         guard = self.start("guard")
-        engine = self.start("run", "--json", "--date", DAY)
+        engine = self.start("run", "--json", "--date", DAY.isoformat())
         self.wait(lambda: len(self.held()) == len(SYMBOLS), engine)
         self.wait(lambda: any(view["exposed"] for view in self.guard_views()), guard)
         return guard, engine
@@ -156,42 +160,34 @@ def test_engine_killed_with_three_positions_is_closed_by_the_guard_and_comes_bac
     day.assert_closed_once_by_the_guard()
     orders = day.book("SELECT * FROM orders")
     assert [halt.by for halt in active_halts(JsonLinesHaltFile(day.folder / "halt.jsonl").records())] == ["guard"]
-
-    again = day.start("run", "--json", "--date", DAY, "--speed", "max")
-    report = json.loads(again.communicate(timeout=WAIT_SECONDS)[0])
-    assert (again.returncode, report["flat"], report["halted"], report["trade_count"]) == (0, True, True, len(SYMBOLS))
-    assert day.book("SELECT * FROM orders") == orders
-    doctor = day.start("doctor", "--reconcile", "--json")
-    assert doctor.communicate(timeout=WAIT_SECONDS)[0]
-    assert doctor.returncode == 0
-
     guard.terminate()
     assert guard.wait(WAIT_SECONDS) == 0
     assert day.told("[GUARD] process", "ends")
 
-
-def test_engine_stopped_with_sigstop_is_taken_over_and_never_trades_again(day: GuardedDay) -> None:
-    guard, engine = day.start_both_and_hold()
-    engine.send_signal(signal.SIGSTOP)
-    day.wait(lambda: day.told("[GUARD]", "FLAT, the broker confirms it"), guard)
-    assert day.told("no sign of life", "taken over", "killed", "this guard closes")
-    engine.send_signal(signal.SIGCONT)
-    assert engine.wait(WAIT_SECONDS) == -signal.SIGKILL
-    day.assert_closed_once_by_the_guard()
+    settings = load_settings(day.config, {})
+    again = run_engine(settings, Paths(var=day.var, logs=day.var / "logs"), RunRequest(date=DAY, speed=0.0))
+    assert (again.exit_code, again.flat, again.halted, again.run.run_id) == (0, True, True, RUN_ID)
+    assert day.book("SELECT * FROM orders") == orders
+    report = reconcile_run(settings, RecordedRun(run=again.run, trading_date=DAY))
+    assert (report.exit_code, report.exposure, report.differences, report.locks) == (0, [], [], {})
 
 
-def test_guard_stopped_with_sigstop_waits_one_full_bound_and_then_closes(day: GuardedDay) -> None:
+def test_engine_and_guard_stopped_the_guard_waits_one_bound_and_takes_over_and_the_engine_never_trades(
+    day: GuardedDay,
+) -> None:
     guard, engine = day.start_both_and_hold()
     guard.send_signal(signal.SIGSTOP)
-    engine.kill()
-    engine.wait()
+    engine.send_signal(signal.SIGSTOP)
     time.sleep(BOUND_SECONDS + 1.0)
     held = day.held()
     guard.send_signal(signal.SIGCONT)
     day.wait(lambda: day.told("[GUARD]", "FLAT, the broker confirms it"), guard)
+    engine.send_signal(signal.SIGCONT)
+    assert engine.wait(WAIT_SECONDS) == -signal.SIGKILL
     assert len(held) == len(SYMBOLS)
+    assert day.told("this guard was away for", "no sign of life", "taken over", "killed", "this guard closes")
     back, verdict = (_told_at(day.log(), part) for part in ("this guard was away for", "no sign of life"))
-    assert (verdict - back).total_seconds() >= BOUND_SECONDS - 0.01
+    assert (verdict - back).total_seconds() >= BOUND_SECONDS - 0.01  # what a pause must cost at least
     day.assert_closed_once_by_the_guard()
 
 

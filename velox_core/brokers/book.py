@@ -151,6 +151,14 @@ class SqliteBook:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
+    def last_prices(self) -> dict[str, int]:
+        """Return the recorded price of every symbol that an order was ever placed in, paise. Raises BrokerError."""
+        try:
+            rows = self._connection.execute("SELECT symbol, price_paise FROM prices ORDER BY symbol")
+            return {row[0]: row[1] for row in rows}
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
     def close(self) -> None:
         """Close the file; committed transactions are safe with or without it."""
         self._connection.close()

@@ -182,6 +182,17 @@ def halt(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
+def flatten(context: typer.Context) -> None:
+    """Halt the account and close every position, now, engine or not.
+
+    Its options: velox flatten --help. Exit code 0 FLAT, 4 NOT FLAT.
+    """
+    from velox_core.cli.flatten import flatten as run_flatten
+
+    raise typer.Exit(run_flatten(context.args))
+
+
 @app.command()
 def reset(
     *,

@@ -29,6 +29,7 @@ from velox_core.domain.time import ist_date
 from velox_core.engine_lock import CloserLockFile
 from velox_core.guard_watch import AccountGuard, GuardedAccount
 from velox_core.operations.guard_status import GUARD_LOCK, guard_folder
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.status import STATUS_FILE, Status, account_folders, read_status
 from velox_core.ports import Alerts, CloserHold, Severity
 from velox_core.runs import RunState, read_state
@@ -174,6 +175,7 @@ def watch_account(settings: Settings, paths: Paths, alerts: Alerts) -> None:
             raise VeloxError(f"account {settings.account!r} is guarded by {lock.holder} already: see velox status")
         from velox_core.guard_world import guarded_run, ledger_server
         from velox_core.ledger.redis import RedisLedger
+        from velox_core.operations.flatten import bring_in
 
         scope = Scope(broker_type=settings.broker.type.value, account=settings.account)
         ledger = RedisLedger(ledger_server(settings, paths), scope.key, ist_date(time.time_ns() // 1_000_000))
@@ -182,7 +184,15 @@ def watch_account(settings: Settings, paths: Paths, alerts: Alerts) -> None:
         beat = NamedControl(channels, {"account": settings.account, "step_seconds": STEP_SECONDS})
         runs = GuardedRuns(
             lambda: runs_to_guard(settings, paths),
-            lambda status, opened: guarded_run(settings, paths, status.folder, status.body, alerts, opened),
+            lambda status, opened: guarded_run(
+                settings,
+                paths,
+                status.folder,
+                status.body,
+                alerts=alerts,
+                bring_in=lambda run, on, file: bring_in(settings, RecordedRun(run=run, trading_date=on), file),
+                stack=opened,
+            ),
             alerts,
         )
         stack.callback(runs.close)

@@ -173,6 +173,7 @@ def _engine(engine: schema.Engine) -> EngineSettings:
         heartbeat_seconds=engine.heartbeat_seconds,
         orders_per_second=engine.orders_per_second,
         sends_off_loop=engine.sends_off_loop,
+        close_foreign=engine.close_foreign,
     )
 
 

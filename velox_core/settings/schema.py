@@ -122,6 +122,7 @@ class Engine(Section):
     heartbeat_seconds: Annotated[int, whole("seconds", 1, 60)] = 1
     orders_per_second: Annotated[int, whole("orders", 1, 10)] = 8
     sends_off_loop: Flag = False
+    close_foreign: Flag = True
     protection_pct: Percent = 100
     band_margin_pct: Percent = 50
     entry_price_age_seconds: Milliseconds = 90_000

@@ -226,12 +226,15 @@ class EngineSettings:
     """The engine process: what a stop does with positions, its heartbeat, and the entries it may send in a second.
 
     `sends_off_loop` has a paced run of the simulated broker called off the loop too, as a live broker always is.
+    `close_foreign` has everything of the day's product closed at a square-off or an emergency; without it positions in symbols
+    that this system did not trade today are left alone.
     """
 
     on_stop: StopPolicy
     heartbeat_seconds: int
     orders_per_second: int
     sends_off_loop: bool
+    close_foreign: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
