@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -28,7 +28,7 @@ from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.calendar import MarketRules, load_market_rules
 from velox_core.clock import ReplayClock, WallClock
-from velox_core.control import CombinedControl, FileControl, LedgerControl
+from velox_core.control import GUARD_FILE, CombinedControl, FileControl, LedgerControl, NamedControl
 from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
@@ -47,15 +47,17 @@ from velox_core.domain.orders import Product
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Broker, Control, ControlRequest, Journal, Lease
+from velox_core.ports import Alerts, Broker, Journal, Lease
 from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
@@ -106,30 +108,15 @@ class SessionOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayDay:
-    """A replay ready to run: what, where and by which rules."""
+    """A replay ready to run: what, where and by which rules. Of `data` and `scenario` one says where its bars are from."""
 
     day: DayColumns
     session: SessionDay
     rules: MarketRules
     run: RunFolder
     speed: float
-
-
-class NamedControl:
-    """A control channel whose status says which process and run it is of, and when it was written (wall time, ms)."""
-
-    def __init__(self, control: Control, run_id: str) -> None:
-        self._control = control
-        self._run_id = run_id
-        self._clock = WallClock()
-
-    def poll(self) -> ControlRequest | None:
-        """Return the newest request."""
-        return self._control.poll()
-
-    def publish(self, status: Mapping[str, object]) -> None:
-        """Publish the status with its origin."""
-        self._control.publish({**status, "run_id": self._run_id, "pid": os.getpid(), "wall_ms": self._clock.now_ms()})
+    data: Path | None = None
+    scenario: str | None = None
 
 
 def load_rules(settings: Settings) -> MarketRules:
@@ -150,11 +137,11 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     if session is None:
         raise DataError(f"{on} is no trading day: {rules.calendar.closed_reason(on)}; choose another --date")
     scenario = request.scenario or (None if request.data else settings.feed.scenario)
+    path = None if scenario else request.data or settings.feed.path
     if scenario:
         symbols = settings.feed.symbols or default_symbols(scenario)
         day = synthetic_day(on, symbols, scenario, session, seed=settings.simulation.seed)
     else:
-        path = request.data or settings.feed.path
         if path is None:
             raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
         day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
@@ -162,7 +149,7 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     account = Scope(broker_type="simulated", account=settings.account)
     run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
     speed = settings.feed.speed if request.speed is None else request.speed
-    return ReplayDay(day=day, session=session, rules=rules, run=run, speed=speed)
+    return ReplayDay(day=day, session=session, rules=rules, run=run, speed=speed, data=path, scenario=scenario)
 
 
 def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, Instrument]) -> SessionPlan:
@@ -311,10 +298,11 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, run.run_id),
+                control=NamedControl(control, published_facts(settings, replay)),
                 alerts=alerts,
                 closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
+                guard=guard_presence(settings, paths, replay.speed, alerts),
             ),
             EngineRules(
                 limits=settings.risk.limits,
@@ -328,6 +316,20 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         if stores.exits_only:
             engine.risk_manager.readiness.stopping = f"exits only: {stores.exits_only}"
         yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
+
+
+def guard_presence(settings: Settings, paths: Paths, speed: float, alerts: Alerts) -> GuardPresence | None:
+    """Return the account's guard as its engine sees it; None where none is wanted, or at full speed, which none watches."""
+    if not settings.guard.enabled or speed <= 0:
+        return None
+    account = Scope(broker_type=settings.broker.type.value, account=settings.account)
+    file = FileControl(paths.var / account.folder, status_file=GUARD_FILE)
+
+    def newest_beat() -> object:
+        status = file.status()
+        return None if status is None else beat_key(status)
+
+    return GuardPresence(newest_beat, alerts, silent_seconds=settings.guard.heartbeat_timeout_seconds)
 
 
 def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, lease: Lease, stack: ExitStack) -> OffLoopBroker | None:
@@ -363,6 +365,17 @@ def run_identity(settings: Settings, replay: ReplayDay) -> RunIdentity:
         data_source=replay.day.source,
         started_wall_ms=WallClock().now_ms(),
     )
+
+
+def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
+    """Return what every status of a run says beside the engine's own words: what a guard needs to watch the run."""
+    return {
+        "run_id": replay.run.run_id,
+        "speed": replay.speed,  # engine seconds per second; 0.0 is as fast as possible
+        "data": "" if replay.data is None else str(replay.data.resolve()),
+        "scenario": replay.scenario or "",
+        "config_hash": settings.config_hash,
+    }
 
 
 def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:

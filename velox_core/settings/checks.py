@@ -66,7 +66,7 @@ def cross_checks(document: Document) -> list[Problem]:
     _check_times(reader)
     _check_strategies(reader)
     _check_mode(reader)
-    _check_heartbeats(reader)
+    _check_guard(reader)
     return reader.problems
 
 
@@ -168,8 +168,15 @@ def _check_mode(reader: Reader) -> None:
             reader.report(("checklist", "severities", item), text)
 
 
-def _check_heartbeats(reader: Reader) -> None:
+def _check_guard(reader: Reader) -> None:
     beat, bound = reader.number("engine", "heartbeat_seconds"), reader.number("guard", "heartbeat_timeout_seconds")
     if beat is not None and bound is not None and bound < 3 * beat:
         text = f"is {bound}: allowed is at least three times engine.heartbeat_seconds, {3 * beat}"
         reader.report(("guard", "heartbeat_timeout_seconds"), text)
+    flat_by, hard_stop = reader.get("market", "flat_by"), reader.get("market", "hard_stop")
+    margin = reader.number("guard", "flat_by_margin_seconds")
+    if isinstance(flat_by, time) and isinstance(hard_stop, time) and margin is not None and hard_stop > flat_by:
+        minutes = (hard_stop.hour - flat_by.hour) * 60 + hard_stop.minute - flat_by.minute
+        if margin > minutes * 60:
+            text = f"is {margin}: allowed are at most the seconds from market.flat_by to market.hard_stop, {minutes * 60}"
+            reader.report(("guard", "flat_by_margin_seconds"), text)

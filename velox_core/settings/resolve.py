@@ -77,7 +77,7 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
         strategies=tuple(_strategy(item, index, document) for index, item in enumerate(system.strategies)),
         market=_market(system.market),
         engine=_engine(system.engine),
-        guard=_same(GuardSettings, system.guard),
+        guard=_guard(system.guard),
         simulation=_same(SimulationSettings, system.simulation),
         stores=_stores(system.stores, secrets),
         metrics=MetricsSettings(
@@ -174,6 +174,16 @@ def _engine(engine: schema.Engine) -> EngineSettings:
         orders_per_second=engine.orders_per_second,
         sends_off_loop=engine.sends_off_loop,
         close_foreign=engine.close_foreign,
+    )
+
+
+def _guard(guard: schema.Guard) -> GuardSettings:
+    return GuardSettings(
+        enabled=guard.enabled,
+        heartbeat_timeout_seconds=guard.heartbeat_timeout_seconds,
+        loss_margin_bps=guard.loss_margin_pct,
+        act_seconds=guard.act_seconds,
+        flat_by_margin_seconds=guard.flat_by_margin_seconds,
     )
 
 

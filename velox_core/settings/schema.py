@@ -134,6 +134,9 @@ class Guard(Section):
 
     enabled: Flag = True
     heartbeat_timeout_seconds: Seconds = 20
+    loss_margin_pct: Percent = 500
+    act_seconds: Seconds = 10
+    flat_by_margin_seconds: Seconds = 120
 
 
 class Simulation(Section):
@@ -225,6 +228,7 @@ class Severities(Section):
     dashboard: Severity = None
     simulated_test: Severity = None
     backup: Severity = None
+    guard: Severity = None
 
 
 class Checklist(Section):

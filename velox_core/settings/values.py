@@ -33,10 +33,11 @@ CHECKLIST_ITEMS = (
     "dashboard",
     "simulated_test",
     "backup",
+    "guard",
 )
-"""The safety guide's pre-production checklist, in its order."""
+"""The safety guide's pre-production checklist, in its order, and the guard."""
 
-WARNED_WHEN_SIMULATED = frozenset({"influxdb", "dashboard", "simulated_test", "backup"})
+WARNED_WHEN_SIMULATED = frozenset({"influxdb", "dashboard", "simulated_test", "backup", "guard"})
 """What a laptop has not got: a simulated day warns on these (design.md section 13)."""
 
 
@@ -238,10 +239,17 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
-    """The dead-man's switch: it flattens when the engine's heartbeat is older than the bound."""
+    """The dead-man's switch: it flattens when the engine's heartbeat is older than the bound.
+
+    A living engine has `act_seconds` to close by itself what its loss (past the limit by `loss_margin_bps` of it) or the
+    time (`flat_by_margin_seconds` of the session after `flat_by`) asks for.
+    """
 
     enabled: bool
     heartbeat_timeout_seconds: int
+    loss_margin_bps: int
+    act_seconds: int
+    flat_by_margin_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +356,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChecklistSettings:
-    """What each of the eleven items does when it fails, and why `max_total_positions` is above 5, if it is."""
+    """What each item does when it fails, and why `max_total_positions` is above 5, if it is."""
 
     severities: FrozenMapping[ItemSeverity]
     max_total_positions_reason: str
