@@ -3,8 +3,8 @@
 - The halt is latched before anything is closed: in the file, the journal and the ledger, whichever answer.
 - From then on every step asks for everything that is open to be closed, late fills included, until nothing is. An
   engine that starts on such a halt goes on with it.
-- Flat is what the broker says: a read that fails is never "flat". What it works or holds that we do not know of is
-  cancelled and booked, and a person is told each minute until it is flat.
+- Flat is what the broker says: a read that fails is never "flat". What it works that we do not know of is cancelled, what it
+  holds is closed (`adoption`), and a person is told each minute until it is flat.
 - What another process latched or cleared is taken up while the engine runs: entries stop, those that wait to leave
   included, before the halt is acknowledged; a halt that closes closes,
   and the record is copied to the stores that lack it. A clear is believed only when every store was read and agrees.
@@ -16,21 +16,22 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import date
 from typing import Final, TypedDict
 
-from velox_core.domain.errors import BrokerError, HaltedError, NotFlatError, VeloxError
+from velox_core.adoption import Adoption, Look
+from velox_core.domain.errors import BrokerError, HaltedError, InvariantError, NotFlatError, VeloxError
 from velox_core.domain.halts import HaltKind, HaltRecord, clear_of, named_ids
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank
 from velox_core.exit_door import ExitDoor
 from velox_core.halt_stores import HaltStores
 from velox_core.order_manager import OrderManager
-from velox_core.ports import Alerts, Broker, HaltFile, Journal, Severity
+from velox_core.ports import Alerts, Broker, Clock, HaltFile, Journal, Severity
 from velox_core.risk_manager import RiskManager
 
 WARNING_SHARES_PERCENT = (50, 75, 90)
-PROOF_INTERVAL_MS = 1_000  # the broker is asked whether all is flat at most this often
 NOT_FLAT_ALERT_INTERVAL_MS = 60_000
 
 _log: Final = logging.getLogger("velox.emergency")
@@ -77,6 +78,9 @@ class EmergencyExitManager:
         broker: asked whether the account is flat.
         journal, halt_file: two of the three halt stores (the ledger is reached through the risk manager).
         alerts: told on warning shares, on the trigger and at the end.
+        clock: engine time for callers of `trigger` and `reset` who do not name it, None where all of them do; and monotonic
+            time for the looks at the journal's halts.
+        adoption: brings our books to the broker's positions; None makes one that closes everything.
     """
 
     def __init__(
@@ -90,23 +94,32 @@ class EmergencyExitManager:
         journal: Journal,
         halt_file: HaltFile,
         alerts: Alerts,
+        clock: Clock | None = None,
+        adoption: Adoption | None = None,
     ) -> None:
+        self.adoption = adoption or Adoption(broker=broker, order_manager=order_manager, risk_manager=risk_manager)
+        self.no_proof_before_ms = 0  # engine time; something that was sent may arrive until then
         self._trading_date = trading_date
+        self._clock = clock
         self._risk = risk_manager
         self._orders = order_manager
         self._exits = exit_door
         self._broker = broker
         self._halt_file = halt_file
         self._stores = HaltStores(
-            halt_file=halt_file, journal=journal, risk_manager=risk_manager, commit_journal=order_manager.commit_journal
+            halt_file=halt_file,
+            journal=journal,
+            risk_manager=risk_manager,
+            commit_journal=order_manager.commit_journal,
+            monotonic=time.monotonic if clock is None else clock.monotonic,
         )
         self._alerts = alerts
         self._closing = False
         self._must_close = False
         self._loss_halted = False  # a LOSS halt of this date is known: the limit is not judged again
-        self._next_proof_ms = 0
         self._next_alert_ms = 0
         self._warned_percent = 0
+        self._squared = False  # books and positions agreed once after the square-off began
         limit_paise = risk_manager.limits.loss_limit_paise
         self._judged_from_paise = min(limit_paise, limit_paise * WARNING_SHARES_PERCENT[0] // 100)
         self._known: dict[str, HaltRecord] = {}
@@ -208,7 +221,7 @@ class EmergencyExitManager:
                     self.trigger_loss(now_ms)
                 elif loss.reaches(self._judged_from_paise):
                     self._warn(loss.loss_paise, limit_paise, now_ms)
-        if self._must_close and not self._orders.is_flat():
+        if self._must_close and not (self._is_flat() and self._risk.unexplained.keys() <= self.adoption.kept.keys()):
             self._closing = True
         if self._closing:
             self._continue_closing(now_ms)
@@ -231,13 +244,26 @@ class EmergencyExitManager:
         reason = f"daily loss {rupees_text(loss_paise)} reached the limit {rupees_text(limit_paise)}"
         return self._trigger(HaltKind.LOSS, reason, "engine", now_ms)
 
-    def trigger(self, reason: str, by: str, now_ms: int) -> HaltRecord:
-        """Halt because a person or another part asks for it, and close everything."""
-        return self._trigger(HaltKind.MANUAL, reason, by, now_ms)
+    def trigger(self, reason: str, by: str, now_ms: int | None = None) -> HaltRecord:
+        """Halt because a person or another part asks for it, and close everything.
+
+        Args:
+            reason, by: one sentence for people, and who asks; both are in the record.
+            now_ms: engine time, epoch ms; the clock's when it is left out.
+        Returns: the halt, as it was latched.
+        """
+        return self._trigger(HaltKind.MANUAL, reason, by, self._time(now_ms))
 
     def fault(self, reason: str, now_ms: int) -> HaltRecord:
         """Halt because this system can no longer be trusted, and close everything."""
         return self._trigger(HaltKind.FAULT, reason, "engine", now_ms)
+
+    def _time(self, now_ms: int | None) -> int:
+        if now_ms is not None:
+            return now_ms
+        if self._clock is None:
+            raise InvariantError("this emergency exit manager has no clock: name the engine time")
+        return self._clock.now_ms()
 
     def _trigger(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
         self._orders.sends.withdraw_entries()
@@ -246,29 +272,41 @@ class EmergencyExitManager:
         self._loss_halted = self._loss_halted or kind is HaltKind.LOSS
         failed = self._stores.latch(record)
         self._risk.note_halt(record)
+        self.close_for(record, failed, now_ms)
+        return record
+
+    def close_for(self, record: HaltRecord, failed: list[str], now_ms: int) -> None:
+        """Tell of a halt that is latched, and begin to close everything.
+
+        Args:
+            record: the halt; entries are refused on it from here on.
+            failed: the stores that did not take it, with why.
+            now_ms: engine time.
+        """
+        self._known[record.halt_id] = record
+        self._risk.note_halt(record)
         loss_paise = self._orders.day_loss.loss_paise
         limit_paise = self._risk.limits.loss_limit_paise
         extra = {"engine_ms": now_ms}
         _log.critical("🚨 EMERGENCY EXIT TRIGGERED 🚨", extra=extra)
         _log.critical("Daily P&L: %s", rupees_text(-loss_paise), extra=extra)
         _log.critical("Max Daily Loss: %s", rupees_text(-limit_paise), extra=extra)
-        _log.critical("Reason: %s (%s, by %s, halt %s)", reason, kind.value, by, record.halt_id, extra=extra)
+        named = f"{record.reason} ({record.kind.value}, by {record.by}, halt {record.halt_id})"
+        _log.critical("Reason: %s", named, extra=extra)
         for store in failed:
             _log.critical("The halt could not be written to %s", store, extra=extra)
         self._alerts.send(
             Severity.CRITICAL,
             "EMERGENCY EXIT TRIGGERED",
-            f"Daily P&L {rupees_text(-loss_paise)}, limit {rupees_text(-limit_paise)}: {reason}. Closing everything.",
+            f"Daily P&L {rupees_text(-loss_paise)}, limit {rupees_text(-limit_paise)}: {record.reason}. Closing everything.",
         )
         self._must_close = True
         self._begin_closing(now_ms)
-        return record
 
     def _begin_closing(self, now_ms: int) -> None:
         self._closing = True
         self._next_alert_ms = now_ms + NOT_FLAT_ALERT_INTERVAL_MS
-        self._next_proof_ms = now_ms
-        self._orders.fetch_trades(now_ms)  # close what the broker holds, not what we last heard of
+        self.adoption.look_again()  # close what the broker holds, not what we last heard of
         self._continue_closing(now_ms)
 
     def _record(self, kind: HaltKind, reason: str, by: str, now_ms: int) -> HaltRecord:
@@ -282,26 +320,51 @@ class EmergencyExitManager:
         return HaltRecord(halt_id=halt_id, kind=kind, trading_date=day, reason=reason, by=by, at_ms=now_ms)
 
     def _continue_closing(self, now_ms: int) -> None:
+        found = self.bring_books_up(now_ms)
         self._exits.want_all(ExitRank.EMERGENCY, "emergency exit")
         self._exits.work(now_ms)
-        if self._orders.is_flat() and now_ms >= self._next_proof_ms:
-            self._next_proof_ms = now_ms + PROOF_INTERVAL_MS
-            remaining = self.broker_exposure()
-            if remaining:
+        if found is not None and self._is_flat():
+            if found.working:
                 self._orders.cancel_foreign(now_ms)
-            elif remaining is not None:
+            elif not found.lines and not self.adoption.converted and now_ms >= self.no_proof_before_ms:
                 self._finish_closing(now_ms)
                 return
         if now_ms >= self._next_alert_ms:
             self._next_alert_ms = now_ms + NOT_FLAT_ALERT_INTERVAL_MS
             held = ", ".join(f"{p.quantity} {p.symbol}" for p in self._orders.open_positions())
-            text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders. Closing goes on."
+            gone = "".join(f" {shares} {symbol} were CONVERTED." for symbol, shares in self.adoption.converted.items())
+            text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders.{gone} Closing goes on."
             text = " ".join((text, *(f"{why}." for why in self._orders.unresolved_exits.values())))
             self._alerts.send(Severity.CRITICAL, "Emergency exit: NOT FLAT yet", text)
 
+    def continue_closing(self, now_ms: int) -> bool:
+        """Take the closing one step further, without judging the loss. Returns whether it still goes on."""
+        if self._closing:
+            self._continue_closing(now_ms)
+        return self._closing
+
+    def bring_books_up(self, now_ms: int) -> Look | None:
+        """Ask the broker what it holds, at most once a second, and have the exits go by it. Returns its answer, if any."""
+        found = self.adoption.look(now_ms)
+        self._exits.held_back = self.adoption.unsettled
+        self._exits.left_alone = frozenset(self.adoption.kept)
+        return found
+
+    def square_off_books(self, now_ms: int) -> None:
+        """Bring our books to the broker's positions before a square-off, until they agree once."""
+        if not self._squared and not self._closing:
+            self.bring_books_up(now_ms)
+            self._squared = self.adoption.agrees
+
+    def _is_flat(self) -> bool:
+        """Return whether, by our own books, nothing is live or held but what is left alone."""
+        kept = self.adoption.kept
+        orders = self._orders
+        return orders.is_flat() or (bool(kept) and not orders.live and all(p.symbol in kept for p in orders.open_positions()))
+
     def prove_now(self) -> None:
         """Have the next check ask the broker at once whether all is flat, if our own books say so."""
-        self._next_proof_ms = 0
+        self.adoption.look_again()
 
     def _finish_closing(self, now_ms: int) -> None:
         self._closing = False
@@ -325,17 +388,18 @@ class EmergencyExitManager:
 
     # -- the end ----------------------------------------------------------------------------------------------
 
-    def reset(self, reason: str, by: str, now_ms: int, *, session_over: bool) -> list[HaltRecord]:
+    def reset(self, reason: str, by: str, now_ms: int | None = None, *, session_over: bool = False) -> list[HaltRecord]:
         """Clear every active halt, in all three stores.
 
         Args:
             reason, by: for the record.
-            now_ms: engine time.
+            now_ms: engine time, epoch ms; the clock's when it is left out.
             session_over: True when the halts' own session has ended; without it a LOSS halt stays.
         Returns: the clear records.
         Raises: NotFlatError while anything is open; HaltedError for a LOSS halt on its own date; VeloxError when a
             store cannot be read, or does not take the record (the halt then stays).
         """
+        now_ms = self._time(now_ms)
         exposure = self.broker_exposure()
         if exposure is None:
             raise VeloxError("reset refused: the broker does not answer, so flat cannot be proven; try again when it does")

@@ -22,6 +22,7 @@ import orjson
 from velox_core.domain.errors import VeloxError
 from velox_core.ports import CloserHold, EndOfHolder, LockHolder
 
+ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"  # in a scope's folder
 _RECORD_BYTES_MAX = 512
 
 

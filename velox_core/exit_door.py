@@ -11,6 +11,7 @@
   too where the journal could not be read at the start: orders of an earlier engine may work unknown to us. Those, being
   no broker's, are cancelled. One that blocks an exit for long is told to a person, once.
 - Nothing is sent without the closer's lock, and what another closer left in the book counts as working (`closer`).
+- A symbol that stands at its price band has nobody on the other side: one limit at the band is queued there.
 - A rejected exit is tried again, a bounded number of times per minute; after two rejections as a marketable LIMIT.
 - Each exit waits for its intent to be durable. Where sends leave the loop, one call works `STEP_SECONDS_MAX` at most, so that
   many exits on a slow disk keep no price from being judged; `is_behind` says that goals wait for the next call.
@@ -80,7 +81,8 @@ class ExitDoor:
         monotonic: seconds that bound a call's work; None works every goal in each call, as inline sends do.
 
     `hard_stop_ms` is the engine time from which on the broker may square off by itself; the session sets it.
-    `orders_unknown` is True where an earlier engine's orders could not be read back.
+    `orders_unknown` is True where an earlier engine's orders could not be read back. `held_back` are symbols of which the
+    broker holds less than our books say, `left_alone` those that are not to be closed with everything else (see `adoption`).
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class ExitDoor:
         self.goals: dict[str, ExitGoal] = {}
         self.hard_stop_ms = NEVER_MS
         self.orders_unknown = False
+        self.held_back: frozenset[str] = frozenset()
+        self.left_alone: frozenset[str] = frozenset()
         self._risk = risk_manager
         self._orders = order_manager
         self._instruments = instruments
@@ -122,7 +126,8 @@ class ExitDoor:
     def want_all(self, rank: ExitRank, reason: str) -> None:
         """Ask for everything that is held or on its way in to be closed."""
         for position in self._orders.open_positions():
-            self.want(position.symbol, rank, reason)
+            if position.symbol not in self.left_alone:
+                self.want(position.symbol, rank, reason)
         for order in list(self._orders.live.values()):
             if order.is_entry:
                 self.want(order.symbol, rank, reason)
@@ -152,7 +157,7 @@ class ExitDoor:
         position = self._orders.positions.get(symbol)
         if position is None or not position.quantity:
             return not blocked and not any(entry.is_live for entry in entries)
-        if blocked or now_ms - goal.last_attempt_ms < RETRY_INTERVAL_MS:
+        if blocked or now_ms - goal.last_attempt_ms < RETRY_INTERVAL_MS or symbol in self.held_back:
             return False
         if not self._closer.may_send(now_ms):
             return False
@@ -287,11 +292,14 @@ class ExitDoor:
         goal.last_order = self._orders.submit(approved, OrderIntent(position.strategy_id, goal.reason), now_ms)
 
     def _limit_price(self, position: Position, side: Side, goal: ExitGoal, instrument: Instrument | None) -> int:
-        """Return 0 for MARKET, or after repeated rejections a marketable limit within the protection and the band."""
-        if goal.rejections < REJECTIONS_BEFORE_LIMIT or instrument is None:
-            return 0
+        """Return 0 for MARKET; a limit within protection and band after rejections, at the band for a locked symbol."""
         mark = self._orders.mark_of(position.symbol)
-        if mark <= 0:
+        if instrument is None or mark <= 0:
+            return 0
+        band_paise = instrument.upper_band_paise if side is _BUY else instrument.lower_band_paise
+        if band_paise and (mark - band_paise) * side.sign >= 0:
+            return band_paise  # nobody is on the other side: queued once, not sent again and again
+        if goal.rejections < REJECTIONS_BEFORE_LIMIT:
             return 0
         margin = mark * self._risk.limits.protection_bps // 10_000
         if side is Side.BUY:

@@ -96,6 +96,7 @@ class OrderManager:
         self._columns = dict(columns)
         self._schedule = schedule
         self.on_position = on_position
+        self.is_adopted: Callable[[BrokerFill], bool] = lambda fill: False  # whether it is booked with what was adopted
         self._trade_ids: set[str] = set()
         self._awaiting_fills: dict[str, tuple[OrderState, int, str]] = {}  # state, filled quantity, reason
         self._cancel_asked_ms: dict[str, int] = {}
@@ -230,6 +231,8 @@ class OrderManager:
             return
         self._trade_ids.add(fill.trade_id)
         order = self.orders.get(fill.client_order_id)
+        if order is None and self.is_adopted(fill):
+            return
         if order is None:
             self._risk.lock(fill.symbol, "an order that this system did not make traded", now_ms, alert=True)
             if fill.product is not self._risk.product:
@@ -284,8 +287,8 @@ class OrderManager:
 
     def _charge(self, order: Order | None, fill: BrokerFill) -> int:
         """Return the charges this fill adds: of the whole executed order so far, less what it was charged already."""
-        if order is None:
-            return self._schedule.order_charges_paise(fill.side, fill.quantity * fill.price_paise)
+        if order is None:  # what was found in the positions has no order at all: it was charged when it was traded
+            return self._schedule.order_charges_paise(fill.side, fill.quantity * fill.price_paise) * bool(fill.broker_order_id)
         order.filled_value_paise += fill.quantity * fill.price_paise
         charged_paise = order.charges_paise
         order.charges_paise = self._schedule.order_charges_paise(order.side, order.filled_value_paise)

@@ -266,6 +266,13 @@ class Journal(Protocol):
         """Return the run's committed events, oldest first. Raises JournalUnavailable."""
         ...
 
+    def newest_halt(self) -> int:
+        """Return the sequence of the newest committed halt or clear record, 0 for none: cheap, for polling.
+
+        Raises: JournalUnavailable, after no longer a wait than a commit.
+        """
+        ...
+
 
 class RiskLedger(Protocol):
     """The shared limits of one account and date. Every method raises LedgerUnavailable when the store does not answer."""

@@ -21,11 +21,13 @@ from pathlib import Path
 
 from velox_core.domain.errors import ConfigError, IntentRefused, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
+from velox_core.engine_lock import CLOSER_LOCK as CLOSER_LOCK
+from velox_core.engine_lock import ENGINE_LOCK as ENGINE_LOCK
 from velox_core.engine_lock import CloserLockFile, EngineLock
 from velox_core.journal.database import open_database
 from velox_core.journal.fallback import FallbackJournal
 from velox_core.journal.file import FileJournal
-from velox_core.journal.imports import import_emergency_file
+from velox_core.journal.imports import import_emergency_file, outside_files
 from velox_core.journal.queries import HighWater, JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
@@ -37,7 +39,6 @@ from velox_core.runs import RunFolder
 from velox_core.settings import Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
-ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"
 UNREADABLE_EPOCH_FROM = 9_000  # epochs of engines that know neither ledger nor journal; leases count up from 1
 
 _log = logging.getLogger("velox.system")
@@ -60,6 +61,10 @@ class EmergencyJournal:
 
     def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
         """Raise JournalUnavailable: what happened before cannot be read."""
+        raise self._cause
+
+    def newest_halt(self) -> int:
+        """Raise JournalUnavailable."""
         raise self._cause
 
     def close(self) -> None:
@@ -163,18 +168,25 @@ def _open_journal(
         return instead, None
     stack.callback(journal.close)
     not_imported = None
-    try:
-        count = import_emergency_file(emergency, journal)
-        if count:
-            _log.warning("[JOURNAL] %s events imported from %s", count, emergency)
-    except IntentRefused as error:
-        _log.error("[JOURNAL] imported from %s but for an intent: %s", emergency, error)
-    except JournalUnavailable as error:
-        _log.critical("[JOURNAL] %s could not be imported: %s; exits only", emergency, error)
-        not_imported = error
+    for path in (emergency, *outside_files(run.folder)):
+        not_imported = _import(path, journal) or not_imported
     fallback = FallbackJournal(journal, emergency, alerts, not_imported=not_imported)
     stack.callback(fallback.close)
     return fallback, journal
+
+
+def _import(path: Path, journal: SqlJournal) -> JournalUnavailable | None:
+    """Import one emergency file, if it is there. Returns why it could not be."""
+    try:
+        count = import_emergency_file(path, journal)
+        if count:
+            _log.warning("[JOURNAL] %s events imported from %s", count, path)
+    except IntentRefused as error:
+        _log.error("[JOURNAL] imported from %s but for an intent: %s", path, error)
+    except JournalUnavailable as error:
+        _log.critical("[JOURNAL] %s could not be imported: %s; exits only", path, error)
+        return error
+    return None
 
 
 def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> tuple[int, bool]:

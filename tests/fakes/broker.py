@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ class BookLine:
         self.quantity = quantity
         self.placed_ms = now_ms
         self.product = Product.MIS
+        self.limit_price_paise = 0
         self.filled = 0
         self.state = OrderState.OPEN
         self.reason = ""
@@ -36,6 +38,9 @@ class FakeBroker:
         failing: names of reads that raise BrokerError.
         fill_prices: symbol to price at which orders fill at the next drain.
         unseen: symbol to signed shares in the positions that no trade says anything of; `last_prices` are its prices.
+        converted: symbol to signed shares that the broker moved from the day's product to delivery.
+        fill_quantity_max: the most shares that one drain fills of an order; 0 for all.
+        flaky: half of the reads, places and cancels fail, as its numbers say.
         on_place: called with each order before it is answered.
     """
 
@@ -49,6 +54,9 @@ class FakeBroker:
         self.fill_prices: dict[str, int] = {}
         self.unseen: dict[str, int] = {}
         self.last_prices: dict[str, int] = {}
+        self.converted: dict[str, int] = {}
+        self.fill_quantity_max = 0
+        self.flaky: random.Random | None = None  # half of the calls fail then
         self.on_place: Callable[[ApprovedOrder], None] | None = None
         self.placed: list[ApprovedOrder] = []
         self.place_times: list[int] = []
@@ -68,6 +76,8 @@ class FakeBroker:
         self.placed.append(order)
         self.place_times.append(now_ms)
         answer = self.answers.popleft() if self.answers else SendStatus.ACKNOWLEDGED
+        if self._fails():
+            answer = SendStatus.UNKNOWN if self._fails() else self.LOST
         if isinstance(answer, Exception):
             raise answer
         if answer is SendStatus.REJECTED:
@@ -75,6 +85,7 @@ class FakeBroker:
         if answer is SendStatus.UNKNOWN:
             return SendOutcome(SendStatus.UNKNOWN, "", "time-out (fake)")
         line = self._enter(order.client_order_id, order.symbol, order.side, order.quantity, now_ms)
+        line.limit_price_paise = order.limit_price_paise
         if answer == self.LOST:
             return SendOutcome(SendStatus.UNKNOWN, "", "reply lost (fake)")
         return SendOutcome(SendStatus.ACKNOWLEDGED, line.broker_order_id)
@@ -83,6 +94,8 @@ class FakeBroker:
         self.cancels.append(broker_order_id)
         answer = self.cancel_answers.popleft() if self.cancel_answers else SendStatus.ACKNOWLEDGED
         line = self.book[broker_order_id]
+        if self._fails():
+            answer = SendStatus.UNKNOWN
         if answer is not SendStatus.ACKNOWLEDGED or line.state in TERMINAL_STATES:
             status = answer if answer is not SendStatus.ACKNOWLEDGED else SendStatus.REJECTED
             return SendOutcome(status, broker_order_id, "no (fake)")
@@ -93,7 +106,8 @@ class FakeBroker:
         for line in self.book.values():
             price = self.fill_prices.get(line.symbol, 0)
             if price and line.state not in TERMINAL_STATES:
-                self.fill(line.broker_order_id, line.quantity - line.filled, price)
+                left = line.quantity - line.filled
+                self.fill(line.broker_order_id, min(left, self.fill_quantity_max or left), price)
         news, self.news = self.news, []
         return news
 
@@ -109,7 +123,7 @@ class FakeBroker:
                 filled_quantity=line.filled,
                 state=line.state,
                 product=line.product,
-                limit_price_paise=0,
+                limit_price_paise=line.limit_price_paise,
                 placed_ms=line.placed_ms,
                 reason=line.reason,
             )
@@ -126,6 +140,9 @@ class FakeBroker:
         for trade in self.trade_list:
             key = (trade.symbol, trade.product)
             held[key] = held.get(key, 0) + trade.side.sign * trade.quantity
+        for symbol, quantity in self.converted.items():
+            held[symbol, Product.MIS] = held.get((symbol, Product.MIS), 0) - quantity
+            held[symbol, Product.CNC] = held.get((symbol, Product.CNC), 0) + quantity
         return [
             BrokerPosition(
                 symbol=symbol,
@@ -211,5 +228,8 @@ class FakeBroker:
 
     def _read(self, what: str) -> None:
         self.reads.append(what)
-        if what in self.failing:
+        if what in self.failing or self._fails():
             raise BrokerError(f"the broker did not answer the read of {what} (fake)")
+
+    def _fails(self) -> bool:
+        return self.flaky is not None and self.flaky.random() < 0.5

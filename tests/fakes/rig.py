@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from tests.fakes.broker import FakeBroker
-from tests.fakes.outside import FakeAlerts, FakeCloserLock
+from tests.fakes.outside import FakeAlerts, FakeClock, FakeCloserLock
 from tests.fakes.stores import FakeHaltFile, FakeJournal, FakeLedger
 from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.closer import Closer
@@ -89,6 +89,7 @@ class Rig:
         self.schedule = schedule
         self.broker = FakeBroker() if broker is None else broker
         self.broker.now_ms = NOW_MS
+        self.clock = FakeClock(NOW_MS)  # moved by hand
         self.off_loop = wrap(self.broker) if wrap is not None else None
         self.port = self.off_loop or self.broker
         self.journal = FakeJournal()
@@ -149,6 +150,7 @@ class Rig:
             journal=self.journal,
             halt_file=self.halt_file,
             alerts=self.alerts,
+            clock=self.clock,
         )
         self.risk.open_ledger()
         self.arm(NOW_MS)

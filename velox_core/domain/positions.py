@@ -12,6 +12,7 @@ from velox_core.domain.money import round_half_up_div
 from velox_core.domain.orders import Order, Side
 
 FOREIGN = ""  # the strategy of an order or position that this system did not make
+ADOPTED_TRADE = "ADOPTED-"  # how the ids begin of trades that the broker's positions showed and no trade list did
 
 
 class Position:

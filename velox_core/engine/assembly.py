@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from velox_core.adoption import Adoption
 from velox_core.closer import Closer
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, JournalUnavailable, LedgerUnavailable
@@ -18,6 +19,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor, client_order_id_prefix
 from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionParts
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
@@ -63,6 +65,7 @@ class EnginePorts:
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
     sends: SendQueue | None = None  # of a broker that is called off the loop; None when sends are inline
     lease: Lease | None = None  # asked before each request; None in a world with one process
+    guard: GuardPresence | None = None  # where a guard is to watch the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class EngineRules:
     strategies: Sequence[HostedStrategy]
     epoch: int
     actor: Actor = Actor.ENGINE
+    close_foreign: bool = True  # whether positions that this system never opened are closed with everything else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,7 @@ class Engine:
                 broker=self.ports.broker,
                 revive=self.ports.revive,
                 sends=self.ports.sends,
+                guard=self.ports.guard,
             ),
         )
         self.order_manager.on_position = session.on_position
@@ -165,6 +170,8 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         journal=ports.journal,
         halt_file=ports.halt_file,
         alerts=ports.alerts,
+        clock=ports.clock,
+        adoption=Adoption(broker=ports.broker, order_manager=orders, risk_manager=risk, close_foreign=rules.close_foreign),
     )
     risk.attach_emergency_exit_manager(emergency)
     resumed_ms, differences = _catch_up(ports, rules, risk, orders, door)

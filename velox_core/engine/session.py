@@ -72,6 +72,7 @@ class TradingSession:
             alerts=parts.alerts,
             reconcile_seconds=plan.reconcile_seconds,
             revive=parts.revive,
+            guard=parts.guard,
         )
         self._square_off_ms = plan.flat_by_ms if plan.square_off else NEVER_MS
         self._stop_reason = ""
@@ -232,8 +233,10 @@ class TradingSession:
             self._ending = True
             parts.risk_manager.readiness.stopping = "square-off time"
             _log.info("[SESSION] square-off at %s", ist_clock_text(now_ms), extra={"engine_ms": now_ms})
-        if self._ending and not parts.order_manager.is_flat():
-            parts.exit_door.want_all(ExitRank.SQUARE_OFF, "square-off")
+        if self._ending:
+            parts.emergency.square_off_books(now_ms)
+            if not parts.order_manager.is_flat():
+                parts.exit_door.want_all(ExitRank.SQUARE_OFF, "square-off")
         if parts.order_manager.live or parts.order_recovery.watching:
             parts.order_recovery.work(now_ms)
         if parts.exit_door.goals:
@@ -436,6 +439,7 @@ class TradingSession:
             parts.exit_door.want_all(ExitRank.SQUARE_OFF, "end of data")
             self._work(self._now_ms)
             await_answers(orders, self._now_ms)
+            self._publish("FLATTENING" if parts.emergency.closing else "STOPPING")  # a guard must not take it for dead
             self._let_time_pass()
         parts.emergency.check(self._now_ms)
         self._journal_mark(self._now_ms)

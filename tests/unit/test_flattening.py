@@ -1,0 +1,608 @@
+from __future__ import annotations
+
+import json
+import logging
+import random
+
+import pytest
+
+from tests.fakes.flatten import FakeEngine, FlattenRig
+from tests.fakes.outside import FakeCloserLock
+from tests.fakes.rig import NOW_MS
+from tests.fakes.stores import FakeJournal
+from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailable, VeloxError
+from velox_core.domain.events import EventKind
+from velox_core.domain.orders import ExitRank, OrderState, OrderType, Product, Side
+from velox_core.flat_proof import FlattenState, SymbolOutcome
+from velox_core.ports import CloserHold, SendStatus
+
+S = FlattenState
+
+
+def filling(rig: FlattenRig, price_paise: int = 9_900) -> FlattenRig:
+    """Have every order of any symbol fill at the next look for news."""
+    rig.broker.fill_prices = dict.fromkeys(("AAA", "BBB", "CCC", "DDD", "EEE"), price_paise)
+    return rig
+
+
+# -- the seven steps ------------------------------------------------------------------------------------------------
+
+
+def test_flatten_closes_longs_and_shorts_and_says_flat_when_the_broker_does() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.hold("BBB", -5)
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert sorted(rig.sent) == [("AAA", "SELL", 10), ("BBB", "BUY", 5)]
+    assert (rig.net("AAA"), rig.net("BBB")) == (0, 0)
+    assert {order.rank for order in rig.orders} == {ExitRank.EMERGENCY}
+    assert (result.exit_code, result.closed_by, result.reason) == (EXIT_DONE, "this process", "")
+    assert [(line.symbol, line.held_before, line.held, line.outcome) for line in result.lines] == [
+        ("AAA", 10, 0, SymbolOutcome.FLAT),
+        ("BBB", -5, 0, SymbolOutcome.FLAT),
+    ]
+    assert rig.alerts.titles == ["EMERGENCY EXIT TRIGGERED", "Emergency exit finished: FLAT"]
+
+
+def test_result_is_json_with_every_symbol() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    body = json.loads(json.dumps(rig.run().to_json()))
+    assert (body["state"], body["flat"], body["exit_code"], body["closed_by"]) == ("FLAT", True, 0, "this process")
+    assert body["symbols"] == [{"symbol": "AAA", "held_before": 10, "held": 0, "outcome": "FLAT", "text": "flat"}]
+    assert body["loss_paise"] == 1_000
+    assert body["ended_ms"] > body["started_ms"] == NOW_MS
+
+
+def test_account_that_is_flat_already_is_flat_and_nothing_is_sent() -> None:
+    rig = FlattenRig()
+    result = rig.run()
+    assert (result.state, result.lines, rig.sent) == (S.FLAT, (), [])
+    assert len(rig.halt_file.kept) == 1
+
+
+def test_halt_is_latched_in_every_store_before_the_first_order_leaves() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
+    seen: list[tuple[int, int, list[str]]] = []
+    rig.broker.on_place = lambda order: seen.append(
+        (len(rig.halt_file.kept), sum(1 for e in rig.journal.committed if e.kind is EventKind.HALT), list(rig.latched))
+    )
+    rig.run()
+    assert seen == [(1, 1, ["ledger", "journal"])]
+    halt = rig.halt_file.kept[0]
+    assert (halt.halt_id, halt.reason, halt.by, halt.closes) == ("20240116-MANUAL-c1", "asked", "a person", True)
+
+
+def test_book_is_read_before_the_slow_stores_are_asked() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
+    flattener = rig.flattener()
+    rig.broker.failing = {"positions"}
+    flattener.step(NOW_MS)
+    assert rig.broker.reads
+    assert rig.latched == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "missing"),
+    [
+        ({"ledger"}, ["ledger"]),
+        ({"journal"}, ["journal"]),
+        ({"ledger", "journal"}, ["ledger", "journal"]),
+        ({"ledger", "journal", "file"}, ["halt file", "ledger", "journal"]),
+        ({"ledger", "journal", "file", "emergency"}, ["halt file", "emergency file", "ledger", "journal"]),
+    ],
+)
+def test_stores_that_are_down_keep_nothing_open(broken: set[str], missing: list[str]) -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
+    rig.latches_down = broken & {"ledger", "journal"}
+    rig.halt_file.full = "file" in broken
+    rig.journal.error = JournalUnavailable("disk full") if "emergency" in broken else None
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)]
+    assert [text.partition(":")[0] for text in result.not_latched] == missing
+
+
+def test_no_store_at_all_and_an_engine_that_may_trade_sends_nothing_and_is_not_flat() -> None:
+    engine = FakeEngine()
+    rig = filling(FlattenRig(engine))
+    rig.hold()
+    rig.latches_down = {"ledger", "journal"}
+    rig.halt_file.full, rig.journal.error = True, JournalUnavailable("disk full")
+    result = rig.run(bound_ms=5_000)
+    assert (result.state, rig.sent, engine.taken_over) == (S.NOT_FLAT, [], 0)
+
+
+def test_intent_is_durable_before_each_close_leaves() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
+    seen: list[bool] = []
+    rig.broker.on_place = lambda order: seen.append(
+        any(e.kind is EventKind.INTENT and e.body["client_order_id"] == order.client_order_id for e in rig.journal.committed)
+    )
+    rig.run()
+    assert seen == [True]
+
+
+def test_journal_keeps_what_this_process_did_and_nothing_of_others() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
+    rig.run()
+    kinds = [event.kind for event in rig.journal.committed]
+    fills = rig.journal.bodies(EventKind.FILL)
+    assert EventKind.LOCK not in kinds
+    assert [(body["client_order_id"], body["quantity"], body["position"]) for body in fills] == [
+        (rig.orders[0].client_order_id, 10, 0)
+    ]
+
+
+def test_guides_block_is_logged_once_with_the_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10, 10_000)
+    rig.broker.last_prices = {"AAA": 9_000}
+    rig.run()
+    lines = [r.getMessage() for r in caplog.records if r.name == "velox.emergency"]
+    start = lines.index("🚨 EMERGENCY EXIT TRIGGERED 🚨")
+    assert lines[start + 1 : start + 3] == ["Daily P&L: -100.00", "Max Daily Loss: -2000.00"]
+    assert lines.count("🚨 EMERGENCY EXIT TRIGGERED 🚨") == 1
+    assert any(line.startswith("[FLATTEN] AAA: 10 held") for line in lines)
+    assert any(line.startswith("FLAT: The broker confirms") for line in lines)
+    assert [title for title in rig.alerts.titles if "TRIGGERED" in title] == ["EMERGENCY EXIT TRIGGERED"]
+
+
+def test_news_tell_each_position_s_way_to_zero() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.run()
+    told = [line for line in rig.news if line.startswith("AAA")]
+    assert told[0].startswith("AAA: 10 held; SELL 10 MARKET (240116C0001")
+    assert told[-1] == "AAA: flat"
+    assert rig.news[-1].startswith("FLAT")
+
+
+# -- cancels --------------------------------------------------------------------------------------------------------
+
+
+def test_working_orders_are_cancelled_before_anything_is_closed() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.fill_prices = {"AAA": 9_900}
+    entry = rig.working("BBB", Side.BUY)
+    cancelled_before: list[bool] = []
+    rig.broker.on_place = lambda order: cancelled_before.append(rig.broker.book[entry].state is OrderState.CANCELLED)
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert cancelled_before == [True]
+    assert rig.sent == [("AAA", "SELL", 10)]
+
+
+def test_stuck_cancel_delays_no_other_symbol_and_its_late_fill_is_closed() -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+    entry = rig.working("BBB", Side.BUY, 7)
+    rig.broker.cancel_answers.extend([SendStatus.UNKNOWN] * 12)
+    rig.broker.fill_prices = {"AAA": 9_900}
+
+    def fill_late(now_ms: int) -> None:
+        if now_ms == NOW_MS + 5_000:
+            rig.broker.fill(entry, 7, 10_000, told=False)
+            rig.broker.fill_prices = {"AAA": 9_900, "BBB": 9_900}
+
+    first_close: list[int] = []
+    rig.broker.on_place = lambda order: first_close.append(rig.now_ms)
+    result = rig.run(before=fill_late)
+    assert first_close[0] - NOW_MS <= 1_000
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10), ("BBB", "SELL", 7)]
+    assert (rig.net("AAA"), rig.net("BBB")) == (0, 0)
+
+
+def test_exit_that_still_works_is_cancelled_and_replaced_and_never_doubled() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.fill_prices = {}
+    working = rig.working("AAA", Side.SELL, 10)
+    rig.broker.cancel_answers.extend([SendStatus.UNKNOWN] * 3)
+
+    def fill_from(now_ms: int) -> None:
+        if now_ms >= NOW_MS + 4_000:
+            rig.broker.fill_prices = {"AAA": 9_900}
+
+    result = rig.run(before=fill_from)
+    assert result.state is S.FLAT
+    assert rig.broker.book[working].state in (OrderState.CANCELLED, OrderState.FILLED)
+    assert rig.net("AAA") == 0
+
+
+def test_holdings_and_their_orders_are_never_touched() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.foreign("BBB", Side.BUY, 50, 10_000, product=Product.CNC, told=False)
+    rig.broker.fill_prices = {"AAA": 9_900}
+    order = rig.broker.foreign("CCC", Side.BUY, 50, 0, product=Product.CNC, works=True)
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)]
+    assert rig.broker.book[order].state is OrderState.OPEN
+
+
+# -- what the positions say -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantity", [8, -8])
+def test_position_that_only_the_positions_list_shows_is_closed(quantity: int) -> None:
+    rig = filling(FlattenRig())
+    rig.broker.unseen = {"AAA": quantity}
+    rig.broker.last_prices = {"AAA": 10_000}
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL" if quantity > 0 else "BUY", 8)]
+    assert rig.net("AAA") == 0
+    assert rig.line(result).held_before == quantity
+
+
+def test_carried_part_beside_a_known_position_is_closed_too() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.unseen = {"AAA": 5}
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert sum(quantity for _, _, quantity in rig.sent) == 15
+    assert rig.net("AAA") == 0
+
+
+def test_positions_count_where_the_trades_cannot_be_read_and_are_not_booked_twice_later() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.failing = {"trades"}
+    lock = FakeCloserLock(CloserHold.UNBROKEN)
+
+    def heal(now_ms: int) -> None:
+        if now_ms >= NOW_MS + 20_000:
+            rig.broker.failing = set()
+
+    result = rig.run(rig.flattener(lock=lock), seconds=60, before=heal)
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)]
+    assert rig.net("AAA") == 0
+
+
+def test_position_that_is_gone_from_the_broker_is_not_closed_again() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.unseen = {"AAA": -10}
+    result = rig.run()
+    assert (result.state, rig.sent) == (S.FLAT, [])
+
+
+def test_positions_that_lag_behind_the_trades_do_not_make_an_exit_leave_twice() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+
+    def lag(now_ms: int) -> None:
+        rig.broker.unseen = {"AAA": 10} if rig.sent and now_ms < NOW_MS + 4_000 else {}
+
+    result = rig.run(before=lag)
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)]
+
+
+def test_converted_position_is_not_flat_and_its_holding_is_not_sold() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.hold("BBB", 5)
+    rig.broker.converted = {"AAA": 10}
+    result = rig.run()
+    assert (result.state, result.exit_code) == (S.NOT_FLAT, EXIT_NOT_FLAT)
+    assert rig.sent == [("BBB", "SELL", 5)]
+    assert rig.line(result).outcome is SymbolOutcome.CONVERTED
+    assert "AAA CONVERTED" in result.reason
+    assert rig.line(result, "BBB").outcome is SymbolOutcome.FLAT
+
+
+@pytest.mark.parametrize("close_foreign", [True, False])
+def test_positions_this_system_never_opened_are_closed_unless_the_configuration_keeps_them(close_foreign: bool) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.foreign("BBB", Side.BUY, 3, 10_000, told=False)
+    rig.broker.unseen = {"CCC": 4}
+    result = rig.run(close_foreign=close_foreign)
+    assert result.state is S.FLAT
+    sent = [("AAA", "SELL", 10), ("BBB", "SELL", 3), ("CCC", "SELL", 4)]
+    assert sorted(rig.sent) == (sent if close_foreign else sent[:1])
+    if not close_foreign:
+        assert [rig.line(result, symbol).outcome for symbol in ("BBB", "CCC")] == [SymbolOutcome.KEPT] * 2
+        assert "BBB is left alone" in rig.news[-1]
+
+
+# -- how it closes --------------------------------------------------------------------------------------------------
+
+
+def test_closes_are_sliced_to_the_freeze_quantity() -> None:
+    rig = filling(FlattenRig(freeze_quantity=4))
+    rig.hold("AAA", 10)
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 4), ("AAA", "SELL", 4), ("AAA", "SELL", 2)]
+
+
+def test_partial_fills_are_waited_for_and_never_sold_twice() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.fill_quantity_max = 3
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)]
+
+
+def test_rejected_closes_are_bounded_and_become_marketable_limits() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.answers.extend([SendStatus.REJECTED] * 4)
+    result = rig.run()
+    assert result.state is S.FLAT
+    assert [order.order_type for order in rig.orders] == [OrderType.MARKET] * 2 + [OrderType.LIMIT] * 3
+    assert rig.net("AAA") == 0
+
+
+def test_closes_rejected_to_the_end_are_not_flat_and_at_most_sixty_a_minute() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.answers.extend([SendStatus.REJECTED] * 1_000)
+    result = rig.run(seconds=70, bound_ms=60_000)
+    assert result.state is S.NOT_FLAT
+    assert rig.line(result).outcome is SymbolOutcome.REJECTED
+    assert 10 <= len(rig.orders) <= 61
+    assert {"AAA cannot be closed", "Flatten ended: NOT FLAT"} <= set(rig.alerts.titles)
+
+
+@pytest.mark.parametrize(("quantity", "price", "band"), [(10, 9_000, 9_000), (-10, 11_000, 11_000)])
+def test_circuit_locked_symbol_keeps_one_limit_at_the_band(quantity: int, price: int, band: int) -> None:
+    rig = FlattenRig(lower_band_paise=9_000, upper_band_paise=11_000)
+    rig.hold("AAA", quantity)
+    rig.broker.last_prices = {"AAA": price}
+    result = rig.run(seconds=130, bound_ms=120_000)
+    assert result.state is S.NOT_FLAT
+    assert [(order.order_type, order.limit_price_paise) for order in rig.orders] == [(OrderType.LIMIT, band)]
+    assert rig.broker.cancels == []
+    assert rig.line(result).outcome is SymbolOutcome.CIRCUIT_LOCKED
+    assert "queued at the band" in result.reason
+
+
+def test_circuit_locked_symbol_that_opens_again_is_flat() -> None:
+    rig = FlattenRig(lower_band_paise=9_000, upper_band_paise=11_000)
+    rig.hold("AAA", 10)
+    rig.broker.last_prices = {"AAA": 9_000}
+
+    def unlock(now_ms: int) -> None:
+        if now_ms >= NOW_MS + 30_000:
+            rig.broker.fill_prices = {"AAA": 9_000}
+
+    result = rig.run(seconds=60, before=unlock)
+    assert (result.state, rig.sent) == (S.FLAT, [("AAA", "SELL", 10)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_broker_that_fails_half_of_the_calls_is_flat_in_the_end_and_never_reversed(seed: int) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.hold("BBB", -6)
+    rig.broker.flaky = random.Random(seed)
+    worst: list[int] = []
+
+    def watch(now_ms: int) -> None:
+        worst.extend([min(rig.net("AAA"), 0), -max(rig.net("BBB"), 0)])
+
+    result = rig.run(seconds=900, bound_ms=890_000, before=watch)
+    assert result.state is S.FLAT, (seed, result.reason)
+    assert (rig.net("AAA"), rig.net("BBB"), min(worst)) == (0, 0, 0), seed
+
+
+def test_broker_that_never_answers_is_never_flat() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
+    rig.broker.failing = {"orders", "trades", "positions"}
+    result = rig.run(seconds=70, bound_ms=60_000)
+    assert (result.state, result.loss_paise) == (S.NOT_FLAT, None)
+    assert "the broker never answered" in result.reason
+    assert rig.sent == []
+
+
+def test_broker_that_is_slow_to_fill_is_waited_for() -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+
+    def fill_at_last(now_ms: int) -> None:
+        if now_ms >= NOW_MS + 20_000:
+            rig.broker.fill_prices = {"AAA": 9_900}
+
+    result = rig.run(before=fill_at_last)
+    assert (result.state, rig.sent) == (S.FLAT, [("AAA", "SELL", 10)])
+    assert result.ended_ms >= NOW_MS + 20_000
+
+
+# -- UNKNOWN --------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_exit_is_never_flat_until_it_is_found() -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+    rig.broker.answers.append(rig.broker.LOST)
+    states: list[S] = []
+    flattener = rig.flattener()
+
+    def note(now_ms: int) -> None:
+        states.append(flattener.state)
+        if now_ms >= NOW_MS + 8_000:
+            rig.broker.fill_prices = {"AAA": 9_900}
+
+    result = rig.run(flattener, before=note)
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)]
+
+
+def test_unknown_exit_that_never_arrived_is_replaced_once_and_watched_before_it_is_flat() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.answers.append(SendStatus.UNKNOWN)
+    result = rig.run(seconds=200)
+    assert result.state is S.FLAT
+    assert rig.sent == [("AAA", "SELL", 10)] * 2
+    assert result.ended_ms - NOW_MS >= 120_000
+
+
+def test_unknown_at_the_bound_is_not_flat() -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+    rig.broker.answers.append(rig.broker.LOST)
+    rig.broker.failing = set()
+    flattener = rig.flattener(bound_ms=10_000)
+
+    def hide(now_ms: int) -> None:
+        if rig.sent:
+            rig.broker.failing = {"orders"}
+
+    result = rig.run(flattener, before=hide)
+    assert result.state is S.NOT_FLAT
+    assert rig.line(result).outcome is SymbolOutcome.UNKNOWN
+
+
+def test_nothing_is_flat_before_the_last_request_of_a_dead_process_can_have_arrived() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    result = rig.run(request_ms=10_000)
+    assert result.state is S.FLAT
+    assert result.ended_ms - NOW_MS >= 10_000
+
+
+# -- ids ------------------------------------------------------------------------------------------------------------
+
+
+def test_tags_carry_the_actor_and_never_repeat_one_of_the_book() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10, tag="240116C00010000007")
+    rig.hold("BBB", 5)
+    rig.run()
+    tags = [order.client_order_id for order in rig.orders]
+    assert tags == ["240116C00010000008", "240116C00010000009"]
+
+
+# -- the engine -----------------------------------------------------------------------------------------------------
+
+
+def test_engine_that_acknowledges_closes_by_itself_and_is_followed() -> None:
+    engine = FakeEngine()
+    rig = FlattenRig(engine)
+    rig.hold("AAA", 10)
+
+    def live(now_ms: int) -> None:
+        if now_ms == NOW_MS + 1_000:
+            engine.word = type(engine.word)(runs=True, acknowledges=True)
+        if now_ms == NOW_MS + 5_000:
+            rig.broker.foreign("AAA", Side.SELL, 10, 9_900, told=False)
+        if now_ms == NOW_MS + 8_000:
+            engine.word = type(engine.word)(runs=True, acknowledges=True, says_flat=True)
+
+    result = rig.run(before=live)
+    assert (result.state, result.closed_by, rig.sent) == (S.FLAT, "engine", [])
+    assert result.ended_ms >= NOW_MS + 8_000
+    assert engine.taken_over == 0
+    assert rig.lock.takes == 0
+
+
+def test_engine_that_says_flat_is_not_believed_while_the_broker_holds_something() -> None:
+    rig = FlattenRig(FakeEngine(acknowledges=True, says_flat=True))
+    rig.hold("AAA", 10)
+    result = rig.run(bound_ms=20_000)
+    assert result.state is S.NOT_FLAT
+    assert "AAA OPEN" in result.reason
+
+
+def test_engine_that_does_not_acknowledge_is_taken_over_and_then_closed() -> None:
+    engine = FakeEngine()
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    first: list[int] = []
+    rig.broker.on_place = lambda order: first.append(rig.now_ms)
+    result = rig.run()
+    assert (result.state, engine.taken_over, rig.sent) == (S.FLAT, 1, [("AAA", "SELL", 10)])
+    assert first[0] - NOW_MS >= 10_000
+
+
+def test_engine_that_acknowledged_and_falls_silent_is_taken_over() -> None:
+    engine = FakeEngine(acknowledges=True)
+    engine.beats = False
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    result = rig.run(seconds=60)
+    assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)
+
+
+def test_engine_that_dies_while_it_closes_is_followed_by_this_process() -> None:
+    engine = FakeEngine(acknowledges=True)
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+
+    def die(now_ms: int) -> None:
+        if now_ms >= NOW_MS + 3_000:
+            engine.word = type(engine.word)(runs=False)
+
+    result = rig.run(before=die)
+    assert (result.state, result.closed_by, rig.sent) == (S.FLAT, "this process", [("AAA", "SELL", 10)])
+
+
+def test_engine_that_answers_a_take_over_after_all_is_followed() -> None:
+    engine = FakeEngine()
+    engine.on_take_over = False
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    result = rig.run(bound_ms=20_000)
+    assert (result.state, rig.sent) == (S.NOT_FLAT, [])
+
+
+def test_engine_that_cannot_be_ended_leaves_the_closing_to_whoever_has_the_lock() -> None:
+    engine = FakeEngine()
+    engine.on_take_over = VeloxError("another user's process")
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    result = rig.run()
+    assert (result.state, rig.sent) == (S.FLAT, [("AAA", "SELL", 10)])
+
+
+# -- two at once ----------------------------------------------------------------------------------------------------
+
+
+def test_second_flattener_waits_for_the_first_and_never_reverses() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    first, second = rig.flattener(), rig.flattener(lock=FakeCloserLock(CloserHold.ELSEWHERE), journal=FakeJournal())
+    second.step(rig.now_ms)
+    assert second.state is S.CLOSING
+    assert rig.sent == []
+    rig.run(first)
+    second_lock = second._ports.closer_lock
+    assert isinstance(second_lock, FakeCloserLock)
+    second_lock.hold = CloserHold.FRESH
+    result = rig.run(second)
+    assert (result.state, rig.sent, rig.net("AAA")) == (S.FLAT, [("AAA", "SELL", 10)], 0)
+
+
+def test_closer_without_a_sign_of_life_is_taken_over() -> None:
+    engine = FakeEngine(runs=False)
+    engine.hangs = True
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    lock = FakeCloserLock(CloserHold.ELSEWHERE)
+    flattener = rig.flattener(lock=lock)
+
+    def free(now_ms: int) -> None:
+        if engine.taken_over:
+            lock.hold = CloserHold.FRESH
+
+    result = rig.run(flattener, seconds=60, before=free)
+    assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)

@@ -1,0 +1,456 @@
+"""Closing the whole account from outside its engine: `velox flatten`, the guard, the emergency_flatten flow.
+
+- In this order: latch the halt, no entries, cancel what works, read the positions, close them, read again, prove flat.
+- One store must take the halt. The halt file and the emergency file come first, they need a disk only; the others are tried
+  before anything is sent, and keep nothing waiting.
+- A living engine that acknowledges the halt closes by itself: it is followed, and the broker has the last word. One that
+  does not is ended (`take_over`); only then does this process close.
+- Whoever closes has the closer's lock. A second flattener waits for it, reads what the first one left, and never reverses.
+- It has no strategies and no prices but the broker's: its positions are what the broker says (`adoption`).
+- Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons.
+- FLAT is said when the broker says so, none of our orders is UNKNOWN, and no request of a dead process can still arrive.
+- What is sent is on the disk before it leaves, in the journal it is given: a file that needs no SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from velox_core.adoption import Adoption, Look
+from velox_core.closer import Closer
+from velox_core.domain.errors import IntentRefused, JournalUnavailable, VeloxError
+from velox_core.domain.events import EventKind
+from velox_core.domain.halts import HaltRecord
+from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.money import rupees_text
+from velox_core.domain.orders import Order, OrderState, OrderType, client_order_id_prefix
+from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.exit_door import ExitDoor
+from velox_core.flat_proof import ENDED, FlattenResult, FlattenState, SymbolLine, SymbolOutcome
+from velox_core.flatten_ports import EngineWord, FlattenPorts, FlattenRules, OwnEvents
+from velox_core.order_manager import CANCEL_INTERVAL_MS, OrderManager
+from velox_core.order_recovery import SEARCH_MS_MAX, OrderRecovery
+from velox_core.ports import Severity
+from velox_core.risk.breach import DayLoss
+from velox_core.risk_manager import RiskManager
+
+ACKNOWLEDGE_MS_MAX: Final = 10_000  # so long a running engine has to acknowledge the halt
+SILENT_MS_MAX: Final = 15_000  # an engine that acknowledged and then says nothing for so long hangs
+CLOSER_WAIT_MS_MAX: Final = 20_000  # after this a closer is asked about that says nothing
+NUMBERS_WAIT_MS: Final = 3_000  # so long the account of the loss waits for the broker before it is told without numbers
+
+_log: Final = logging.getLogger("velox.emergency")
+
+
+class Flattener:
+    """One flattening. Call `step` until it has ended; between two calls a moment of engine time should pass."""
+
+    def __init__(self, ports: FlattenPorts, rules: FlattenRules) -> None:
+        self.state = FlattenState.LATCHING
+        self._ports = ports
+        self._rules = rules
+        self._instruments: dict[str, Instrument] = {}
+        self._join(ports, rules)
+        self._halt: HaltRecord | None = None
+        self._not_latched: dict[str, str] = {}
+        self._latched_rest = False
+        self._started_ms = self._ended_ms = 0
+        self._since_ms = 0  # when this state began
+        self._beat: object = None
+        self._beat_ms = 0
+        self._closed_by = "nobody"
+        self._reason = ""
+        self._trouble = ""  # the newest thing that went wrong around the engine or the lock
+        self._announced = False
+        self._cancelled_ms = -CANCEL_INTERVAL_MS
+        self._before: dict[str, int] = {}
+        self._shown: dict[str, str] = {}
+        self._news: list[str] = []
+
+    def _join(self, ports: FlattenPorts, rules: FlattenRules) -> None:
+        """Put gate, order manager, exit door and emergency exit manager together, as an engine does."""
+        prefix = client_order_id_prefix(f"{rules.trading_date:%y%m%d}", rules.actor, rules.epoch)
+        broker, alerts = ports.broker, ports.alerts
+        self._journal = journal = OwnEvents(ports.journal, prefix)
+        self._risk = risk = RiskManager(
+            limits=rules.limits,
+            ledger=ports.ledger,
+            journal=journal,
+            id_prefix=prefix,
+            epoch=rules.epoch,
+            first_sequence=rules.first_sequence,
+        )
+        risk.readiness.ledger_fault = "this process has no lease"  # no fill is brought into it: the engine does that
+        self._orders = orders = OrderManager(
+            broker=broker,
+            journal=journal,
+            risk_manager=risk,
+            day_loss=DayLoss(rules.schedule),
+            columns={},
+            schedule=rules.schedule,
+            sends=ports.sends,
+        )
+        self._closer = Closer(
+            lock=ports.closer_lock, order_manager=orders, risk_manager=risk, journal=journal, alerts=alerts, name=prefix
+        )
+        self._door = ExitDoor(
+            risk_manager=risk, order_manager=orders, instruments=self._instruments, alerts=alerts, closer=self._closer
+        )
+        self._recovery = OrderRecovery(orders, alerts)
+        self._adoption = Adoption(
+            broker=broker, order_manager=orders, risk_manager=risk, close_foreign=rules.close_foreign, marks=True
+        )
+        self._emergency = EmergencyExitManager(
+            trading_date=rules.trading_date,
+            risk_manager=risk,
+            order_manager=orders,
+            exit_door=self._door,
+            broker=broker,
+            journal=journal,
+            halt_file=ports.halt_file,
+            alerts=alerts,
+            adoption=self._adoption,
+        )
+
+    # -- from outside -----------------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the result stands."""
+        return self.state in ENDED
+
+    def step(self, now_ms: int) -> FlattenState:
+        """Do what can be done now, and return how far it is. Never raises an operating error; bounded.
+
+        Args:
+            now_ms: engine time, epoch ms; it never goes back.
+        """
+        if self.ended:
+            return self.state
+        self._started_ms = self._started_ms or now_ms
+        if self.state is FlattenState.LATCHING:
+            self._latch(now_ms)
+        if self.state is FlattenState.ASKING or self.state is FlattenState.FOLLOWING:
+            self._watch_engine(now_ms)
+        if self.state is FlattenState.TAKING_OVER:
+            self._take_over(now_ms)
+        if self.state is FlattenState.CLOSING:
+            self._close(now_ms)
+        self._show(now_ms)
+        if not self.ended and now_ms - self._started_ms >= self._rules.bound_ms:
+            self._give_up(now_ms)
+        return self.state
+
+    def news(self) -> list[str]:
+        """Return what happened since the last call, one sentence each, for people."""
+        news, self._news = self._news, []
+        return news
+
+    def result(self) -> FlattenResult:
+        """Return the outcome, or how far it is."""
+        return FlattenResult(
+            state=self.state,
+            reason=self._reason,
+            lines=tuple(self._lines()),
+            halt_id=self._rules.halt_id,
+            not_latched=tuple(f"{store}: {why}" for store, why in self._not_latched.items()),
+            closed_by=self._closed_by,
+            loss_paise=self._orders.day_loss.loss_paise if self._has_looked else None,
+            started_ms=self._started_ms,
+            ended_ms=self._ended_ms,
+        )
+
+    # -- the halt, and the engine -----------------------------------------------------------------------------
+
+    def _latch(self, now_ms: int) -> None:
+        """Write the halt. Goes on once a store has it; with an engine that may trade and no store at all it waits."""
+        rules = self._rules
+        if self._halt is None:
+            self._halt = HaltRecord(
+                halt_id=rules.halt_id,
+                kind=rules.kind,
+                trading_date=rules.trading_date,
+                reason=rules.reason,
+                by=rules.by,
+                at_ms=now_ms,
+            )
+            self._journal.append(EventKind.HALT, now_ms, dict(self._halt.to_body()))
+        halt, taken = self._halt, 0
+        self._not_latched.clear()
+        try:
+            self._ports.halt_file.append(halt)
+            taken += 1
+        except VeloxError as error:
+            self._not_latched["halt file"] = str(error)
+        try:
+            self._journal.commit()
+            taken += 1
+        except (JournalUnavailable, IntentRefused) as error:
+            self._not_latched["emergency file"] = str(error)
+        if not taken:
+            taken = self._latch_rest(halt)
+        if taken or not self._look_at_engine(now_ms).runs:
+            self._say(f"halt {halt.halt_id} is latched" if taken else "NO store took the halt; it is closed all the same")
+            self._enter(FlattenState.ASKING, now_ms)
+
+    def _latch_rest(self, halt: HaltRecord) -> int:
+        """Write the halt to the stores that may take long. Returns how many took it."""
+        self._latched_rest = True
+        taken = 0
+        for store, latch in self._ports.latches.items():
+            try:
+                latch(halt)
+                taken += 1
+            except VeloxError as error:
+                self._not_latched[store] = str(error)
+                _log.error("[FLATTEN] the halt could not be written to the %s: %s", store, error)
+        return taken
+
+    def _look_at_engine(self, now_ms: int) -> EngineWord:
+        try:
+            word = self._ports.engine.look(self._rules.halt_id)
+        except VeloxError as error:
+            self._note(f"whether an engine runs is not known: {error}")
+            return EngineWord(runs=False)  # the closer's lock still keeps two closers apart
+        if word.beat != self._beat:
+            self._beat, self._beat_ms = word.beat, now_ms
+        return word
+
+    def _watch_engine(self, now_ms: int) -> None:
+        """Wait for the engine's acknowledgement, then follow it until the broker says flat."""
+        word = self._look_at_engine(now_ms)
+        if not word.runs:
+            if self.state is FlattenState.FOLLOWING:
+                self._say("the engine ended before all was flat: this process closes")
+            self._enter(FlattenState.CLOSING, now_ms)
+            return
+        if self.state is FlattenState.ASKING:
+            self._closed_by = "engine"
+            if self._halt is not None and not self._latched_rest:
+                self._latch_rest(self._halt)
+            if word.acknowledges:
+                self._say("the engine acknowledges the halt and closes; it is followed")
+                self._enter(FlattenState.FOLLOWING, now_ms)
+            elif now_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
+                self._say(f"the engine did not acknowledge the halt within {ACKNOWLEDGE_MS_MAX // 1_000} s: it is taken over")
+                self._enter(FlattenState.TAKING_OVER, now_ms)
+            return
+        found = self._look(now_ms)
+        if found is not None and not found.lines and not self._adoption.converted and word.says_flat:
+            self._prove(now_ms)
+        elif now_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
+            self._say(f"the engine has said nothing for {SILENT_MS_MAX // 1_000} s: it is taken over")
+            self._enter(FlattenState.TAKING_OVER, now_ms)
+
+    def _take_over(self, now_ms: int) -> None:
+        if self._halt is None:
+            return
+        try:
+            is_free = self._ports.engine.take_over(self._halt)
+        except VeloxError as error:
+            self._note(str(error))
+            is_free = True  # what the closer's lock allows is done: a position left open is worse
+        self._say("this process closes" if is_free else "the engine answers after all; it is followed")
+        self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING, now_ms)
+
+    # -- closing ----------------------------------------------------------------------------------------------
+
+    def _close(self, now_ms: int) -> None:
+        orders, emergency = self._orders, self._emergency
+        self._closed_by = "this process"
+        orders.poll(now_ms)
+        if orders.live or self._recovery.watching:
+            self._recovery.work(now_ms)
+        if not self._closer.may_send(now_ms):
+            self._wait_for_closer(now_ms)
+            return
+        if not self._announced and not self._announce(now_ms):
+            return
+        emergency.no_proof_before_ms = self._earliest_proof_ms()
+        if not emergency.continue_closing(now_ms):
+            self._prove(now_ms)
+            return
+        newest = self._adoption.newest
+        if newest is None:
+            return
+        self._learn(newest)
+        if any(line.tag not in orders.live for line in newest.working):
+            self._cancel_foreign(now_ms)
+        if not newest.lines and not orders.live and self._adoption.converted:
+            self._give_up(now_ms)
+
+    def _announce(self, now_ms: int) -> bool:
+        """Read the book for the first time, tell of the exit with its numbers, cancel what works, and begin to close."""
+        found = self._look(now_ms)
+        if self._halt is None or (found is None and now_ms - self._since_ms < NUMBERS_WAIT_MS):
+            return False
+        if not self._latched_rest:
+            self._latch_rest(self._halt)
+        if found is not None and found.working:
+            self._cancel_foreign(now_ms)
+        self._announced = True
+        self._emergency.no_proof_before_ms = self._earliest_proof_ms()
+        failed = [f"{store}: {why}" for store, why in self._not_latched.items()]
+        self._emergency.close_for(self._halt, failed, now_ms)
+        return True
+
+    def _look(self, now_ms: int) -> Look | None:
+        found = self._emergency.bring_books_up(now_ms)
+        if found is not None:
+            self._learn(found)
+        return found
+
+    def _learn(self, found: Look) -> None:
+        """Note what is held for the first time, and what is known of its symbol."""
+        held = {p.symbol: p.quantity for p in found.positions}
+        held.update((p.symbol, p.quantity) for p in self._orders.open_positions() if p.symbol not in held)
+        for symbol, quantity in held.items():
+            self._before.setdefault(symbol, quantity)
+            if symbol not in self._instruments:
+                instrument = self._ports.instrument(symbol, self._orders.mark_of(symbol))
+                if instrument is not None:
+                    self._instruments[symbol] = instrument
+        for order in found.working:
+            self._before.setdefault(order.symbol, 0)
+
+    def _cancel_foreign(self, now_ms: int) -> None:
+        if now_ms - self._cancelled_ms >= CANCEL_INTERVAL_MS:
+            self._cancelled_ms = now_ms
+            self._orders.cancel_foreign(now_ms)
+
+    def _wait_for_closer(self, now_ms: int) -> None:
+        """Wait for another closer; one that shows no sign of life is ended."""
+        self._note(f"{self._ports.closer_lock.holder} closes; this process waits for it")
+        if now_ms - self._since_ms >= CLOSER_WAIT_MS_MAX and self._ports.engine.closer_hangs():
+            self._say("the process that has the closer's lock gives no sign of life: it is taken over")
+            self._enter(FlattenState.TAKING_OVER, now_ms)
+
+    def _earliest_proof_ms(self) -> int:
+        """Return before when nothing is called flat: a request may be on its way, or an order be given up too early."""
+        orders = self._orders
+        given_up = [o.created_ms for tag, o in orders.not_placed.items() if tag not in orders.found_late]
+        return max([self._started_ms + self._rules.request_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def _prove(self, now_ms: int) -> None:
+        self._show(now_ms)
+        self._reason = ""
+        self._enter(FlattenState.FLAT, now_ms)
+        self._finish(now_ms)
+        kept = "".join(f"; {shares} {symbol} is left alone, as configured" for symbol, shares in self._adoption.kept.items())
+        self._say(f"FLAT: the broker confirms: no position, no working order{kept}")
+        if self._closed_by == "engine":
+            _log.critical("FLAT: closed by the engine, confirmed by the broker", extra={"engine_ms": now_ms})
+
+    def _give_up(self, now_ms: int) -> None:
+        self._show(now_ms)
+        left = [line for line in self._lines() if line.outcome not in (SymbolOutcome.FLAT, SymbolOutcome.KEPT)]
+        parts = [f"{line.symbol} {line.outcome.value} ({line.text})" for line in left]
+        if not self._has_looked:
+            parts.append("the broker never answered")
+        elif not parts:
+            parts.append("the broker did not confirm it")
+        if self._trouble:
+            parts.append(self._trouble)
+        self._reason = "; ".join(parts)
+        self._enter(FlattenState.NOT_FLAT, now_ms)
+        self._finish(now_ms)
+        _log.critical("NOT FLAT: %s", self._reason, extra={"engine_ms": now_ms})
+        self._ports.alerts.send(
+            Severity.CRITICAL,
+            "Flatten ended: NOT FLAT",
+            f"{self._reason}. The halt stands. Close what is left in the broker's app, or flatten again.",
+        )
+
+    def _finish(self, now_ms: int) -> None:
+        self._ended_ms = now_ms
+        if not self._orders.live:
+            self._closer.rest()
+        self._orders.commit_journal()
+
+    # -- what it shows ----------------------------------------------------------------------------------------
+
+    @property
+    def _has_looked(self) -> bool:
+        return bool(self._before) or self._adoption.newest is not None
+
+    def _enter(self, state: FlattenState, now_ms: int) -> None:
+        self.state = state
+        self._since_ms = now_ms
+
+    def _note(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._say(trouble)
+
+    def _say(self, text: str) -> None:
+        self._news.append(text)
+        _log.warning("[FLATTEN] %s", text)
+
+    def _show(self, now_ms: int) -> None:
+        """Tell of each symbol whose way to zero went on."""
+        for line in self._lines():
+            if self._shown.get(line.symbol) != line.text:
+                self._shown[line.symbol] = line.text
+                self._news.append(f"{line.symbol}: {line.text}")
+                _log.warning("[FLATTEN] %s: %s", line.symbol, line.text, extra={"engine_ms": now_ms})
+
+    def _lines(self) -> list[SymbolLine]:
+        adoption = self._adoption
+        live = [order.symbol for order in self._orders.live.values()]
+        symbols = dict.fromkeys((*self._before, *live, *adoption.converted, *adoption.kept))
+        return [self._line(symbol) for symbol in symbols]
+
+    def _line(self, symbol: str) -> SymbolLine:
+        position = self._orders.positions.get(symbol)
+        held = 0 if position is None else position.quantity
+        outcome, text = self._outcome(symbol, held)
+        before = self._before.get(symbol, 0)
+        return SymbolLine(symbol=symbol, held_before=before, held=held, outcome=outcome, text=text)
+
+    def _outcome(self, symbol: str, held: int) -> tuple[SymbolOutcome, str]:
+        adoption, orders = self._adoption, self._orders
+        live = [order for order in orders.live.values() if order.symbol == symbol]
+        foreign = [
+            o for o in (adoption.newest.working if adoption.newest else ()) if o.symbol == symbol and o.tag not in orders.live
+        ]
+        goal = self._door.goals.get(symbol)
+        unknown = next((order for order in live if order.state is OrderState.UNKNOWN), None)
+        if symbol in adoption.kept:
+            return SymbolOutcome.KEPT, f"{adoption.kept[symbol]} held, left alone as configured"
+        if unknown is not None:
+            return SymbolOutcome.UNKNOWN, f"{held} held; what became of order {unknown.client_order_id} is not known"
+        if symbol in adoption.converted:
+            return (
+                SymbolOutcome.CONVERTED,
+                f"{adoption.converted[symbol]} stand in another product: close them in the broker's app",
+            )
+        queued = next((order for order in live if self._is_at_band(order)), None)
+        if queued is not None:
+            price = rupees_text(queued.limit_price_paise)
+            return (
+                SymbolOutcome.CIRCUIT_LOCKED,
+                f"{held} held; {queued.side.value} {queued.quantity} queued at the band {price}",
+            )
+        if live:
+            working = ", ".join(f"{o.side.value} {o.open_quantity} {o.order_type.value} ({o.client_order_id})" for o in live)
+            return SymbolOutcome.OPEN, f"{held} held; {working} sent"
+        if held and goal is not None and (goal.rejections or _is_rejected(goal.last_order)):
+            return SymbolOutcome.REJECTED, f"{held} held; {goal.attempts} exits tried, the broker rejects them"
+        if foreign:
+            return SymbolOutcome.OPEN, f"{held} held; order {foreign[0].broker_order_id} is not cancelled yet"
+        if held:
+            return SymbolOutcome.OPEN, f"{held} held"
+        return SymbolOutcome.FLAT, "flat"
+
+    def _is_at_band(self, order: Order) -> bool:
+        instrument = self._instruments.get(order.symbol)
+        if instrument is None or order.order_type is not OrderType.LIMIT:
+            return False
+        return order.limit_price_paise in (instrument.lower_band_paise, instrument.upper_band_paise)
+
+
+def _is_rejected(order: Order | None) -> bool:
+    return order is not None and order.state is OrderState.REJECTED
