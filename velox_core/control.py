@@ -242,10 +242,14 @@ class NamedControl:
     Args:
         control: the channel.
         facts: what each status says of its run.
+        alerts: how alerts fared so far; None leaves it out.
     """
 
-    def __init__(self, control: Control, facts: Mapping[str, object]) -> None:
+    def __init__(
+        self, control: Control, facts: Mapping[str, object], *, alerts: Callable[[], Mapping[str, object]] | None = None
+    ) -> None:
         self._control = control
+        self._alerts = alerts
         self._facts = {**facts, "pid": os.getpid()}
         self._beat = 0
 
@@ -256,7 +260,10 @@ class NamedControl:
     def publish(self, status: Mapping[str, object]) -> None:
         """Publish the status with its origin."""
         self._beat += 1
-        self._control.publish({**status, **self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000})
+        origin: dict[str, object] = {**self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000}
+        if self._alerts is not None:
+            origin["alerts"] = self._alerts()
+        self._control.publish({**status, **origin})
 
 
 def _foremost(requests: Sequence[IdentifiedRequest]) -> IdentifiedRequest | None:

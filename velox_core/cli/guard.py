@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from velox_core.alerts import LogAlerts
+from velox_core.alert_setup import open_alerts
 from velox_core.domain.errors import EXIT_DONE
 from velox_core.operations.guard import watch_account
 from velox_core.operations.run_logs import logs_folder, open_logs
@@ -16,7 +16,8 @@ def guard_foreground(settings: Settings, paths: Paths) -> int:
     logs = open_logs(settings, paths, rotates=False)
     sys.stderr.write(f"velox: guarding account {settings.account}; log: {logs_folder(settings, paths)}. Ctrl-C ends it\n")
     try:
-        watch_account(settings, paths, LogAlerts())
+        with open_alerts(settings, label="guard") as alerts:
+            watch_account(settings, paths, alerts)
     finally:
         losses = logs.stop()
         if losses.any:
