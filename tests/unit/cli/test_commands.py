@@ -178,8 +178,10 @@ def test_status_of_an_engine_that_died_with_a_position_says_so_and_exits_four(ve
     assert result.exit_code == 4
     assert "DIED" in result.stdout
     assert "Take the run up: " in result.stdout
+    assert "guard: ABSENT. Start it: " in result.stdout
     answer = velox("status", "--json")
-    assert (answer.exit_code, json.loads(answer.stdout)["held"]) == (4, "1 TCS")
+    said = json.loads(answer.stdout)
+    assert (answer.exit_code, said["held"], said["guard"]["state"]) == (4, "1 TCS", "ABSENT")
 
 
 @pytest.mark.parametrize("command", ["run", "day"])
