@@ -53,7 +53,7 @@ from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Alerts, Broker, Journal, Severity
+from velox_core.ports import Alerts, Broker, Journal, Lease, Severity
 from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
@@ -281,7 +281,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             book=SqliteBook(run.folder / BROKER_BOOK),
         )
         stack.callback(simulated.close)
-        off_loop = _off_loop(settings, replay, simulated, stack)
+        off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
@@ -291,10 +291,11 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
                 broker=off_loop or simulated,
                 sends=off_loop,
+                lease=stores.lease,
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, published_facts(settings, replay), alerts=alerts.counters),
+                control=NamedControl(control, published_facts(settings, replay), alerts.counters),
                 alerts=alerts,
                 closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
@@ -328,14 +329,14 @@ def guard_presence(settings: Settings, paths: Paths, speed: float, alerts: Alert
     return GuardPresence(newest_beat, alerts, silent_seconds=settings.guard.heartbeat_timeout_seconds)
 
 
-def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, stack: ExitStack) -> OffLoopBroker | None:
+def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, lease: Lease, stack: ExitStack) -> OffLoopBroker | None:
     """Return the broker called off the loop, where that is wanted. At full speed minutes would pass before an answer comes."""
     if not settings.engine.sends_off_loop:
         return None
     if replay.speed <= 0:
         _log.warning("[SESSION] engine.sends_off_loop needs a paced run (--speed 1.0): sends are inline at full speed")
         return None
-    off_loop = OffLoopBroker(broker)
+    off_loop = OffLoopBroker(broker, lease=lease)
     stack.callback(off_loop.close)
     return off_loop
 

@@ -242,15 +242,15 @@ class NamedControl:
     Args:
         control: the channel.
         facts: what each status says of its run.
-        alerts: how alerts fared so far; None leaves it out.
+        alerts: how alerts fared so far.
     """
 
     def __init__(
-        self, control: Control, facts: Mapping[str, object], *, alerts: Callable[[], Mapping[str, object]] | None = None
+        self, control: Control, facts: Mapping[str, object], alerts: Callable[[], dict[str, object]] = lambda: {}
     ) -> None:
         self._control = control
-        self._alerts = alerts
         self._facts = {**facts, "pid": os.getpid()}
+        self._alerts = alerts
         self._beat = 0
 
     def poll(self) -> ControlRequest | None:
@@ -260,9 +260,7 @@ class NamedControl:
     def publish(self, status: Mapping[str, object]) -> None:
         """Publish the status with its origin."""
         self._beat += 1
-        origin: dict[str, object] = {**self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000}
-        if self._alerts is not None:
-            origin["alerts"] = self._alerts()
+        origin = {**self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000, "alerts": self._alerts()}
         self._control.publish({**status, **origin})
 
 

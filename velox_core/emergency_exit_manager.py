@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import date
 from typing import Final, TypedDict
 
@@ -77,7 +78,8 @@ class EmergencyExitManager:
         broker: asked whether the account is flat.
         journal, halt_file: two of the three halt stores (the ledger is reached through the risk manager).
         alerts: told on warning shares, on the trigger and at the end.
-        clock: engine time for callers of `trigger` and `reset` who do not name it; None where all of them do.
+        clock: engine time for callers of `trigger` and `reset` who do not name it, None where all of them do; and monotonic
+            time for the looks at the journal's halts.
         adoption: brings our books to the broker's positions; None makes one that closes everything.
     """
 
@@ -105,7 +107,11 @@ class EmergencyExitManager:
         self._broker = broker
         self._halt_file = halt_file
         self._stores = HaltStores(
-            halt_file=halt_file, journal=journal, risk_manager=risk_manager, commit_journal=order_manager.commit_journal
+            halt_file=halt_file,
+            journal=journal,
+            risk_manager=risk_manager,
+            commit_journal=order_manager.commit_journal,
+            monotonic=time.monotonic if clock is None else clock.monotonic,
         )
         self._alerts = alerts
         self._closing = False

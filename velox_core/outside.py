@@ -21,6 +21,7 @@ from typing import Final
 
 import orjson
 
+from velox_core.brokers.book import newest_ms
 from velox_core.brokers.charges import load_charges
 from velox_core.calendar import load_instruments
 from velox_core.control import FileControl
@@ -103,6 +104,10 @@ class OutsideJournal:
 
     def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
         """Raise JournalUnavailable: what the run's journal holds is not read here."""
+        raise JournalUnavailable("this process reads no journal")
+
+    def newest_halt(self) -> int:
+        """Raise JournalUnavailable, as `events` does."""
         raise JournalUnavailable("this process reads no journal")
 
     def close(self) -> None:
@@ -288,7 +293,8 @@ def outside_account(settings: Settings, run: RunFolder, on: date) -> tuple[Simul
     status = FileControl(run.folder)
     engine = RunEngine(run.folder, request_seconds=0.0)  # the simulated broker is in the engine's process
     known = (status.status() or {}).get("engine_ms")
-    clock = OutsideClock(known if isinstance(known, int) and known else ist_midnight_ms(on))
+    start_ms = known if isinstance(known, int) and known else newest_ms(run.folder / BROKER_BOOK)
+    clock = OutsideClock(start_ms or ist_midnight_ms(on))
     broker = SimulatedAccount(
         run.folder / BROKER_BOOK,
         config=simulation_config(settings),

@@ -107,8 +107,7 @@ class SimulatedAccount:
         broker = self._broker
         if broker is None:
             return []
-        if not self._engine_runs():
-            self._stand_still(broker)
+        self._stand_still(broker)
         return broker.drain_events()
 
     def orders(self) -> list[BrokerOrder]:
@@ -158,14 +157,13 @@ class SimulatedAccount:
         exchange = broker.exchange
         times = [order.placed_ms for order in exchange.orders.values()] + [trade.ts_ms for trade in exchange.trades]
         self._reached(max(times, default=0))
+        self._stand_still(broker)
         return broker
 
     def _stand_still(self, broker: SimulatedBroker) -> None:
-        """Let what works meet the last prices: a minute in which nothing moved."""
-        now_ms, newer = self._clock(), self._prices()
-        broker.advance(now_ms)
-        exchange = broker.exchange
-        if not exchange.working:
+        """Without an engine, let what works meet the last prices: a minute in which nothing moved."""
+        if self._engine_runs():
             return
+        now_ms, newer, exchange = self._clock(), self._prices(), broker.exchange
         last = [newer.get(symbol, 0) or exchange.last_price_paise(exchange.listing(symbol)) for symbol in self._universe]
         broker.on_row(MinuteRow(now_ms, last, last, last, last, [0] * len(last)), now_ms)

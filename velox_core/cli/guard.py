@@ -17,7 +17,7 @@ def guard_foreground(settings: Settings, paths: Paths) -> int:
     sys.stderr.write(f"velox: guarding account {settings.account}; log: {logs_folder(settings, paths)}. Ctrl-C ends it\n")
     try:
         with open_alerts(settings, label="guard") as alerts:
-            watch_account(settings, paths, alerts)
+            watch_account(settings, paths, alerts, alerts.counters)
     finally:
         losses = logs.stop()
         if losses.any:

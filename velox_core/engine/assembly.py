@@ -36,6 +36,7 @@ from velox_core.ports import (
     Control,
     HaltFile,
     Journal,
+    Lease,
     MarketFeed,
     RiskLedger,
     SendQueue,
@@ -63,6 +64,7 @@ class EnginePorts:
     closer_lock: CloserLock
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
     sends: SendQueue | None = None  # of a broker that is called off the loop; None when sends are inline
+    lease: Lease | None = None  # asked before each request; None in a world with one process
     guard: GuardPresence | None = None  # where a guard is to watch the run
 
 
@@ -131,6 +133,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         id_prefix=id_prefix,
         epoch=rules.epoch,
         alerts=ports.alerts,
+        lease=ports.lease,
     )
     orders = OrderManager(
         broker=ports.broker,
@@ -140,6 +143,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         columns={symbol: column for column, symbol in enumerate(plan.universe)},
         schedule=rules.schedule,
         sends=ports.sends,
+        lease=ports.lease,
     )
     closer = Closer(
         lock=ports.closer_lock,

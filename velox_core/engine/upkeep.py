@@ -23,7 +23,7 @@ from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Broker, Severity
 from velox_core.risk_manager import RiskManager
 
-LEASE_RENEWAL_SECONDS = 5.0
+LEASE_RENEWAL_SECONDS = 0.5  # an entry leaves on a young confirmation only
 LEDGER_RETRY_SECONDS = 5.0
 REVIVE_WAIT_SECONDS = 0.25  # so long the loop waits for a server that is starting; its start goes on beside it
 RECONCILE_INTERVALS_MAX = 3

@@ -160,7 +160,9 @@ class GuardedRuns:
         self._told[folder] = text
 
 
-def watch_account(settings: Settings, paths: Paths, alerts: Alerts) -> None:
+def watch_account(
+    settings: Settings, paths: Paths, alerts: Alerts, counters: Callable[[], dict[str, object]] = lambda: {}
+) -> None:
     """Guard the account until a signal asks for the end.
 
     Raises: ConfigError when the guard is switched off; VeloxError when another guard has the account.
@@ -181,7 +183,7 @@ def watch_account(settings: Settings, paths: Paths, alerts: Alerts) -> None:
         ledger = RedisLedger(ledger_server(settings, paths), scope.key, ist_date(time.time_ns() // 1_000_000))
         stack.callback(ledger.close)
         channels = CombinedControl(LedgerControl(ledger, status_mark=GUARD_MARK), FileControl(folder, status_file=GUARD_FILE))
-        beat = NamedControl(channels, {"account": settings.account, "step_seconds": STEP_SECONDS})
+        beat = NamedControl(channels, {"account": settings.account, "step_seconds": STEP_SECONDS}, counters)
         runs = GuardedRuns(
             lambda: runs_to_guard(settings, paths),
             lambda status, opened: guarded_run(
