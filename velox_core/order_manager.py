@@ -389,13 +389,13 @@ class OrderManager:
         return True
 
     def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
-        """Return the broker's order book, its trades booked first, and never use a tag in it again. None: no answer."""
-        if not self.fetch_trades(now_ms):
-            return None
+        """Return the broker's order book, its trades booked, and never use a tag in it again. None: no answer."""
+        book: list[BrokerOrder] | None = None
         try:
-            book = self._broker.orders()
+            book = self._broker.orders()  # before its trades: what it calls ended is booked, and not closed a second time
         except BrokerError as error:
             _log.warning("[ORDER] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
+        if not self.fetch_trades(now_ms) or book is None:
             return None
         self._risk.continue_after(line.tag for line in book)
         return book
