@@ -1,7 +1,8 @@
 # VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
-#   make test [COVERAGE=yes] | unit | coverage | check | format | simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1] | compiled | clean
+#   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | clean
+#   make simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1]
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,6 +21,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export SSL_CERT_FILE := /etc/ssl/certs/ca-certificates.crt
 endif
 endif
+WORKERS ?= 2
 SEEDS ?= 200
 FIRST_SEED ?= 1
 WORLD ?= day
@@ -64,8 +66,9 @@ day: $(READY)
 COVERED := velox_core.domain velox_core.risk velox_core.risk_manager velox_core.order_manager
 COVERAGE_GATE := $(addprefix --cov=,$(COVERED)) --cov-branch --cov-fail-under=95
 
+# A file's tests stay with one worker; the files that start real processes come first, so that no worker ends alone.
 test: $(READY)
-	$(BIN)/python -m pytest $(if $(COVERAGE),$(COVERAGE_GATE) --cov-report=)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),$(COVERAGE_GATE) --cov-report=)
 
 unit: $(READY)
 	$(BIN)/python -m pytest tests/unit

@@ -50,6 +50,13 @@ def _parser(flow: Flow[Any, Any]) -> argparse.ArgumentParser:
     parser.add_argument("--data", help="file or folder of one-minute bars")
     parser.add_argument("--scenario", help="synthetic data instead of a file")
     parser.add_argument("--result", help="file for the outcome, as JSON")
+    for name, meaning in (
+        ("run", "exactly this run, e.g. 2024-01-15-1"),
+        ("reason", "why, kept on record"),
+        ("by", "who asks"),
+    ):
+        if name in inspect.signature(flow.fn).parameters:
+            parser.add_argument(f"--{name}", help=meaning)
     if "speed" in inspect.signature(flow.fn).parameters:
         parser.add_argument("--speed", type=_speed, help="seconds of the session per second, or max")
     return parser

@@ -158,5 +158,5 @@ class OwnEvents:
         return self._journal.events(kinds)
 
     def newest_halt(self) -> int:
-        """Return what the journal says of its newest halt. Raises JournalUnavailable."""
+        """Return the sequence of the journal's newest halt or clear record. Raises JournalUnavailable."""
         return self._journal.newest_halt()

@@ -335,6 +335,7 @@ class Flattener:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _prove(self, now_ms: int) -> None:
+        self._show(now_ms)
         self._reason = ""
         self._enter(FlattenState.FLAT, now_ms)
         self._finish(now_ms)
@@ -344,6 +345,7 @@ class Flattener:
             _log.critical("FLAT: closed by the engine, confirmed by the broker", extra={"engine_ms": now_ms})
 
     def _give_up(self, now_ms: int) -> None:
+        self._show(now_ms)
         left = [line for line in self._lines() if line.outcome not in (SymbolOutcome.FLAT, SymbolOutcome.KEPT)]
         parts = [f"{line.symbol} {line.outcome.value} ({line.text})" for line in left]
         if not self._has_looked:

@@ -314,6 +314,27 @@ class RiskLedger(Protocol):
         ...
 
 
+class Lease(Protocol):
+    """The account's lease as one engine holds it, asked for at the last moment before a request leaves. Never waits long."""
+
+    def renew(self) -> bool:
+        """Prolong it. Returns False once it is not ours. Raises LedgerUnavailable."""
+        ...
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether it is to be renewed before an entry is decided on."""
+        ...
+
+    def lose(self) -> None:
+        """Take it for lost: the ledger named a later epoch."""
+        ...
+
+    def withholds(self, *, entry: bool) -> str:
+        """Return why an entry, or an exit or cancel, may not leave now; '' when it may. Also called on sender threads."""
+        ...
+
+
 class HaltFile(Protocol):
     """The halt records that survive when both other stores are gone."""
 

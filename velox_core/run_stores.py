@@ -21,14 +21,17 @@ from pathlib import Path
 
 from velox_core.domain.errors import ConfigError, IntentRefused, JournalUnavailable, LedgerUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
-from velox_core.engine_lock import CloserLockFile, EngineLock, LeasedCloser
+from velox_core.engine_lock import CLOSER_LOCK as CLOSER_LOCK
+from velox_core.engine_lock import ENGINE_LOCK as ENGINE_LOCK
+from velox_core.engine_lock import CloserLockFile, EngineLock
 from velox_core.journal.database import open_database
 from velox_core.journal.fallback import FallbackJournal
 from velox_core.journal.file import FileJournal
-from velox_core.journal.imports import import_emergency_file
+from velox_core.journal.imports import import_emergency_file, outside_files
 from velox_core.journal.queries import HighWater, JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.lease import NEVER, HeldLease, LeasedCloser, seconds_since_boot
 from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
@@ -36,7 +39,6 @@ from velox_core.runs import RunFolder
 from velox_core.settings import Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
-ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"
 UNREADABLE_EPOCH_FROM = 9_000  # epochs of engines that know neither ledger nor journal; leases count up from 1
 
 _log = logging.getLogger("velox.system")
@@ -78,6 +80,7 @@ class RunStores:
     records: SqlJournal | None
     ledger: RedisLedger
     closer_lock: CloserLock
+    lease: HeldLease
     epoch: int
     exits_only: str
 
@@ -112,12 +115,15 @@ def open_stores(
         server = f"unix://{paths.var / 'redis' / 'absent.sock'}"
     ledger = RedisLedger(server, run.scope.key, identity.trading_date, version_floor=known.version, epoch_floor=known.epoch)
     stack.callback(ledger.close)
+    asked = seconds_since_boot()
     epoch, is_leased = _lease(ledger, known.epoch + 1, stack)
+    lease = HeldLease(ledger, epoch, confirmed=asked if is_leased else NEVER)
     return RunStores(
         journal=journal,
         records=records,
         ledger=ledger,
-        closer_lock=LeasedCloser(closer_lock, ledger, epoch) if is_leased else closer_lock,
+        closer_lock=LeasedCloser(closer_lock, lease) if is_leased else closer_lock,
+        lease=lease,
         epoch=epoch,
         exits_only=exits_only,
     )
@@ -162,18 +168,25 @@ def _open_journal(
         return instead, None
     stack.callback(journal.close)
     not_imported = None
-    try:
-        count = import_emergency_file(emergency, journal)
-        if count:
-            _log.warning("[JOURNAL] %s events imported from %s", count, emergency)
-    except IntentRefused as error:
-        _log.error("[JOURNAL] imported from %s but for an intent: %s", emergency, error)
-    except JournalUnavailable as error:
-        _log.critical("[JOURNAL] %s could not be imported: %s; exits only", emergency, error)
-        not_imported = error
+    for path in (emergency, *outside_files(run.folder)):
+        not_imported = _import(path, journal) or not_imported
     fallback = FallbackJournal(journal, emergency, alerts, not_imported=not_imported)
     stack.callback(fallback.close)
     return fallback, journal
+
+
+def _import(path: Path, journal: SqlJournal) -> JournalUnavailable | None:
+    """Import one emergency file, if it is there. Returns why it could not be."""
+    try:
+        count = import_emergency_file(path, journal)
+        if count:
+            _log.warning("[JOURNAL] %s events imported from %s", count, path)
+    except IntentRefused as error:
+        _log.error("[JOURNAL] imported from %s but for an intent: %s", path, error)
+    except JournalUnavailable as error:
+        _log.critical("[JOURNAL] %s could not be imported: %s; exits only", path, error)
+        return error
+    return None
 
 
 def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> tuple[int, bool]:

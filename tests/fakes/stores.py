@@ -73,8 +73,8 @@ class FakeLedger:
     `rival` if it is given. `fenced_by` answers Fenced. `lose_reply` applies the next commit and then fails.
     """
 
-    def __init__(self, snapshot: RiskSnapshot | None = None) -> None:
-        self.inner = MemoryLedger(snapshot, monotonic=lambda: 0.0)
+    def __init__(self, snapshot: RiskSnapshot | None = None, monotonic: Callable[[], float] = lambda: 0.0) -> None:
+        self.inner = MemoryLedger(snapshot, monotonic=monotonic)
         self.down = False
         self.latch_down = False
         self.conflicts = 0

@@ -27,7 +27,8 @@ async def test_prefect_server_started_here_answers_with_its_version() -> None:
 
 def test_prefect_yaml_names_flows_that_exist_with_parameters_that_they_take() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    assert [deployment["name"] for deployment in deployments] == ["market-open", "intraday", "end-of-day", "trading-day"]
+    names = ["market-open", "intraday", "end-of-day", "trading-day", "emergency-flatten"]
+    assert [deployment["name"] for deployment in deployments] == names
     for deployment in deployments:
         file, name = deployment["entrypoint"].split(":")
         flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)

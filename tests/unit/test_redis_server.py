@@ -105,7 +105,7 @@ def test_stop_without_a_server_is_no_error(tmp_path: Path) -> None:
     assert not (tmp_path / "redis").exists()
 
 
-@pytest.mark.parametrize("content", ["", "x y", "1 2", f"{os.getpid()} 5"])
+@pytest.mark.parametrize("content", ["", "x y", "1 2", f"{os.getpid()} 5"], ids=["empty", "words", "dead", "ours"])
 def test_stop_with_a_pid_file_of_another_process_ends_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "redis.pid").write_text(content)
     EmbeddedRedis(tmp_path).stop()

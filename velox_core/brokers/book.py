@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from velox_core.brokers.simulated_exchange import NEVER_MS, SimulatedExchange
@@ -151,6 +151,14 @@ class SqliteBook:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
+    def last_prices(self) -> dict[str, int]:
+        """Return the recorded price of every symbol that an order was ever placed in, paise. Raises BrokerError."""
+        try:
+            rows = self._connection.execute("SELECT symbol, price_paise FROM prices ORDER BY symbol")
+            return {row[0]: row[1] for row in rows}
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
     def close(self) -> None:
         """Close the file; committed transactions are safe with or without it."""
         self._connection.close()
@@ -196,6 +204,14 @@ class SqliteBook:
             f"the simulated broker's book {self.path} cannot be used: {cause}. If another process holds it, wait for it; "
             "if the disk is full, make room; if the file is damaged, move it aside (a new book starts flat) or restore a backup"
         )
+
+
+def newest_ms(path: Path) -> int:
+    """Return the newest time of an order or trade in a book, epoch ms, without opening it for writing; 0 when unknown."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=LOCK_WAIT_SECONDS)) as book:
+        placed, traded = book.execute("SELECT (SELECT max(placed_ms) FROM orders), (SELECT max(ts_ms) FROM trades)").fetchone()
+        return max(placed or 0, traded or 0)
+    return 0
 
 
 def _position(exchange: SimulatedExchange, symbol: str, product: str) -> AccountPosition:

@@ -14,9 +14,13 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit."""
-    from velox_core.cli.app import app
-
     try:
+        if sys.argv[1:2] == ["flatten"]:  # in an emergency nothing is imported that it can do without
+            from velox_core.cli.flatten import flatten
+
+            sys.exit(flatten(sys.argv[2:]))
+        from velox_core.cli.app import app
+
         app(prog_name="velox")
     except VeloxError as error:
         _say(f"velox: {error}")

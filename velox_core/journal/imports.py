@@ -2,14 +2,18 @@
 
 - A whole run keeps its digests: the chain of the file and of the database are the same.
 - Loading again continues where the last load ended; a database that holds other events is refused.
+- A file that its writer still has open is left to it: it is not whole yet.
 - An emergency file is appended after what the run holds already, and gets new digests. Its writer may have died when SQL
   had some of it: what the run knows (the same event, or a fill of the same trade) is not appended again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +26,7 @@ from velox_core.journal.file import read_raw
 from velox_core.journal.sql import SqlJournal
 
 EVENTS_PER_COMMIT = 5_000
+OUTSIDE_FILES = "emergency-*.jsonl"
 RawEvent: TypeAlias = tuple[int, int, EventKind, Body, bytes, str]  # as `read_raw` yields it
 
 
@@ -56,8 +61,11 @@ def import_emergency_file(path: Path, journal: SqlJournal) -> int:
     Raises: JournalUnavailable (the file stays, and the next call goes on), IntentRefused for an intent whose id has another
     order (the rest is in the run, and the file is set aside).
     """
-    if not path.exists():
-        return 0
+    with _alone_with(path) as alone:
+        return _import_whole(path, journal) if alone and path.exists() else 0
+
+
+def _import_whole(path: Path, journal: SqlJournal) -> int:
     rows = list(read_raw(path))
     digest = rows[-1][5] if rows else ""
     new = _unknown(rows, journal)
@@ -72,6 +80,32 @@ def import_emergency_file(path: Path, journal: SqlJournal) -> int:
             raise
     _set_aside(path, digest)
     return len(new)
+
+
+def outside_files(folder: Path) -> list[Path]:
+    """Return the emergency files that closers outside the engine left in a run's folder, oldest first."""
+    return sorted(folder.glob(OUTSIDE_FILES), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+@contextmanager
+def _alone_with(path: Path) -> Iterator[bool]:
+    """Keep writers and other importers away from a file. False when one of them has it, or it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    except OSError as error:
+        raise JournalUnavailable(f"cannot read {path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
 
 
 def _set_aside(path: Path, digest: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltRecord, active_halts
+from velox_core.lease import LEASE_SECONDS
 from velox_core.risk.ledger import (
     CommitResult,
     Committed,
@@ -24,8 +25,6 @@ from velox_core.risk.ledger import (
     apply_change,
     replace_snapshot,
 )
-
-LEASE_SECONDS = 15.0
 
 
 class MemoryLedger:

@@ -26,6 +26,7 @@ import redis
 
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltRecord
+from velox_core.lease import LEASE_SECONDS
 from velox_core.ledger import script
 from velox_core.ledger.codec import GarbageField, change_fields, halt_fields, halt_value, read_snapshot, snapshot_fields
 from velox_core.ledger.connect import Connect, connect_to, explain, open_client, place_of
@@ -33,7 +34,6 @@ from velox_core.risk.ledger import CommitResult, Committed, Conflict, Fenced, Le
 
 TIMEOUT_SECONDS = 0.25
 PAUSE_SECONDS = 1.0
-LEASE_SECONDS = 15.0
 EXPIRE_MS = 8 * 86_400_000
 _REQUEST_SHARE = 0.6
 _REBUILD = "no entries until the ledger is rebuilt from journal and broker (the engine does it; or restart it)"

@@ -122,6 +122,7 @@ class Engine(Section):
     heartbeat_seconds: Annotated[int, whole("seconds", 1, 60)] = 1
     orders_per_second: Annotated[int, whole("orders", 1, 10)] = 8
     sends_off_loop: Flag = False
+    close_foreign: Flag = True
     protection_pct: Percent = 100
     band_margin_pct: Percent = 50
     entry_price_age_seconds: Milliseconds = 90_000
@@ -133,6 +134,9 @@ class Guard(Section):
 
     enabled: Flag = True
     heartbeat_timeout_seconds: Seconds = 20
+    loss_margin_pct: Percent = 500
+    act_seconds: Seconds = 10
+    flat_by_margin_seconds: Seconds = 120
 
 
 class Simulation(Section):
@@ -181,10 +185,18 @@ class Metrics(Section):
     influxdb: Influx = Influx()
 
 
+class AlertChannel(Section):
+    """One entry of `alerts.channels`; its URL is a secret. Without a severity of its own it has that of `alerts`."""
+
+    name: Name
+    minimum_severity: Annotated[AlertLevel | None, optional(choice(AlertLevel))] = None
+
+
 class Alerts(Section):
-    """`alerts`; the channels themselves are secrets."""
+    """`alerts`."""
 
     minimum_severity: Annotated[AlertLevel, choice(AlertLevel)] = AlertLevel.INFO
+    channels: list[AlertChannel] = []
 
 
 class Dashboard(Section):
@@ -224,6 +236,7 @@ class Severities(Section):
     dashboard: Severity = None
     simulated_test: Severity = None
     backup: Severity = None
+    guard: Severity = None
 
 
 class Checklist(Section):

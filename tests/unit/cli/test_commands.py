@@ -57,7 +57,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_commands_are_those_of_the_readme() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"day", "run", "stop", "halt", "reset", "check", "status", "summary", "doctor", "calendar"}
+    assert names == {"day", "run", "stop", "halt", "flatten", "reset", "check", "status", "summary", "doctor", "calendar"}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,9 @@ def test_commands_are_those_of_the_readme() -> None:
         (("halt", "--reason", "enough"), 2, "--by"),
         (("halt", "--by", "me"), 2, "--reason"),
         (("reset", "--reason", "over"), 2, "--by"),
+        (("flatten",), 2, "--reason"),
+        (("flatten", "--reason", "x", "--date", "2024-13-01"), 2, "is not a date"),
+        (("flatten", "--reason", "x", "--wait", "0"), 2, "is not a number of seconds"),
     ],
 )
 def test_main_bad_usage_is_told_in_words_with_exit_code_two(

@@ -65,7 +65,6 @@ class OddSignal(Signal):
         ([signal_with(stop_paise=99.5)], "TypeError: signal for AAA"),
         ([signal_with(target_paise=None)], "TypeError: signal for AAA"),
     ],
-    ids=repr,
 )
 def test_host_of_a_strategy_that_misbehaves_is_disabled_for_the_day(answer: Any, named: str) -> None:
     host = host_of(answer)

@@ -1,0 +1,47 @@
+"""emergency_flatten: everything is closed, now, whether the intraday flow and its engine live, hang or are gone.
+
+- The closing is `velox flatten`, a process of its own: this flow starts it and watches. Prefect decides nothing about it.
+- Nothing is tried again by the orchestrator, and a cancel of this flow does not stop the closing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.parameters import day_request
+from tasks.flatten import flatten
+from velox_core.operations.flatten_process import FlattenCommand
+from velox_core.settings import load_settings, paths
+
+
+@flow(name="emergency-flatten", retries=0, persist_result=False)
+async def emergency_flatten(
+    config: str | None = None,
+    date: str | None = None,
+    run: str | None = None,
+    reason: str = "emergency_flatten flow",
+    by: str = "Prefect",
+) -> Any:
+    """Halt the account and close every position of the day's product.
+
+    Args:
+        config: configuration file; the default is config/system_simulated.yaml.
+        date: the newest run of this date, as 2024-01-15; the default is the run that an engine trades, else the newest.
+        run: exactly this run, such as 2024-01-15-1.
+        reason: why, kept in the halt record.
+        by: who asks, kept in the halt record.
+    """
+    request = day_request(config, date)
+    settings = load_settings(request.config, os.environ)
+    command = FlattenCommand(config=Path(settings.source), reason=reason, by=by, on=date or "", run_id=run or "")
+    return await flatten(paths(os.environ, settings.root), command)
+
+
+if __name__ == "__main__":
+    from flows.command import run_flow
+
+    run_flow(emergency_flatten)

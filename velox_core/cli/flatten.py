@@ -1,0 +1,91 @@
+"""`velox flatten`: parsed without the other commands' parser, so that little is imported before the broker is asked.
+
+- Asks for a typed word, unless --yes is given.
+- Exit codes: 0 FLAT, 4 NOT FLAT, 1 nothing could be done, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+
+WORD: Final = "FLATTEN"
+BOUND_SECONDS_MAX: Final = 3_600.0
+
+
+def flatten(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code. Raises VeloxError, and SystemExit for bad usage."""
+    chosen = _parser().parse_args(arguments)
+    from velox_core.operations.flatten import flatten_run, run_to_flatten
+    from velox_core.settings import load_settings, paths
+
+    settings = load_settings(chosen.config, os.environ)
+    folders = paths(os.environ, settings.root)
+    recorded = run_to_flatten(settings, folders, on=chosen.date, run_id=chosen.run)
+    if not chosen.yes:
+        _ask(settings.account, recorded.run.run_id)
+    stream = sys.stderr if chosen.json else sys.stdout
+
+    def tell(sentence: str) -> None:
+        print(sentence, file=stream, flush=True)
+
+    report = flatten_run(settings, folders, recorded, reason=chosen.reason, by=chosen.by, tell=tell, bound_seconds=chosen.wait)
+    if chosen.json:
+        import json
+
+        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(report.sentences))
+    return report.exit_code
+
+
+def _ask(account: str, run_id: str) -> None:
+    """Have the word typed. Raises VeloxError when it is not."""
+    sys.stderr.write(f"This closes every position of account {account}, run {run_id}, and halts it.\nType {WORD} to do it: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip() != WORD:
+        error = VeloxError(f"{WORD} was not typed: nothing was done (--yes does not ask)")
+        error.exit_code = EXIT_BAD_USAGE
+        raise error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="velox flatten",
+        description="Halt the account and close every position of the day's product, now, engine or not.",
+        epilog="Of the run that an engine trades, else of the newest. Exit code 0 FLAT, 4 NOT FLAT.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why, kept in the record")
+    parser.add_argument("--by", default="command line", metavar="NAME", help="who asks (default: command line)")
+    parser.add_argument("--yes", action="store_true", help=f"do not ask for the word {WORD}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: config/system_simulated.yaml)")
+    parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="the newest run of this date")
+    parser.add_argument("--run", metavar="ID", help="this run, e.g. 2024-01-15-1")
+    parser.add_argument("--wait", type=_seconds, default=180.0, metavar="SECONDS", help="give up after so long (default: 180)")
+    parser.add_argument("--json", action="store_true", help="print JSON; progress goes to stderr")
+    return parser
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date; write it as 2024-01-15") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= BOUND_SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {BOUND_SECONDS_MAX:.0f}")
+    return seconds

@@ -1,0 +1,140 @@
+"""`velox flatten` as a process of its own, seen from outside: started by a flow or a page, followed, never owned.
+
+- It runs in its own session: what becomes of its starter changes nothing, and nothing here ends it.
+- What it tells on the way and what it came to are two files below `var/output`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, NotFlatError, VeloxError
+from velox_core.operations.log_tail import last_lines
+from velox_core.settings import Paths
+
+LINES_SHOWN: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlattenCommand:
+    """What is to be flattened; absent values are the command's own."""
+
+    config: Path
+    reason: str
+    by: str
+    on: str = ""
+    run_id: str = ""
+
+    def arguments(self) -> list[str]:
+        """Return the command line, after the interpreter."""
+        arguments = ["-m", "velox_core.cli", "flatten", "--yes", "--json", "--config", str(self.config)]
+        arguments += ["--reason", self.reason, "--by", self.by]
+        for option, value in (("--date", self.on), ("--run", self.run_id)):
+            arguments += [option, value] if value else []
+        return arguments
+
+
+class FlattenProcess:
+    """One `velox flatten` that was started here. `told` and `answer` are the files that it writes."""
+
+    def __init__(self, process: subprocess.Popen[bytes], told: Path, answer: Path) -> None:
+        self.pid = process.pid
+        self.told = told
+        self.answer = answer
+        self._process = process
+        self._read = 0
+
+    def exit_code(self) -> int | None:
+        """Return the exit code, None while it works; negative when a signal ended it."""
+        return self._process.poll()
+
+    def news(self) -> list[str]:
+        """Return the sentences that it told since the last call."""
+        try:
+            with self.told.open("rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        except OSError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return whole.decode("utf-8", "replace").splitlines()
+
+    def report(self) -> dict[str, Any]:
+        """Return what it came to, empty while it has not said."""
+        try:
+            found = json.loads(self.answer.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def failure(self) -> VeloxError | None:
+        """Return the error that its end stands for, None when it is FLAT."""
+        code = self.exit_code()
+        if code == EXIT_DONE:
+            return None
+        if code == EXIT_NOT_FLAT:
+            return NotFlatError(str(self.report().get("message") or "the account is NOT FLAT"))
+        said = " ".join(last_lines(self.told, LINES_SHOWN)).removeprefix("velox: ")
+        ended = "has not ended" if code is None else f"ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        error = VeloxError(f"velox flatten {ended}, so nobody has proven the account flat: {said or 'it said nothing'}")
+        error.exit_code = code if code is not None and code > 0 else 1
+        return error
+
+
+def start_flatten(
+    paths: Paths, command: FlattenCommand, environ: Mapping[str, str], *, interpreter: Sequence[str] = (sys.executable,)
+) -> FlattenProcess:
+    """Start it in a session of its own. Raises VeloxError when it cannot be started.
+
+    Args:
+        paths: below `var/output` its files lie.
+        command: what is flattened.
+        environ: of the process.
+        interpreter: begins the command line.
+    """
+    folder = paths.var / "output"
+    name = f"flatten-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    told, answer = folder / f"{name}.log", folder / f"{name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with told.open("wb") as progress, answer.open("wb") as result:
+            process = subprocess.Popen(
+                [*interpreter, *command.arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=result,
+                stderr=progress,
+                start_new_session=True,
+                env=dict(environ),
+            )
+    except OSError as error:
+        raise VeloxError(f"velox flatten cannot be started: {error}. Run it by hand: velox flatten --reason ...") from error
+    return FlattenProcess(process, told, answer)
+
+
+def report_markdown(report: Mapping[str, Any]) -> str:
+    """Return the report of a flattening for the UI."""
+    symbols = report.get("symbols") or []
+    rows = [
+        f"| {line['symbol']} | {line['held_before']} | {line['held']} | {line['outcome']} | {line['text']} |"
+        for line in symbols
+    ]
+    table = ["| symbol | before | now | outcome | how |", "|---|---|---|---|---|", *rows] if rows else ["Nothing was open."]
+    missing = [f"- not reached: {store}" for store in report.get("not_latched") or []]
+    head = [
+        f"# {str(report.get('state', 'unknown')).replace('_', ' ')}",
+        "",
+        str(report.get("message", "")),
+        "",
+        f"Closed by: {report.get('closed_by', 'nobody')}. Halt: {report.get('halt_id', 'none')}.",
+        "",
+    ]
+    return "\n".join([*head, *table, *(["", *missing] if missing else [])])
