@@ -99,6 +99,7 @@ class GuardedAccount:
         book: the guard's own session at the broker.
         feed: the guard's own market data.
         schedule, product, previous_closes: for the loss (`guard_account.read_loss`).
+        age_seconds: how old a status is that stood there when the guard began, by the machine's clock; for engine time only.
         holds: whether a status is the last word of an engine that keeps positions on purpose.
         unfinished: whether an earlier guard's closing stands and no engine has the account.
         flattener: begins a closing for a verdict at an engine time. Raises VeloxError.
@@ -114,6 +115,7 @@ class GuardedAccount:
     schedule: ChargeSchedule
     product: Product
     previous_closes: Mapping[str, int]
+    age_seconds: Callable[[Mapping[str, object]], float]
     holds: Callable[[Mapping[str, object]], bool]
     unfinished: Callable[[], bool]
     flattener: Callable[[Verdict, int], Flattener]
@@ -194,10 +196,11 @@ class AccountGuard:
             key = None if status is None else beat_key(status)
             seen = hear(self._seen[index], key, now)
             if seen is not self._seen[index] and status is not None:
+                age = self._account.age_seconds(status) if self._seen[index].key is None else 0.0
                 self._seen[index], self._status = seen, status
                 engine_ms = status.get("engine_ms")
                 if isinstance(engine_ms, int):
-                    self._time.note(engine_ms, now)
+                    self._time.note(engine_ms, now - age)
 
     def _look(self, now: float, now_ms: int) -> Sight:
         self.exposed, self.loss_paise = True, None

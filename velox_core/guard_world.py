@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -121,6 +122,7 @@ def guarded_run(
         schedule=load_charges(settings.charges_path).schedule(settings.broker.type.value, Product.MIS, on),
         product=Product.MIS,
         previous_closes=dict(zip(day.universe, day.previous_close_paise, strict=False)),
+        age_seconds=_age_seconds,
         holds=lambda newest: _holds(settings, folder, newest),
         unfinished=lambda: _is_unfinished(folder),
         flattener=begin,
@@ -187,6 +189,12 @@ def _request(folder: Path, status: Mapping[str, object]) -> RunRequest:
         scenario=str(scenario) if scenario else None,
         run_id=folder.name,
     )
+
+
+def _age_seconds(status: Mapping[str, object]) -> float:
+    """Return how long ago a status was written, by the machine's clock: the market of a dead engine went on meanwhile."""
+    wall_ms = status.get("wall_ms")
+    return max(time.time() - wall_ms / MS_PER_SECOND, 0.0) if isinstance(wall_ms, int) else 0.0
 
 
 def _holds(settings: Settings, folder: Path, status: Mapping[str, object]) -> bool:

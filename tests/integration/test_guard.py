@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from velox_core.bootstrap import RunRequest, run_engine
+from velox_core.control import GUARD_MARK, LedgerControl
 from velox_core.domain.halts import active_halts
 from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.ledger.redis import RedisLedger
 from velox_core.operations.reconcile import reconcile_run
 from velox_core.operations.recorded import RecordedRun
 from velox_core.redis_server import EmbeddedRedis
@@ -151,6 +153,10 @@ def day(tmp_path: Path) -> Iterator[GuardedDay]:
 
 def test_engine_killed_with_three_positions_is_closed_by_the_guard_and_comes_back_reconciled(day: GuardedDay) -> None:
     guard, engine = day.start_both_and_hold()
+    with closing(RedisLedger(EmbeddedRedis(day.var / "redis").url, "simulated:primary", DAY)) as ledger:
+        heard = LedgerControl(ledger, status_mark=GUARD_MARK).status()
+    assert heard is not None
+    assert (heard["pid"], heard["watching"]) == (guard.pid, [RUN_ID])
     engine.kill()
     day.wait(lambda: day.told("[GUARD]", "FLAT, the broker confirms it"), guard)
     assert day.told(

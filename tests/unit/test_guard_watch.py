@@ -66,6 +66,7 @@ class World:
         self.file: dict[str, object] | None = None
         self.ledger: dict[str, object] | None = None
         self.holds = self.unfinished = False
+        self.age_seconds = 0.0
         self.verdicts: list[Verdict] = []
         self.script: list[FlattenState | VeloxError] = [FlattenState.CLOSING]
         self.refusal: VeloxError | None = None
@@ -92,6 +93,7 @@ class World:
             schedule=ChargeSchedule(label="free"),
             product=Product.MIS,
             previous_closes={},
+            age_seconds=lambda status: self.age_seconds,
             holds=lambda status: self.holds,
             unfinished=lambda: self.unfinished,
             flattener=self.flattener,
@@ -338,6 +340,16 @@ def test_guard_of_a_dead_engine_knows_the_time_of_day_from_its_speed() -> None:
     world = holding(speed=600.0)
     world.silent(10)
     assert world.guard.view(world.now)["engine_ms"] == world.engine_ms + 10 * 600_000
+
+
+def test_guard_that_starts_beside_a_dead_engine_knows_how_far_the_day_has_come() -> None:
+    world = World(speed=60.0)
+    world.age_seconds = 100.0
+    world.beat()
+    world.silent(10)
+    assert world.guard.view(world.now)["engine_ms"] == START_MS + (100 + 9) * 60_000
+    world.live(1)  # from the second heartbeat on a status is as new as it is heard
+    assert world.guard.view(world.now)["engine_ms"] == START_MS + 1_000
 
 
 # -- closing -------------------------------------------------------------------------------------------------------
