@@ -81,6 +81,15 @@ class Closer:
         self._alarmed = False
         return True
 
+    @property
+    def is_ours(self) -> bool:
+        """Return whether the lock was ours at the last attempt to take it."""
+        return self._is_ours
+
+    def look_again(self) -> None:
+        """Have the book read before the next exit: what another closer sent may have arrived only now."""
+        self._others = None
+
     def others(self, symbol: str, side: Side) -> list[BrokerOrder]:
         """Return what is not ours and works on this side of a symbol, as far as the book had to be read."""
         return [line for line in self._others or () if line.symbol == symbol and line.side is side]

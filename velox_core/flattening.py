@@ -5,7 +5,8 @@
   before anything is sent, and keep nothing waiting.
 - A living engine that acknowledges the halt closes by itself: it is followed, and the broker has the last word. One that
   does not is ended (`take_over`); only then does this process close.
-- Whoever closes has the closer's lock. A second flattener waits for it, reads what the first one left, and never reverses.
+- Whoever closes has the closer's lock. A second flattener waits for it, then for the longest request of whoever had it, reads
+  what the first one left, and never reverses.
 - It has no strategies and no prices but the broker's: its positions are what the broker says (`adoption`).
 - Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons.
 - FLAT is said when the broker says so, none of our orders is UNKNOWN, and no request of a dead process can still arrive.
@@ -63,6 +64,9 @@ class Flattener:
         self._reason = ""
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
         self._announced = False
+        self._engine_ran = False
+        self._is_handed_over = False  # another process closed until a moment ago
+        self._send_from_ms = 0  # what it sent has arrived by then
         self._cancelled_ms = -CANCEL_INTERVAL_MS
         self._before: dict[str, int] = {}
         self._shown: dict[str, str] = {}
@@ -213,6 +217,7 @@ class Flattener:
         except VeloxError as error:
             self._note(f"whether an engine runs is not known: {error}")
             return EngineWord(runs=False)  # the closer's lock still keeps two closers apart
+        self._engine_ran = self._engine_ran or word.runs
         if word.beat != self._beat:
             self._beat, self._beat_ms = word.beat, now_ms
         return word
@@ -221,6 +226,7 @@ class Flattener:
         """Wait for the engine's acknowledgement, then follow it until the broker says flat."""
         word = self._look_at_engine(now_ms)
         if not word.runs:
+            self._is_handed_over = self._engine_ran  # its last request may be on its way
             if self.state is FlattenState.FOLLOWING:
                 self._say("the engine ended before all was flat: this process closes")
             self._enter(FlattenState.CLOSING, now_ms)
@@ -263,8 +269,18 @@ class Flattener:
         if orders.live or self._recovery.watching:
             self._recovery.work(now_ms)
         if not self._closer.may_send(now_ms):
+            self._is_handed_over = self._is_handed_over or not self._closer.is_ours
             self._wait_for_closer(now_ms)
             return
+        if self._is_handed_over:
+            self._is_handed_over, self._send_from_ms = False, now_ms + self._rules.request_ms
+        if now_ms < self._send_from_ms:
+            return
+        if self._send_from_ms:
+            self._send_from_ms = 0
+            self._closer.look_again()  # what was on its way is in the book by now
+            if not self._closer.may_send(now_ms):
+                return
         if not self._announced and not self._announce(now_ms):
             return
         emergency.no_proof_before_ms = self._earliest_proof_ms()

@@ -1,8 +1,6 @@
 """What must hold while an account is flattened from several sides, judged by the broker's own trades and books.
 
 - No exit of anybody turns a position round or opens one: not in any interleaving, whoever died or hung meanwhile.
-  Excused is a symbol in which an exit reached the broker after its sender had died by itself: not told to anybody, it can
-  be known only by waiting out the longest request, which a take-over does and a start after a death does not.
 - An exit leaves only while its sender has the closer's lock. No client order id is sent twice.
 - No entry leaves after its engine acknowledged a halt that closes, nor while a ledger that answers holds one.
 - FLAT is said only when the broker holds nothing and works nothing, and it stays so. NOT_FLAT has a reason and exit code 4.
@@ -34,8 +32,6 @@ class FlattenInvariants:
         self._exits: set[str] = set()
         self._net: dict[str, int] = {}
         self._judged = 0
-        self._orphans: set[str] = set()
-        self.orphans_reversed = 0
         self._acknowledged: set[str] = set()
         self._flat_said: str = ""
 
@@ -59,11 +55,6 @@ class FlattenInvariants:
         halts = [halt.halt_id for halt in world.ledger.truth().halts if halt.closes]
         require(world.outages.ledger or not halts, f"entry {tag} while the ledger holds {halts}")
 
-    def on_arrival(self, order: ApprovedOrder, process: Process) -> None:
-        """Note an exit that reaches the broker after its sender died by itself: nobody could know that it was on its way."""
-        if process.dead and not process.was_killed and order.rank is not None:
-            self._orphans.add(order.symbol)
-
     def on_acknowledged(self, halt_ids: list[str]) -> None:
         """Note what the engine says that it acts on."""
         self._acknowledged.update(halt_ids)
@@ -76,14 +67,12 @@ class FlattenInvariants:
             self._net[trade.symbol] = after = before + trade.side.sign * trade.quantity
             if trade.client_order_id in self._exits:
                 sender = self._senders[trade.client_order_id]
-                is_closing = before * after >= 0 and abs(after) < abs(before)
-                self.orphans_reversed += not is_closing
                 require(
-                    is_closing or trade.symbol in self._orphans,
+                    before * after >= 0 and abs(after) < abs(before),
                     f"exit {trade.client_order_id} of {sender} made {after} of {before} {trade.symbol}",
                 )
             require(
-                not self._flat_said or not after or trade.symbol in self._orphans,
+                not self._flat_said or not after,
                 f"{self._flat_said} said FLAT, and then {trade.client_order_id} made {after} of {before} {trade.symbol}",
             )
         self._judged = len(trades)

@@ -62,7 +62,6 @@ class Process:
         self.pid = pid
         self.name = name
         self.dead = False
-        self.was_killed = False
         self.takes_no_time = False  # it is asked outside the schedule
         self.stands_still = False  # for good: unless somebody ends it
         self.news: deque[BrokerEvent] = deque()
@@ -152,7 +151,6 @@ class WayToBroker:
 
         def arrive() -> None:
             world.on_their_way -= 1
-            world.invariants.on_arrival(order, process)
             answer.append(self._broker.place(order, world.now_ms))
             world.note_news()
 

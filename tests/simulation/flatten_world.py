@@ -43,7 +43,7 @@ ROW_MS = 2_000
 class FlattenOutcome:
     """What an episode came to."""
 
-    __slots__ = ("flat", "kills", "not_flat", "orders", "orphans", "reasons", "results", "seed", "trades", "what")
+    __slots__ = ("flat", "kills", "not_flat", "orders", "reasons", "results", "seed", "trades", "what")
 
     def __init__(self, seed: int, world: FlattenWorld) -> None:
         self.seed = seed
@@ -56,7 +56,6 @@ class FlattenOutcome:
         self.orders = len(world.broker.exchange.orders)
         self.trades = len(world.broker.exchange.trades)
         self.kills = world.kills
-        self.orphans = world.invariants.orphans_reversed
         self.what = world.what
 
 
@@ -257,7 +256,7 @@ class FlattenWorld:
         process = self.processes[pid]
         if process.dead:
             return False
-        process.stands_still, process.was_killed = False, True
+        process.stands_still = False
         self.kills += 1
         process.die()
         return True

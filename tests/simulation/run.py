@@ -37,9 +37,7 @@ def count_day(seed: int) -> Counts:
 def count_flatten(seed: int) -> Counts:
     """Run one flattening and return what happened in it."""
     outcome: FlattenOutcome = run_flattening(seed)
-    counts = Counter(
-        {name: int(getattr(outcome, name)) for name in ("flat", "not_flat", "orders", "trades", "kills", "orphans")}
-    )
+    counts = Counter({name: int(getattr(outcome, name)) for name in ("flat", "not_flat", "orders", "trades", "kills")})
     counts.update(outcome.what)
     return counts
 

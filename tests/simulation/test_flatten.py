@@ -19,7 +19,7 @@ from velox_core.order_manager import OrderManager
 from velox_core.ports import BrokerOrder, BrokerPosition, CloserHold
 from velox_core.take_over import take_over
 
-SEEDS = 150
+SEEDS = 200
 
 
 @pytest.fixture(autouse=True)

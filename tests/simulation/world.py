@@ -10,9 +10,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
+from unittest.mock import patch
 
 from tests.simulation.invariants import Invariants
 from tests.simulation.market import DAY, MINUTES, OPEN_MS, TICK_PAISE, RandomStrategy, make_rows
+from tests.simulation.senders import SENDERS, Flights, SimOffLoop
 from tests.simulation.stores import (
     CloserHolder,
     Crash,
@@ -39,6 +41,7 @@ from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import Side
 from velox_core.domain.time import MS_PER_MINUTE
+from velox_core.engine import owed
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.session import SessionResult
@@ -50,6 +53,7 @@ from velox_core.risk.limits import RiskLimits
 
 CRASH_PLACES = ("before commit", "after commit", "after claim", "before send", "after send", "after ledger")
 RESTARTS_MAX = 9
+OFF_LOOP_SHARE = 0.25  # of the episodes
 SCHEDULE = ChargeSchedule(
     label="simulation",
     brokerage_ppb=300_000,
@@ -76,7 +80,12 @@ class Outcome:
     rarer: list[str] = field(default_factory=list)
     halted: bool = False
     flat: bool = False
-    export: list[tuple[str, int, str]] = field(default_factory=list)
+    journal: SimJournal | None = None  # None where it cannot be read
+
+    @property
+    def export(self) -> list[tuple[str, int, str]]:
+        """Return what was journaled, empty where it cannot be read."""
+        return [] if self.journal is None else [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()]
 
 
 class WatchedBroker:
@@ -143,6 +152,9 @@ class World:
         }
         self.rows = make_rows(random, symbols)
         self.seconds = 0.0
+        self.is_off_loop = SENDERS in forced or Random(f"off loop {seed}").random() < OFF_LOOP_SHARE
+        self.tick_seconds = 0.0001 if self.is_off_loop else 0.01  # one look at the clock; off the loop a step is short
+        self.flights = Flights(self)
         self.outages = Outages()
         self.clock = ReplayClock(OPEN_MS, monotonic=self.monotonic)
         self.engine_clock = SimClock(self.clock)
@@ -194,7 +206,7 @@ class World:
 
     def monotonic(self) -> float:
         """Return virtual seconds; every look at the clock takes a little."""
-        self.seconds += 0.01
+        self.seconds += self.tick_seconds
         return self.seconds
 
     def _fault_plan(self) -> FaultPlan:
@@ -305,10 +317,14 @@ class World:
             )
             for name in ("a", "b")
         )
+        self.flights.engine_starts()
+        watched = WatchedBroker(self)
+        off_loop = SimOffLoop(watched, self.flights) if self.is_off_loop else None
         ports = EnginePorts(
             clock=self.engine_clock,
             feed=self.feed,
-            broker=WatchedBroker(self),
+            broker=off_loop or watched,
+            sends=off_loop,
             journal=self.journal,
             ledger=self.ledger,
             halt_file=self.halt_file,
@@ -326,6 +342,10 @@ class World:
 
     def run(self) -> Outcome:
         """Live through the half hour, with as many engine processes as it takes."""
+        with patch.object(owed, "time", self.flights):  # its pauses are virtual
+            return self._run()
+
+    def _run(self) -> Outcome:
         result = None
         for _ in range(RESTARTS_MAX):
             try:
@@ -346,7 +366,7 @@ class World:
     def _end(self, engine: Engine, result: SessionResult) -> Outcome:
         self.invariants.at_end(engine, result)
         orders = engine.order_manager
-        export = [] if self.journal.is_unreadable else [(e.kind.value, e.ts_ms, repr(e.body)) for e in self.journal.events()]
+        journal = None if self.journal.is_unreadable else self.journal
         return Outcome(
             seed=self.seed,
             result=result,
@@ -354,11 +374,11 @@ class World:
             fills=orders.fill_count,
             crashes=self.crashes,
             faults=len(self.faults.injected),
-            rarer=self.rarer.happened,
+            rarer=[*self.rarer.happened, *self.flights.told()],
             over_exits=self.invariants.over_exits.seen,
             halted=result.halted,
             flat=result.flat,
-            export=export,
+            journal=journal,
         )
 
 

@@ -83,6 +83,11 @@ class Request:
         self.since = 0.0  # monotonic: when it began to wait, then when it left
 
 
+Ask = Callable[[Request], SendOutcome]
+Answer = Callable[[Request, SendOutcome], None]
+Launch = Callable[[Request, Ask, Answer], None]
+
+
 class Sends:
     """All requests of one account that have not been answered.
 
@@ -91,6 +96,7 @@ class Sends:
         monotonic: seconds that never go back.
         holds_entries: asked, with the lock held, whether entries must wait.
         withholds: asked on a sender thread, without the lock, why an entry (or else an exit or cancel) may not leave.
+        launch: begins a request elsewhere, returns at once, and sees that it is asked and its answer given; None: on a thread.
     """
 
     def __init__(
@@ -99,10 +105,12 @@ class Sends:
         monotonic: Callable[[], float] = time.monotonic,
         holds_entries: Callable[[], bool] = lambda: False,
         withholds: Callable[[bool], str] = lambda is_entry: "",
+        launch: Launch | None = None,
     ) -> None:
         self.generation = 0
         self._holds_entries = holds_entries
         self._withholds = withholds
+        self._launch = launch or launch_thread
         self._bounds = bounds
         self._monotonic = monotonic
         self._changed = threading.Condition()
@@ -220,9 +228,8 @@ class Sends:
             request.since = self._monotonic()
             self._flying.append(request)
             self._note_change(request)
-            thread = threading.Thread(target=self._perform, args=(request,), name=f"send-{request.lane}", daemon=True)
             try:
-                thread.start()
+                self._launch(request, self._ask, self._finish)
             except RuntimeError as error:  # the system has no thread left
                 self._flying.remove(request)
                 self._report(request, SendOutcome(SendStatus.NOT_SENT, "", f"no thread to send it on: {error}"))
@@ -254,18 +261,14 @@ class Sends:
 
     # -- on a sender thread -----------------------------------------------------------------------------------
 
-    def _perform(self, request: Request) -> None:
-        outcome = SendOutcome(SendStatus.UNKNOWN, "", "the send broke off")
-        try:
-            now = self._monotonic()
-            if self._is_too_late(request, now):
-                outcome = SendOutcome(SendStatus.NOT_SENT, "", _too_late_text(request, now))
-            elif withheld := self._withholds(request.kind is RequestKind.ENTRY):
-                outcome = SendOutcome(SendStatus.NOT_SENT, "", withheld)
-            else:
-                outcome = request.call()
-        finally:
-            self._finish(request, outcome)
+    def _ask(self, request: Request) -> SendOutcome:
+        """Make the call, unless it may not be made any more."""
+        now = self._monotonic()
+        if self._is_too_late(request, now):
+            return SendOutcome(SendStatus.NOT_SENT, "", _too_late_text(request, now))
+        if withheld := self._withholds(request.kind is RequestKind.ENTRY):
+            return SendOutcome(SendStatus.NOT_SENT, "", withheld)
+        return request.call()
 
     def _finish(self, request: Request, outcome: SendOutcome) -> None:
         with self._changed:
@@ -278,6 +281,19 @@ class Sends:
             self._report(request, outcome)
             self._start_what_may()
             self._changed.notify_all()
+
+
+def launch_thread(request: Request, ask: Ask, answer: Answer) -> None:
+    """Perform one request on a thread of its own. Raises RuntimeError when the system has none left."""
+
+    def perform() -> None:
+        outcome = SendOutcome(SendStatus.UNKNOWN, "", "the send broke off")
+        try:
+            outcome = ask(request)
+        finally:
+            answer(request, outcome)
+
+    threading.Thread(target=perform, name=f"send-{request.lane}", daemon=True).start()
 
 
 def _too_late_text(request: Request, now: float) -> str:
