@@ -334,6 +334,7 @@ class EmergencyExitManager:
             held = ", ".join(f"{p.quantity} {p.symbol}" for p in self._orders.open_positions())
             gone = "".join(f" {shares} {symbol} were CONVERTED." for symbol, shares in self.adoption.converted.items())
             text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders.{gone} Closing goes on."
+            text = " ".join((text, *(f"{why}." for why in self._orders.unresolved_exits.values())))
             self._alerts.send(Severity.CRITICAL, "Emergency exit: NOT FLAT yet", text)
 
     def continue_closing(self, now_ms: int) -> bool:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from velox_core.broker_reads import answer_of
 from velox_core.domain.charges import ChargeSchedule
-from velox_core.domain.errors import BrokerError, InvariantError
+from velox_core.domain.errors import InvariantError
 from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
@@ -84,6 +85,7 @@ class OrderManager:
         self.overshot: set[str] = set()  # symbols whose position an exit opened
         self.not_placed: dict[str, Order] = {}  # given up as not placed; their tags stay watched
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
+        self.unresolved_exits: dict[str, str] = {}  # UNKNOWN, and not replaced a second time: what a person has to know
         self.day_loss = day_loss
         self.fill_count = 0
         self._broker, self.sends = broker, sends or InlineSends()
@@ -348,6 +350,7 @@ class OrderManager:
 
     def _explained(self, order: Order, now_ms: int) -> None:
         if order.state is _UNKNOWN:
+            self.unresolved_exits.pop(order.client_order_id, None)
             self._risk.unlock(order.symbol, unknown_lock(order), now_ms)
 
     def _mark(self, symbol: str, held: int, cost_paise: int, price_paise: int) -> None:
@@ -367,26 +370,28 @@ class OrderManager:
 
     def fetch_trades(self, now_ms: int) -> bool:
         """Book every trade of the broker's list that is not booked yet. Returns False when the broker did not answer."""
-        try:
-            trades = self._broker.trades()
-        except BrokerError as error:
-            _log.warning("[ORDER] the trade list could not be read: %s", error, extra={"engine_ms": now_ms})
-            return False
-        for trade in trades:
+        trades = answer_of(self._broker.trades, "trade list", now_ms)
+        for trade in trades or ():
             self.apply_fill(trade, now_ms)
-        return True
+        return trades is not None
 
     def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
-        """Return the broker's order book, its trades booked first, and never use a tag in it again. None: no answer."""
-        if not self.fetch_trades(now_ms):
-            return None
-        try:
-            book = self._broker.orders()
-        except BrokerError as error:
-            _log.warning("[ORDER] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
+        """Return the broker's order book, its trades booked, and never use a tag in it again. None: no answer."""
+        # before its trades: what it calls ended is booked then, and not closed a second time
+        book = answer_of(self._broker.orders, "order book", now_ms)
+        if not self.fetch_trades(now_ms) or book is None:
             return None
         self._risk.continue_after(line.tag for line in book)
         return book
+
+    def read_position(self, symbol: str, now_ms: int) -> int | None:
+        """Return the broker's signed net position of a symbol in the day's product. None: no answer."""
+        positions, product = answer_of(self._broker.positions, "positions", now_ms), self._risk.product
+        return None if positions is None else sum(p.quantity for p in positions if (p.symbol, p.product) == (symbol, product))
+
+    def note_doubtful_exits(self, order_ids: str) -> None:
+        """Refuse all entries while these exits are UNKNOWN ('': none): what they may still open would have no slot."""
+        self._risk.readiness.doubtful_exits = order_ids
 
     def cancel_foreign(self, now_ms: int, symbol: str = "") -> None:
         """Cancel the day's working orders (of a symbol, or all) that are no live ones of ours, as far as the broker answers."""
@@ -418,6 +423,7 @@ class OrderManager:
     def settle_not_placed(self, order: Order, now_ms: int) -> None:
         """End an UNKNOWN order that never reached the book. Its symbol stays locked for the day; the tag stays known."""
         self._risk.lock(order.symbol, unknown_lock(order), now_ms)
+        self.unresolved_exits.pop(order.client_order_id, None)
         self._move(order, OrderState.CANCELLED, now_ms, f"{NOT_PLACED}: not in the broker's book")
         self._forget(order)
         self.not_placed[order.client_order_id] = order

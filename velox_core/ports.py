@@ -294,7 +294,10 @@ class RiskLedger(Protocol):
         ...
 
     def commit(self, expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
-        """Apply a change if version and epoch still hold. Repeating a `change_id` answers Committed and changes nothing."""
+        """Apply a change if version and epoch still hold; a fact needs the epoch and the generation only.
+
+        Repeating a `change_id` answers Committed and changes nothing.
+        """
         ...
 
     def latch_halt(self, record: HaltRecord) -> None:

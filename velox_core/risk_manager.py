@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from velox_core.emergency_exit_manager import EmergencyExitManager
 
 COMMIT_ATTEMPTS_MAX: Final = 5
-FACT_ATTEMPTS_MAX: Final = 1_000  # what has happened has to get in, however many decide beside us; some 0.1 ms each
 
 # Members by a module name: reading one off its class costs 0.09 us, and every order passes here.
 _MARKET: Final = OrderType.MARKET
@@ -200,10 +199,10 @@ class RiskManager:
     def _commit(self, change: LedgerChange, change_id: str, request: EntryRequest | None = None) -> Refusal | None:
         """Commit a change on the newest snapshot, again after a conflict. Returns a refusal, or None.
 
-        An entry's `request` is judged before each attempt, on the snapshot of that attempt.
+        An entry's `request` is judged before each attempt, on the snapshot of that attempt. A fact conflicts only with a
+        ledger that was rebuilt.
         """
-        attempts_max = FACT_ATTEMPTS_MAX if request is None else COMMIT_ATTEMPTS_MAX
-        for _ in range(attempts_max):
+        for _ in range(COMMIT_ATTEMPTS_MAX):
             known = self._snapshot
             if request is not None:
                 self._judged = known
@@ -216,6 +215,9 @@ class RiskManager:
                 self.faults.ledger_failed(error)
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {error}")
             if isinstance(result, Committed):
+                if result.snapshot is not None and result.version != known.version + 1:  # a fact, on what others committed
+                    self._take(result.snapshot)
+                    return None
                 after = result.snapshot
                 if after is None or self._noted_halts:
                     after = apply_change(known, change)
@@ -231,7 +233,7 @@ class RiskManager:
                 self.faults.lease_lost(self._epoch, f"epoch {result.epoch} took it over")
                 return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
             self._take(result.snapshot)
-        return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger changed {attempts_max} times while deciding")
+        return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger changed {COMMIT_ATTEMPTS_MAX} times while deciding")
 
     def _commit_fact(self, change: LedgerChange, change_id: str) -> None:
         """Commit what has happened already. What does not get in leaves the ledger behind: a fault, never raised."""
@@ -379,6 +381,7 @@ class RiskManager:
         if position is None and self.unexplained:
             position = self.unexplained.get(symbol)  # it keeps the slot
         change = LedgerChange(
+            is_fact=True,
             drop_claim=resolved_claim,
             put_position=position,
             drop_position=symbol if position is None else None,
@@ -390,7 +393,7 @@ class RiskManager:
     def resolve_claim(self, intent_id: str) -> None:
         """Free the slot of an entry that ended without filling further. A ledger fault is remembered, not raised."""
         if intent_id in self._snapshot.claims:
-            self._commit_fact(LedgerChange(drop_claim=intent_id), f"{intent_id}:end")
+            self._commit_fact(LedgerChange(is_fact=True, drop_claim=intent_id), f"{intent_id}:end")
 
     def count_unexplained(self, symbol: str, rest: OpenPosition | None, *, is_held: bool) -> None:
         """Give what the broker holds beyond our books a slot of nobody's, unless a position of ours has one; None ends it."""
@@ -399,7 +402,7 @@ class RiskManager:
             self.unexplained[symbol] = rest
         if is_held or (rest is None and symbol not in self._snapshot.positions):
             return
-        change = LedgerChange(put_position=rest, drop_position=symbol if rest is None else None)
+        change = LedgerChange(is_fact=True, put_position=rest, drop_position=symbol if rest is None else None)
         self._commit_fact(change, f"unexplained:{symbol}:{self._epoch}:{self._snapshot.version}")
 
     def lock(self, symbol: str, reason: str, now_ms: int, *, alert: bool = False, facts: Body | None = None) -> bool:

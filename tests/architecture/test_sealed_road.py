@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("velox_core", "flows", "tasks", "deployments", "benchmarks")
 SEAL, MAKER, SENDER = "velox_core/risk/approval.py", "velox_core/risk_manager.py", "velox_core/order_manager.py"
-ADAPTERS = "velox_core/brokers/"  # they implement `place`, one around another
+ADAPTERS = ("velox_core/brokers/", "velox_core/simulated_account.py")  # they implement `place`, one around another
 
 ATTEMPTS_BY_TYPE = """
 from velox_core.brokers.simulated_orders import ManualOrder

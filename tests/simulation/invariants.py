@@ -20,7 +20,8 @@ After every step of an engine:
   symbol is late, an exit of it is UNKNOWN, or the engine (blind at its start, or after another closer) first needs a look at
   the broker's book. A minute in which it needs that look and the broker fails it does not count (design, section 6: an
   UNKNOWN exit is replaced after two complete reads; section 7: nothing is sent without a read), nor does one in which
-  another closer has the lock: that is told after `WAIT_MINUTES_MAX`. After the hard stop the broker closes too, and this
+  another closer has the lock: that is told after `WAIT_MINUTES_MAX`. A second UNKNOWN exit of a symbol is never replaced: that
+  is told. After the hard stop the broker closes too, and this
   no longer holds;
 - a ledger that is trusted has the positions, the realised P&L and the charges of the engine's books;
 - an exit that traded past its position did so in a symbol that has a given-up exit, by no more than the quantity of those;
@@ -192,7 +193,8 @@ class Invariants:
         require(order.quantity == limits.fixed_lot_size, f"entry {tag} of {order.quantity} shares is not the lot")
         worst = self._close(symbol) * (10_000 + limits.protection_bps) // 10_000
         require(order.quantity * worst <= limits.max_position_size_paise, f"entry {tag} is above the position size")
-        require(symbol not in held, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
+        free = symbol not in held or self._by_hand(symbol)
+        require(free, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
         require(all(symbol != o.position.symbol for o in live), f"entry {tag} in {symbol}, which has a live order")
         given_up = self.over_exits.given_up()
         taken = {s for s in held if not self._by_hand(s)} | {o.position.symbol for o in live if o.tag not in given_up}
@@ -355,6 +357,10 @@ class Invariants:
         for symbol, quantity in self.held().items():
             works = any(o.position.symbol == symbol and o.is_buy is (quantity < 0) for o in self._world.broker.exchange.working)
             if works or symbol in self._exits_now or not (all_of_it or symbol in engine.exit_door.goals):
+                continue
+            if any(orders.orders[tag].symbol == symbol for tag in orders.unresolved_exits):
+                title = f"{symbol} is not being closed again by us"
+                require(title in self._world.alerts.titles(), f"an exit of {symbol} is not replaced, and nobody was told")
                 continue
             known = orders.positions.get(symbol)
             late = (

@@ -167,14 +167,14 @@ class LeasedRig(Rig):
     """A rig whose managers hold a lease, and the clock it goes by."""
 
     def restart(self) -> None:
-        self.clock = FakeClock()
-        self.lease = HeldLease(self.ledger, self.epoch, confirmed=0.0, seconds=self.clock.monotonic)
+        self.boot = FakeClock()
+        self.lease = HeldLease(self.ledger, self.epoch, confirmed=0.0, seconds=self.boot.monotonic)
         super().restart()
 
 
 def test_entry_is_decided_on_a_lease_renewed_just_before() -> None:
     rig = LeasedRig()
-    rig.clock.seconds = 60.0
+    rig.boot.seconds = 60.0
     assert rig.enter().state is OrderState.OPEN
     assert len(rig.broker.placed) == 1
 
@@ -182,7 +182,7 @@ def test_entry_is_decided_on_a_lease_renewed_just_before() -> None:
 def test_entry_of_an_engine_whose_lease_was_released_is_refused_before_its_claim() -> None:
     rig = LeasedRig()
     rig.ledger.inner.release_lease(rig.epoch)
-    rig.clock.seconds = 60.0
+    rig.boot.seconds = 60.0
     answer = rig.ask()
     assert isinstance(answer, Refusal)
     assert answer.code is ReasonCode.LEASE_LOST
@@ -191,7 +191,7 @@ def test_entry_of_an_engine_whose_lease_was_released_is_refused_before_its_claim
 
 def test_entry_decided_while_the_lease_cannot_be_renewed_is_refused_before_its_claim() -> None:
     rig = LeasedRig()
-    rig.clock.seconds = 60.0
+    rig.boot.seconds = 60.0
     rig.ledger.down = True
     answer = rig.ask()
     assert isinstance(answer, Refusal)

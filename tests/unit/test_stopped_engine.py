@@ -57,8 +57,8 @@ class OneMarket(FakeBroker):
 class Host(Rig):
     """An engine of one host on the shared ledger and broker."""
 
-    def __init__(self, name: str, broker: OneMarket, ledger: FakeLedger, clock: FakeClock, *, off_loop: bool = False) -> None:
-        self.clock = clock
+    def __init__(self, name: str, broker: OneMarket, ledger: FakeLedger, boot: FakeClock, *, off_loop: bool = False) -> None:
+        self.boot = boot
         super().__init__(broker=broker, ledger=ledger, host=name, wrap=self._wrap if off_loop else None)
 
     def _wrap(self, broker: FakeBroker) -> OffLoopBroker:
@@ -72,9 +72,9 @@ class Host(Rig):
         return self.lease.withholds(entry=entry)
 
     def restart(self) -> None:
-        self.lease = HeldLease(self.ledger, self.epoch, confirmed=self.clock.seconds, seconds=self.clock.monotonic)
+        self.lease = HeldLease(self.ledger, self.epoch, confirmed=self.boot.seconds, seconds=self.boot.monotonic)
         lock = FakeCloserLock(CloserHold.FRESH)  # of this host: a new process finds another one's name in the file
-        self.closer_lock = LeasedCloser(lock, self.lease, seconds=self.clock.monotonic)  # type: ignore[assignment]
+        self.closer_lock = LeasedCloser(lock, self.lease, seconds=self.boot.monotonic)  # type: ignore[assignment]
         super().restart()
 
     def settle(self) -> None:
@@ -93,7 +93,7 @@ class Host(Rig):
             self.door.work(now_ms)
             self.settle()
             self.risk.renew_lease()
-            self.clock.seconds += 1.0
+            self.boot.seconds += 1.0
 
 
 class Stage:

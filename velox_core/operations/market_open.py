@@ -9,6 +9,7 @@ from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, VeloxError
 from velox_core.operations.checklist import ItemResult, Verdict, refusals
 from velox_core.operations.day import Day
 from velox_core.operations.day_pass import record_checklist
+from velox_core.operations.earlier_halts import earlier_halt
 from velox_core.operations.handover import leave_checklist
 from velox_core.operations.readiness import check_day
 
@@ -22,10 +23,13 @@ class ChecklistFailed(VeloxError):
 def arm_day(day: Day, results: Sequence[ItemResult]) -> str:
     """Keep the checklist on record and give the day its pass, or take an older pass away; returns the armed date.
 
+    A halt of an earlier date that its end of day never cleared refuses the day like an item of the checklist.
     A day that could not be traded (no bars, a strategy that does not load) is not armed, whatever the checklist says.
     Raises: ChecklistFailed with every refusal; ConfigError; JournalUnavailable or VeloxError when the record cannot be
         written.
     """
+    standing = earlier_halt(day.settings, day.paths, day.trading_date)
+    results = [*results, standing] if standing is not None else results
     leave_checklist(day.paths, results)
     if not refusals(list(results)):
         check_day(day)

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState, Product, unknown_lock
+from velox_core.domain.positions import ADOPTED_TRADE
 from velox_core.ports import BrokerFill, BrokerOrder
 from velox_core.reconciliation.books import BrokerBooks, OwnBooks
 
@@ -24,6 +25,7 @@ UNEXPLAINED = "unexplained "
 _POSITION_LOCK = re.compile(r"unexplained position: the broker holds (-?\d+), the journal (-?\d+)")
 _ORDER_LOCK = re.compile(r"unexplained order (\S+):")
 _OWN_TAG = re.compile(r"\d{6}[EGC]\d{11}")
+_FOUND = "found in the broker's positions when everything was closed, and booked so that it was closed too"
 _UNANSWERED = (OrderState.INTENT, OrderState.SUBMITTING, OrderState.UNKNOWN)
 
 
@@ -186,6 +188,7 @@ def _trade_rows(ours: OwnBooks, theirs: BrokerBooks, product: Product, closes_fr
                 subject=trade_id,
                 ours=f"{own.signed_quantity:+d}, order {own.client_order_id or 'foreign'}",
                 theirs="no such trade",
+                explanation=_FOUND if trade_id.startswith(ADOPTED_TRADE) else "",
                 lock=_lock_of(ours, own.symbol),
             )
 
