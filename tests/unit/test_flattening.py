@@ -113,7 +113,7 @@ def test_no_store_at_all_and_an_engine_that_may_trade_sends_nothing_and_is_not_f
     rig.hold()
     rig.latches_down = {"ledger", "journal"}
     rig.halt_file.full, rig.journal.error = True, JournalUnavailable("disk full")
-    result = rig.run(bound_ms=5_000)
+    result = rig.run(bound_ms=15_000)
     assert (result.state, rig.sent, engine.taken_over) == (S.NOT_FLAT, [], 0)
 
 
@@ -262,9 +262,13 @@ def test_positions_count_where_the_trades_cannot_be_read_and_are_not_booked_twic
     rig.broker.failing = {"trades"}
     lock = FakeCloserLock(CloserHold.UNBROKEN)
 
+    rig.broker.fill_prices = {}
+
     def heal(now_ms: int) -> None:
+        if rig.sent:
+            rig.broker.failing = set()  # the trades appear while the exit works
         if now_ms >= NOW_MS + 20_000:
-            rig.broker.failing = set()
+            rig.broker.fill_prices = {"AAA": 9_900}
 
     result = rig.run(rig.flattener(lock=lock), seconds=60, before=heal)
     assert result.state is S.FLAT
