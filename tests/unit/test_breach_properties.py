@@ -16,7 +16,7 @@ from velox_core.risk.approval import ApprovedOrder
 
 LIMIT_PAISE = 5_000
 CHARGED = ChargeSchedule(label="charged", brokerage_flat_paise=150, stt_sell_ppb=1_000_000, stamp_buy_ppb=30_000)
-PRICES = st.integers(min_value=1_800, max_value=2_200).map(lambda ticks: ticks * 5)
+PRICES = st.sampled_from(range(8_000, 12_001, 500))  # so that losses often stand exactly at the limit
 EVENTS = st.one_of(
     st.tuples(st.just("enter"), st.sampled_from(UNIVERSE), st.sampled_from(Side), PRICES),
     st.tuples(st.just("price"), st.sampled_from(UNIVERSE), st.just(Side.BUY), PRICES),
