@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
-from velox_core.alerts import LogAlerts
+from velox_core.alert_setup import open_alerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
@@ -28,7 +25,7 @@ from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.calendar import MarketRules, load_market_rules
 from velox_core.clock import ReplayClock, WallClock
-from velox_core.control import CombinedControl, FileControl, LedgerControl
+from velox_core.control import GUARD_FILE, CombinedControl, FileControl, LedgerControl, NamedControl
 from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
@@ -47,21 +44,23 @@ from velox_core.domain.orders import Product
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Broker, Control, ControlRequest, Journal
+from velox_core.ports import Alerts, Broker, Journal, Lease, Severity
 from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
 from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
 from velox_core.simulated_account import BROKER_BOOK, simulation_config
+from velox_core.stop_signals import StopSignals, stop_signals
 from velox_core.strategies.base import Strategy
 
 RECONCILE_SECONDS = 30.0
@@ -106,30 +105,15 @@ class SessionOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayDay:
-    """A replay ready to run: what, where and by which rules."""
+    """A replay ready to run: what, where and by which rules. Of `data` and `scenario` one says where its bars are from."""
 
     day: DayColumns
     session: SessionDay
     rules: MarketRules
     run: RunFolder
     speed: float
-
-
-class NamedControl:
-    """A control channel whose status says which process and run it is of, and when it was written (wall time, ms)."""
-
-    def __init__(self, control: Control, run_id: str) -> None:
-        self._control = control
-        self._run_id = run_id
-        self._clock = WallClock()
-
-    def poll(self) -> ControlRequest | None:
-        """Return the newest request."""
-        return self._control.poll()
-
-    def publish(self, status: Mapping[str, object]) -> None:
-        """Publish the status with its origin."""
-        self._control.publish({**status, "run_id": self._run_id, "pid": os.getpid(), "wall_ms": self._clock.now_ms()})
+    data: Path | None = None
+    scenario: str | None = None
 
 
 def load_rules(settings: Settings) -> MarketRules:
@@ -150,11 +134,11 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     if session is None:
         raise DataError(f"{on} is no trading day: {rules.calendar.closed_reason(on)}; choose another --date")
     scenario = request.scenario or (None if request.data else settings.feed.scenario)
+    path = None if scenario else request.data or settings.feed.path
     if scenario:
         symbols = settings.feed.symbols or default_symbols(scenario)
         day = synthetic_day(on, symbols, scenario, session, seed=settings.simulation.seed)
     else:
-        path = request.data or settings.feed.path
         if path is None:
             raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
         day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
@@ -162,7 +146,7 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     account = Scope(broker_type="simulated", account=settings.account)
     run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
     speed = settings.feed.speed if request.speed is None else request.speed
-    return ReplayDay(day=day, session=session, rules=rules, run=run, speed=speed)
+    return ReplayDay(day=day, session=session, rules=rules, run=run, speed=speed, data=path, scenario=scenario)
 
 
 def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, Instrument]) -> SessionPlan:
@@ -287,7 +271,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run = replay.run
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        alerts = LogAlerts()
+        alerts = stack.enter_context(open_alerts(settings, label=f"replay {run.run_id}"))
         stores = open_stores(settings, paths, run, run_identity(settings, replay), stack, alerts)
         clock = ReplayClock(plan.open_ms)
         simulated = SimulatedBroker(
@@ -297,7 +281,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             book=SqliteBook(run.folder / BROKER_BOOK),
         )
         stack.callback(simulated.close)
-        off_loop = _off_loop(settings, replay, simulated, stack)
+        off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
@@ -307,13 +291,15 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
                 broker=off_loop or simulated,
                 sends=off_loop,
+                lease=stores.lease,
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, run.run_id),
+                control=NamedControl(control, published_facts(settings, replay), alerts.counters),
                 alerts=alerts,
                 closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
+                guard=guard_presence(settings, paths, replay.speed, alerts),
             ),
             EngineRules(
                 limits=settings.risk.limits,
@@ -329,26 +315,44 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
 
 
-def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, stack: ExitStack) -> OffLoopBroker | None:
+def guard_presence(settings: Settings, paths: Paths, speed: float, alerts: Alerts) -> GuardPresence | None:
+    """Return the account's guard as its engine sees it; None where none is wanted, or at full speed, which none watches."""
+    if not settings.guard.enabled or speed <= 0:
+        return None
+    account = Scope(broker_type=settings.broker.type.value, account=settings.account)
+    file = FileControl(paths.var / account.folder, status_file=GUARD_FILE)
+
+    def newest_beat() -> object:
+        status = file.status()
+        return None if status is None else beat_key(status)
+
+    return GuardPresence(newest_beat, alerts, silent_seconds=settings.guard.heartbeat_timeout_seconds)
+
+
+def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, lease: Lease, stack: ExitStack) -> OffLoopBroker | None:
     """Return the broker called off the loop, where that is wanted. At full speed minutes would pass before an answer comes."""
     if not settings.engine.sends_off_loop:
         return None
     if replay.speed <= 0:
         _log.warning("[SESSION] engine.sends_off_loop needs a paced run (--speed 1.0): sends are inline at full speed")
         return None
-    off_loop = OffLoopBroker(broker)
+    off_loop = OffLoopBroker(broker, lease=lease)
     stack.callback(off_loop.close)
     return off_loop
 
 
-def run_engine(settings: Settings, paths: Paths, request: RunRequest) -> SessionOutcome:
+def run_engine(settings: Settings, paths: Paths, request: RunRequest, signals: StopSignals | None = None) -> SessionOutcome:
     """Run one day in this process, from the first minute (or where an earlier process stopped) to flat.
 
+    `signals` are the caller's, who reports under them too; without any they are this run's own.
     Raises: what `open_run` raises; nothing once trading has begun.
     """
+    if signals is None:
+        with stop_signals() as own:
+            return run_engine(settings, paths, request, own)
     with open_run(settings, paths, request) as opened:
         opened.engine.risk_manager.readiness.armed = True  # a simulated run arms itself
-        return _trade(opened)
+        return _trade(opened, signals)
 
 
 def run_identity(settings: Settings, replay: ReplayDay) -> RunIdentity:
@@ -362,6 +366,17 @@ def run_identity(settings: Settings, replay: ReplayDay) -> RunIdentity:
         data_source=replay.day.source,
         started_wall_ms=WallClock().now_ms(),
     )
+
+
+def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
+    """Return what every status of a run says beside the engine's own words: what a guard needs to watch the run."""
+    return {
+        "run_id": replay.run.run_id,
+        "speed": replay.speed,  # engine seconds per second; 0.0 is as fast as possible
+        "data": "" if replay.data is None else str(replay.data.resolve()),
+        "scenario": replay.scenario or "",
+        "config_hash": settings.config_hash,
+    }
 
 
 def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
@@ -382,7 +397,7 @@ def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
         broker.close()
 
 
-def _trade(opened: OpenRun) -> SessionOutcome:
+def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
     journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.stores.epoch, "pid": os.getpid()})
@@ -394,13 +409,13 @@ def _trade(opened: OpenRun) -> SessionOutcome:
     )  # fmt: skip
     for drop in opened.replay.day.drops:
         _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
-    with _stopping_on_signals(session):
-        result = session.run()
+    signals.tell(session.request_stop)
+    result = session.run()
     exposure = engine.emergency.broker_exposure()
     flat = result.flat and exposure == []
-    if not flat:
-        _log.error("[SESSION] NOT FLAT at the broker: %s", "; ".join(exposure or ["its book could not be read"]))
     held = bool(result.stopped) and plan.on_stop is OnStop.HOLD
+    if not flat:
+        _tell_not_flat(engine, "; ".join(exposure or ["its book could not be read"]), held=held)
     state = RunState.ENDED_NOT_FLAT if not flat else RunState.ENDED_HALTED if result.halted else RunState.ENDED
     exit_code = EXIT_NOT_FLAT if not (flat or held) else EXIT_OPERATING_ERROR if result.fault else EXIT_DONE
     write_state(run.folder, RunState.BEGUN if held else state)
@@ -415,6 +430,18 @@ def _trade(opened: OpenRun) -> SessionOutcome:
         exit_code=exit_code,
         facts=_facts(opened, result, flat=flat, exit_code=exit_code),
     )
+
+
+def _tell_not_flat(engine: Engine, left: str, *, held: bool) -> None:
+    if held:
+        text = f"on_stop is hold: {left} at the broker, and no engine watches it. velox run takes the run up again."
+        _log.warning("[SESSION] stopped, positions are KEPT. %s", text)
+        engine.ports.alerts.send(Severity.WARNING, "Stopped, positions are kept", text)
+    else:
+        _log.error("[SESSION] NOT FLAT at the broker: %s", left)
+        engine.ports.alerts.send(
+            Severity.CRITICAL, "NOT FLAT, and the engine has ended", f"At the broker: {left}. Close it by hand."
+        )
 
 
 def _end_run(opened: OpenRun, state: RunState) -> None:
@@ -449,22 +476,3 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "fault": result.fault,
         "exit_code": exit_code,
     }
-
-
-@contextmanager
-def _stopping_on_signals(session: TradingSession) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP ask the session to stop; a second one changes nothing. Main thread only."""
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        session.request_stop(f"signal {signal.Signals(number).name}")
-
-    before = [(number, signal.signal(number, ask)) for number in wanted]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

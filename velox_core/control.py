@@ -20,11 +20,12 @@ from typing import Any
 import orjson
 
 from velox_core.domain.errors import VeloxError
-from velox_core.ports import ControlRequest, RiskLedger
+from velox_core.ports import Control, ControlRequest, RiskLedger
 
 LEDGER_POLL_SECONDS = 0.5
 STOP, RESET = "stop", "reset"
-REQUEST_MARK, TAKEN_MARK, STATUS_MARK = "control_request", "control_taken", "status"
+REQUEST_MARK, TAKEN_MARK, STATUS_MARK, GUARD_MARK = "control_request", "control_taken", "status", "guard"
+STATUS_FILE, GUARD_FILE = "status.json", "guard.json"
 _QUIET_NS = 100_000_000  # a folder changed less than this ago may change again within its clock's resolution
 _TAKEN_IDS_MAX = 64
 
@@ -55,12 +56,13 @@ class FileControl:
 
     Args:
         folder: the scope's folder.
+        status_file: the status' name, for a process that is not the scope's engine.
         wall_ns: the wall clock in nanoseconds, as the file system counts.
     """
 
-    def __init__(self, folder: Path, *, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, folder: Path, *, status_file: str = STATUS_FILE, wall_ns: Callable[[], int] = time.time_ns) -> None:
         self._requests = folder / "control"
-        self._status = folder / "status.json"
+        self._status = folder / status_file
         self._wall_ns = wall_ns
         self._seen_mtime_ns = -1
 
@@ -113,6 +115,7 @@ class LedgerControl:
 
     Args:
         ledger: the scope's ledger.
+        status_mark: the status' name, for a process that is not the scope's engine.
         poll_seconds: `poll` asks the ledger at most this often.
         monotonic: seconds that never go back.
     """
@@ -121,10 +124,12 @@ class LedgerControl:
         self,
         ledger: RiskLedger,
         *,
+        status_mark: str = STATUS_MARK,
         poll_seconds: float = LEDGER_POLL_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
+        self._status_mark = status_mark
         self._poll_seconds = poll_seconds
         self._monotonic = monotonic
         self._next_poll = 0.0
@@ -153,7 +158,7 @@ class LedgerControl:
     def publish(self, status: Mapping[str, object]) -> None:
         """Publish the status beside the ledger's version. Never raises."""
         with contextlib.suppress(VeloxError, TypeError):
-            self._ledger.put_mark(STATUS_MARK, orjson.dumps(dict(status)).decode())
+            self._ledger.put_mark(self._status_mark, orjson.dumps(dict(status)).decode())
 
     def request(self, request: IdentifiedRequest) -> None:
         """Leave a request for the engine. Raises LedgerUnavailable."""
@@ -161,7 +166,7 @@ class LedgerControl:
 
     def status(self) -> dict[str, Any] | None:
         """Return the status that was published last, or None. Raises LedgerUnavailable."""
-        text = self._ledger.get_mark(STATUS_MARK)
+        text = self._ledger.get_mark(self._status_mark)
         try:
             found = None if text is None else orjson.loads(text)
         except ValueError:
@@ -226,6 +231,37 @@ class CombinedControl:
         if self._ledger is not None:
             self._ledger.forget_requests()
         self._file.forget_requests()
+
+
+class NamedControl:
+    """A control channel whose status says which process and run it is of.
+
+    Each status is numbered (`beat`), so that a new one is told from an old one without comparing clocks; `wall_ms` is
+    when it was written, by the machine's clock.
+
+    Args:
+        control: the channel.
+        facts: what each status says of its run.
+        alerts: how alerts fared so far.
+    """
+
+    def __init__(
+        self, control: Control, facts: Mapping[str, object], alerts: Callable[[], dict[str, object]] = lambda: {}
+    ) -> None:
+        self._control = control
+        self._facts = {**facts, "pid": os.getpid()}
+        self._alerts = alerts
+        self._beat = 0
+
+    def poll(self) -> ControlRequest | None:
+        """Return the newest request."""
+        return self._control.poll()
+
+    def publish(self, status: Mapping[str, object]) -> None:
+        """Publish the status with its origin."""
+        self._beat += 1
+        origin = {**self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000, "alerts": self._alerts()}
+        self._control.publish({**status, **origin})
 
 
 def _foremost(requests: Sequence[IdentifiedRequest]) -> IdentifiedRequest | None:

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import date
 from typing import Final, TypedDict
 
@@ -77,7 +78,8 @@ class EmergencyExitManager:
         broker: asked whether the account is flat.
         journal, halt_file: two of the three halt stores (the ledger is reached through the risk manager).
         alerts: told on warning shares, on the trigger and at the end.
-        clock: engine time for callers of `trigger` and `reset` who do not name it; None where all of them do.
+        clock: engine time for callers of `trigger` and `reset` who do not name it, None where all of them do; and monotonic
+            time for the looks at the journal's halts.
         adoption: brings our books to the broker's positions; None makes one that closes everything.
     """
 
@@ -105,7 +107,11 @@ class EmergencyExitManager:
         self._broker = broker
         self._halt_file = halt_file
         self._stores = HaltStores(
-            halt_file=halt_file, journal=journal, risk_manager=risk_manager, commit_journal=order_manager.commit_journal
+            halt_file=halt_file,
+            journal=journal,
+            risk_manager=risk_manager,
+            commit_journal=order_manager.commit_journal,
+            monotonic=time.monotonic if clock is None else clock.monotonic,
         )
         self._alerts = alerts
         self._closing = False
@@ -328,6 +334,7 @@ class EmergencyExitManager:
             held = ", ".join(f"{p.quantity} {p.symbol}" for p in self._orders.open_positions())
             gone = "".join(f" {shares} {symbol} were CONVERTED." for symbol, shares in self.adoption.converted.items())
             text = f"By our books: {held or 'no position'}, {len(self._orders.live)} live orders.{gone} Closing goes on."
+            text = " ".join((text, *(f"{why}." for why in self._orders.unresolved_exits.values())))
             self._alerts.send(Severity.CRITICAL, "Emergency exit: NOT FLAT yet", text)
 
     def continue_closing(self, now_ms: int) -> bool:

@@ -15,17 +15,14 @@ import os
 import select
 import signal
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 
-from velox_core.domain.errors import LedgerUnavailable, VeloxError
-from velox_core.ports import CloserHold, CloserLock, EndOfHolder, LockHolder, RiskLedger
+from velox_core.domain.errors import VeloxError
+from velox_core.ports import CloserHold, EndOfHolder, LockHolder
 
 ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"  # in a scope's folder
-LEASE_CHECK_SECONDS = 10.0  # below the lease's life: nobody can have taken one that was ours so short a time ago
 _RECORD_BYTES_MAX = 512
 
 
@@ -114,54 +111,6 @@ class CloserLockFile:
         """Give the lock back for good."""
         with contextlib.suppress(OSError):
             os.close(self._file)
-
-
-class LeasedCloser:
-    """A closer that must still hold the account's lease: an engine of another host may have taken over during a pause.
-
-    Args:
-        lock: the closer's lock of this host.
-        ledger, epoch: where the lease is, and under which epoch it was taken a moment ago.
-        monotonic: seconds that go on while this process is stopped.
-
-    A lease that was ours less than `LEASE_CHECK_SECONDS` ago still is. A ledger that does not answer refuses no exit.
-    """
-
-    def __init__(
-        self, lock: CloserLock, ledger: RiskLedger, epoch: int, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._lock = lock
-        self._ledger = ledger
-        self._epoch = epoch
-        self._monotonic = monotonic
-        self._confirmed = monotonic()
-        self._lost = False
-
-    def take(self) -> CloserHold:
-        """Take the lock if nobody has it and the lease is ours. One that is held stays so: an exit may be on its way."""
-        if self._lost or not self._is_leased():
-            return CloserHold.ELSEWHERE
-        return self._lock.take()
-
-    def give_back(self) -> None:
-        """Give the lock back."""
-        self._lock.give_back()
-
-    @property
-    def holder(self) -> str:
-        """Return who closes instead, for people."""
-        return "an engine that took the lease over" if self._lost else self._lock.holder
-
-    def _is_leased(self) -> bool:
-        now = self._monotonic()
-        if now - self._confirmed <= LEASE_CHECK_SECONDS:
-            return True
-        try:
-            self._lost = not self._ledger.renew_lease(self._epoch)
-        except LedgerUnavailable:
-            return True
-        self._confirmed = now
-        return not self._lost
 
 
 class SoleCloser:

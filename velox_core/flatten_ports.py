@@ -156,3 +156,7 @@ class OwnEvents:
     def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
         """Return what the journal holds. Raises JournalUnavailable."""
         return self._journal.events(kinds)
+
+    def newest_halt(self) -> int:
+        """Return the sequence of the journal's newest halt or clear record. Raises JournalUnavailable."""
+        return self._journal.newest_halt()

@@ -3,13 +3,14 @@
 - Read together, the strictest rules: a halt that any of them holds, and does not itself clear, is active.
 - A failed read is never "no halt": the reading says so, and proves nothing cleared.
 - What one store lacks is written to it, so that any one of them left is enough.
-- Looking for news is cheap: one `stat` of the halt file and one read of the ledger. The journal is read when there is some,
-  so a record that it alone could take waits for that, or for the next start.
+- Looking for news is cheap: one `stat` of the halt file and one read of the ledger, and every `JOURNAL_LOOK_SECONDS` the
+  sequence of the newest halt record in the journal, where a record that it alone could take is found.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltRecord, active_halts, named_ids
 from velox_core.ports import HaltFile, Journal
 from velox_core.risk_manager import RiskManager
+
+JOURNAL_LOOK_SECONDS = 5.0  # monotonic: at most this often the journal is asked for its newest halt record
 
 _log = logging.getLogger("velox.emergency")
 
@@ -56,24 +59,51 @@ class HaltStores:
         halt_file, journal: two of the stores.
         risk_manager: through which the ledger is reached.
         commit_journal: makes durable what was appended to the journal; False when it could not.
+        monotonic: seconds that never go back, for the distance between two looks at the journal.
     """
 
     def __init__(
-        self, *, halt_file: HaltFile, journal: Journal, risk_manager: RiskManager, commit_journal: Callable[[], bool]
+        self,
+        *,
+        halt_file: HaltFile,
+        journal: Journal,
+        risk_manager: RiskManager,
+        commit_journal: Callable[[], bool],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._file = halt_file
         self._journal = journal
         self._risk = risk_manager
         self._commit_journal = commit_journal
+        self._monotonic = monotonic
+        self._newest_in_journal = 0  # sequence of the newest record at the last reading
+        self._next_journal_look = 0.0  # monotonic
         self._file_stamp: object = None
         self._ledger_halts: tuple[HaltRecord, ...] = ()
 
     def has_news(self) -> bool:
-        """Return whether file or ledger changed since the last reading. A ledger that fails is a fault for entries."""
+        """Return whether a store changed since the last reading, as far as it was due to be looked at.
+
+        A ledger that fails is a fault for entries. A journal that fails is no news: a failed commit is such a fault already.
+        """
         self._risk.refresh()
         return (
-            self._file_stamp is None or self._file.stamp() != self._file_stamp or self._risk.ledger_halts != self._ledger_halts
+            self._file_stamp is None
+            or self._file.stamp() != self._file_stamp
+            or self._risk.ledger_halts != self._ledger_halts
+            or self._journal_has_news()
         )
+
+    def _journal_has_news(self) -> bool:
+        now = self._monotonic()
+        if now < self._next_journal_look:
+            return False
+        self._next_journal_look = now + JOURNAL_LOOK_SECONDS
+        try:
+            return self._journal.newest_halt() > self._newest_in_journal
+        except JournalUnavailable as error:
+            _log.debug("no look at the journal's halts: %s", error)
+            return False
 
     def read_again(self) -> None:
         """Make the next look find news."""
@@ -101,7 +131,8 @@ class HaltStores:
 
     def _read_journal(self) -> tuple[list[HaltRecord], str]:
         try:
-            events = self._journal.events((EventKind.HALT, EventKind.HALT_CLEARED))
+            events = list(self._journal.events((EventKind.HALT, EventKind.HALT_CLEARED)))
+            self._newest_in_journal = events[-1].sequence if events else 0
             return [HaltRecord.from_body(dict(event.body)) for event in events], ""
         except (JournalUnavailable, ValueError, KeyError) as error:
             return [], f"the journal's halt records cannot be read: {error}"

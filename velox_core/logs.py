@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,12 +105,30 @@ class _LineFormatter(logging.Formatter):
 
 
 class _LogFile(RotatingFileHandler):
-    """One file, rotated by size. A write that fails is counted, never raised."""
+    """One file, rotated by size. A write that fails is counted, never raised.
+
+    With `max_bytes` 0 another process rotates it: what that one has moved away is left, and the new file written.
+    """
 
     def __init__(self, path: Path, *, max_bytes: int, keep_files: int) -> None:
         super().__init__(path, maxBytes=max_bytes, backupCount=keep_files, encoding="utf-8")
         self.failed = 0
         self.setFormatter(_LineFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, to the file that has the name now."""
+        if not self.maxBytes and not self._is_current():
+            self.close()  # the next write opens the file anew
+        super().emit(record)
+
+    def _is_current(self) -> bool:
+        if self.stream is None:
+            return True
+        try:
+            found, own = os.stat(self.baseFilename), os.fstat(self.stream.fileno())
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is the library's
         """Count; the first failure is also told on stderr, since the disk may be full."""
@@ -193,6 +212,7 @@ def start_logging(
     level: str = "INFO",
     max_megabytes: int = 50,
     keep_files: int = 10,
+    rotates: bool = True,
     now_ms: Callable[[], int] | None = None,
     queue_records_max: int = QUEUE_RECORDS_MAX,
 ) -> LogWriter:
@@ -203,16 +223,18 @@ def start_logging(
         level: the least level that is written, by name.
         max_megabytes: size at which a file is rotated.
         keep_files: rotated files kept of each.
+        rotates: False for a process that writes to the files of another, which rotates them.
         now_ms: engine time in epoch milliseconds, read once for each line that does not bring its own in
             `extra={"engine_ms": ...}`; without either the line says '-'.
         queue_records_max: lines that may wait for the writer.
     Raises: VeloxError when the folder or a file cannot be made.
     """
     files: dict[str, _LogFile] = {}
+    max_bytes = max_megabytes * 1_000_000 if rotates else 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, file_name in LOG_FILES.items():
-            files[name] = _LogFile(folder / file_name, max_bytes=max_megabytes * 1_000_000, keep_files=keep_files)
+            files[name] = _LogFile(folder / file_name, max_bytes=max_bytes, keep_files=keep_files)
     except OSError as error:
         for file in files.values():
             file.close()

@@ -2,6 +2,7 @@
 
 - The intent is durable before the request leaves. An entry whose intent cannot be made durable is not sent; an exit is
   sent all the same, and its events stay in the journal's buffer until the journal answers.
+- The last thing before a request leaves is a look at the lease (`lease`): a process that was stopped meanwhile sends nothing.
 - A POST is never repeated. An unclear answer is UNKNOWN: the symbol is locked and `order_recovery` looks for the tag.
 - A fill counts once, by the broker's trade id. Positions, charges and P&L come from fills alone.
 - An order is terminal only when its fills are all here: the broker's word "filled" without the trades waits for them.
@@ -13,19 +14,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from velox_core.broker_reads import answer_of
 from velox_core.domain.charges import ChargeSchedule
-from velox_core.domain.errors import BrokerError, IntentRefused, InvariantError, JournalUnavailable
+from velox_core.domain.errors import InvariantError
 from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
 from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
 from velox_core.domain.positions import FOREIGN, Position
+from velox_core.durable_journal import DurableJournal
 from velox_core.inline_sends import InlineSends
 from velox_core.ports import (
     Broker,
     BrokerFill,
     BrokerOrder,
     Journal,
+    Lease,
     OrderUpdate,
     SendOutcome,
     SendQueue,
@@ -59,6 +63,7 @@ class OrderManager:
         schedule: charges of the broker, product and date.
         on_position: called with the symbol whenever its position or its live orders changed.
         sends: where a broker called off the loop keeps what has not left; None when sends are inline.
+        lease: asked before each request; None sends without one, as in a world with one process.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class OrderManager:
         schedule: ChargeSchedule,
         on_position: Callable[[str], None] | None = None,
         sends: SendQueue | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.orders: dict[str, Order] = {}
         self.live: dict[str, Order] = {}
@@ -79,11 +85,14 @@ class OrderManager:
         self.overshot: set[str] = set()  # symbols whose position an exit opened
         self.not_placed: dict[str, Order] = {}  # given up as not placed; their tags stay watched
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
+        self.unresolved_exits: dict[str, str] = {}  # UNKNOWN, and not replaced a second time: what a person has to know
         self.day_loss = day_loss
         self.fill_count = 0
         self._broker, self.sends = broker, sends or InlineSends()
+        self._lease = lease
         self._journal = journal
         self._risk = risk_manager
+        self._durable = DurableJournal(journal, risk_manager.faults, risk_manager.readiness)
         self._columns = dict(columns)
         self._schedule = schedule
         self.on_position = on_position
@@ -104,33 +113,19 @@ class OrderManager:
         order = order_of(approved, intent, now_ms)
         self.orders[order.client_order_id] = self.live[order.client_order_id] = order
         self._journal.append(_INTENT, now_ms, intent_body(order, self._risk.snapshot.version))
-        if self._may_leave(order, now_ms):
+        kept_back = self._durable.commit_intent(order, now_ms)
+        if kept_back is None:
             order.move_to(_SUBMITTING, now_ms)
-            self._record_outcome(order, self._broker.place(approved, now_ms), now_ms)
-        return order
-
-    def _may_leave(self, order: Order, now_ms: int) -> bool:
-        """Make the intent durable. Without a journal an exit may leave and an entry not; an id that is used never may."""
-        try:
-            self._journal.commit()
-        except IntentRefused as error:
-            if order.client_order_id in error.durable_ids:  # an older exit's intent is the one refused
-                if order.is_entry:
-                    self._end(order, OrderState.CANCELLED, now_ms, f"nothing was sent: {error}")
-                return not order.is_entry
-            _log.error("[JOURNAL] %s is not sent: %s", order.client_order_id, error, extra={"engine_ms": now_ms})
+            lease = self._lease
+            withheld = "" if lease is None else lease.withholds(entry=order.rank is None)
+            outcome = SendOutcome(SendStatus.NOT_SENT, "", withheld) if withheld else self._broker.place(approved, now_ms)
+            self._record_outcome(order, outcome, now_ms)
+        elif kept_back.is_foreign_id:
             order.move_to(OrderState.CANCELLED, now_ms)  # not journaled: under this id the journal knows another order
             self._forget(order)
-            return False
-        except JournalUnavailable as error:
-            self._risk.faults.journal_failed(error)
-            if order.is_entry:
-                reason = "the intent could not be journaled; nothing was sent"
-                self._end(order, OrderState.CANCELLED, now_ms, reason, free=False)
-            return not order.is_entry
-        if self._risk.readiness.journal_fault:
-            self._risk.faults.journal_is_back()
-        return True
+        else:
+            self._end(order, OrderState.CANCELLED, now_ms, kept_back.reason, free=kept_back.frees_slot)
+        return order
 
     def _record_outcome(self, order: Order, outcome: SendOutcome, now_ms: int) -> None:
         if outcome.status is _ACKNOWLEDGED:
@@ -159,23 +154,18 @@ class OrderManager:
         if not order.broker_order_id or now_ms - self._cancel_asked_ms.get(order_id, -CANCEL_INTERVAL_MS) < CANCEL_INTERVAL_MS:
             return
         self._cancel_asked_ms[order_id] = now_ms
-        outcome = self._broker.cancel(order.broker_order_id, now_ms)
+        outcome = self._send_cancel(order.broker_order_id, now_ms)
         _log.info(
             "[ORDER] cancel %s %s: %s %s", order_id, reason, outcome.status, outcome.reason, extra={"engine_ms": now_ms},
         )  # fmt: skip
 
+    def _send_cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
+        withheld = "" if self._lease is None else self._lease.withholds(entry=False)
+        return SendOutcome(SendStatus.NOT_SENT, "", withheld) if withheld else self._broker.cancel(broker_order_id, now_ms)
+
     def commit_journal(self) -> bool:
         """Make what was appended durable. Returns False, and has entries refused, when the journal does not answer."""
-        try:
-            self._journal.commit()
-        except IntentRefused as error:  # of an exit that left while the journal was away; all else is durable
-            _log.error("[JOURNAL] an intent that was sent is refused: %s", error)
-        except JournalUnavailable as error:
-            self._risk.faults.journal_failed(error)
-            return False
-        if self._risk.readiness.journal_fault:
-            self._risk.faults.journal_is_back()
-        return True
+        return self._durable.commit()
 
     # -- receiving --------------------------------------------------------------------------------------------
 
@@ -360,6 +350,7 @@ class OrderManager:
 
     def _explained(self, order: Order, now_ms: int) -> None:
         if order.state is _UNKNOWN:
+            self.unresolved_exits.pop(order.client_order_id, None)
             self._risk.unlock(order.symbol, unknown_lock(order), now_ms)
 
     def _mark(self, symbol: str, held: int, cost_paise: int, price_paise: int) -> None:
@@ -379,32 +370,33 @@ class OrderManager:
 
     def fetch_trades(self, now_ms: int) -> bool:
         """Book every trade of the broker's list that is not booked yet. Returns False when the broker did not answer."""
-        try:
-            trades = self._broker.trades()
-        except BrokerError as error:
-            _log.warning("[ORDER] the trade list could not be read: %s", error, extra={"engine_ms": now_ms})
-            return False
-        for trade in trades:
+        trades = answer_of(self._broker.trades, "trade list", now_ms)
+        for trade in trades or ():
             self.apply_fill(trade, now_ms)
-        return True
+        return trades is not None
 
     def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
         """Return the broker's order book, its trades booked first, and never use a tag in it again. None: no answer."""
         if not self.fetch_trades(now_ms):
             return None
-        try:
-            book = self._broker.orders()
-        except BrokerError as error:
-            _log.warning("[ORDER] the order book could not be read: %s", error, extra={"engine_ms": now_ms})
-            return None
-        self._risk.continue_after(line.tag for line in book)
+        book = answer_of(self._broker.orders, "order book", now_ms)
+        self._risk.continue_after(line.tag for line in book or ())
         return book
+
+    def read_position(self, symbol: str, now_ms: int) -> int | None:
+        """Return the broker's signed net position of a symbol in the day's product. None: no answer."""
+        positions, product = answer_of(self._broker.positions, "positions", now_ms), self._risk.product
+        return None if positions is None else sum(p.quantity for p in positions if (p.symbol, p.product) == (symbol, product))
+
+    def note_doubtful_exits(self, order_ids: str) -> None:
+        """Refuse all entries while these exits are UNKNOWN ('': none): what they may still open would have no slot."""
+        self._risk.readiness.doubtful_exits = order_ids
 
     def cancel_foreign(self, now_ms: int, symbol: str = "") -> None:
         """Cancel the day's working orders (of a symbol, or all) that are no live ones of ours, as far as the broker answers."""
         for line in (line for line in self.read_book(now_ms) or () if line.symbol == (symbol or line.symbol)):
             if line.state not in TERMINAL_STATES and line.product is self._risk.product and line.tag not in self.live:
-                outcome = self._broker.cancel(line.broker_order_id, now_ms)
+                outcome = self._send_cancel(line.broker_order_id, now_ms)
                 _log.warning(
                     "[ORDER] cancel of %s order %s, which is not ours: %s", line.symbol, line.broker_order_id,
                     outcome.status.value, extra={"engine_ms": now_ms},
@@ -430,6 +422,7 @@ class OrderManager:
     def settle_not_placed(self, order: Order, now_ms: int) -> None:
         """End an UNKNOWN order that never reached the book. Its symbol stays locked for the day; the tag stays known."""
         self._risk.lock(order.symbol, unknown_lock(order), now_ms)
+        self.unresolved_exits.pop(order.client_order_id, None)
         self._move(order, OrderState.CANCELLED, now_ms, f"{NOT_PLACED}: not in the broker's book")
         self._forget(order)
         self.not_placed[order.client_order_id] = order

@@ -106,6 +106,10 @@ class OutsideJournal:
         """Raise JournalUnavailable: what the run's journal holds is not read here."""
         raise JournalUnavailable("this process reads no journal")
 
+    def newest_halt(self) -> int:
+        """Raise JournalUnavailable, as `events` does."""
+        raise JournalUnavailable("this process reads no journal")
+
     def close(self) -> None:
         """Let the file go, so that it can be imported."""
         file, self._file = self._file, None

@@ -266,6 +266,13 @@ class Journal(Protocol):
         """Return the run's committed events, oldest first. Raises JournalUnavailable."""
         ...
 
+    def newest_halt(self) -> int:
+        """Return the sequence of the newest committed halt or clear record, 0 for none: cheap, for polling.
+
+        Raises: JournalUnavailable, after no longer a wait than a commit.
+        """
+        ...
+
 
 class RiskLedger(Protocol):
     """The shared limits of one account and date. Every method raises LedgerUnavailable when the store does not answer."""
@@ -287,7 +294,10 @@ class RiskLedger(Protocol):
         ...
 
     def commit(self, expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
-        """Apply a change if version and epoch still hold. Repeating a `change_id` answers Committed and changes nothing."""
+        """Apply a change if version and epoch still hold; a fact needs the epoch and the generation only.
+
+        Repeating a `change_id` answers Committed and changes nothing.
+        """
         ...
 
     def latch_halt(self, record: HaltRecord) -> None:
@@ -304,6 +314,27 @@ class RiskLedger(Protocol):
 
     def get_mark(self, key: str) -> str | None:
         """Return a published value, or None."""
+        ...
+
+
+class Lease(Protocol):
+    """The account's lease as one engine holds it, asked for at the last moment before a request leaves. Never waits long."""
+
+    def renew(self) -> bool:
+        """Prolong it. Returns False once it is not ours. Raises LedgerUnavailable."""
+        ...
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether it is to be renewed before an entry is decided on."""
+        ...
+
+    def lose(self) -> None:
+        """Take it for lost: the ledger named a later epoch."""
+        ...
+
+    def withholds(self, *, entry: bool) -> str:
+        """Return why an entry, or an exit or cancel, may not leave now; '' when it may. Also called on sender threads."""
         ...
 
 

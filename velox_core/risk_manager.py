@@ -15,13 +15,14 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from velox_core.decision_journal import DecisionJournal
 from velox_core.domain.errors import InvariantError, LedgerUnavailable
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.orders import OrderType, Product, Signal, SignalKind, client_order_id
+from velox_core.domain.orders import OrderType, Product, Signal, client_order_id
 from velox_core.entry_faults import EntryFaults
-from velox_core.ports import Alerts, Journal, RiskLedger, Severity
+from velox_core.ports import Alerts, Journal, Lease, RiskLedger, Severity
 from velox_core.risk.approval import ApprovedOrder, approve
 from velox_core.risk.gate import (
     ExitRequest,
@@ -31,11 +32,10 @@ from velox_core.risk.gate import (
     check_day,
     check_signal,
     check_symbol,
-    exit_numbers,
     judge_entry,
     judge_exit,
 )
-from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal, count_positions, entry_numbers
+from velox_core.risk.layers import EntryRequest, ReasonCode, Refusal
 from velox_core.risk.ledger import (
     Claim,
     Committed,
@@ -53,11 +53,8 @@ if TYPE_CHECKING:
     from velox_core.emergency_exit_manager import EmergencyExitManager
 
 COMMIT_ATTEMPTS_MAX: Final = 5
-FACT_ATTEMPTS_MAX: Final = 1_000  # what has happened has to get in, however many decide beside us; some 0.1 ms each
 
 # Members by a module name: reading one off its class costs 0.09 us, and every order passes here.
-_DECISION: Final = EventKind.DECISION
-_EXIT: Final = SignalKind.EXIT
 _MARKET: Final = OrderType.MARKET
 _LIMIT: Final = OrderType.LIMIT
 
@@ -75,6 +72,7 @@ class RiskManager:
         product: the exchange product of every order.
         first_sequence: where the order numbers of this epoch begin.
         alerts: told once when a store or the lease is lost, when a store is back, and of a position without a price.
+        lease: the one that the ledger gave; None renews by the ledger alone, and sends at any age.
     """
 
     def __init__(
@@ -88,15 +86,18 @@ class RiskManager:
         product: Product = Product.MIS,
         first_sequence: int = 1,
         alerts: Alerts | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.limits = limits
         self.readiness = Readiness()
         self.faults = EntryFaults(self.readiness, alerts)
         self.locks: dict[str, str] = {}  # symbol to every reason for which it is locked
         self.unexplained: dict[str, OpenPosition] = {}  # what the broker holds beyond our books, by symbol
-        self.decision_counts: dict[str, int] = {}
         self._ledger = ledger
+        self._lease = lease
         self._journal = journal
+        self._decisions = DecisionJournal(journal, limits)
+        self.decision_counts = self._decisions.counts
         self._id_prefix = id_prefix
         self._sequence = first_sequence - 1
         self._epoch = epoch
@@ -145,10 +146,20 @@ class RiskManager:
         if self.readiness.fenced or self.readiness.ledger_fault:
             return
         try:
-            if not self._ledger.renew_lease(self._epoch):
+            lease = self._lease
+            if not (self._ledger.renew_lease(self._epoch) if lease is None else lease.renew()):
                 self.faults.lease_lost(self._epoch, "it was taken over or given back")
         except LedgerUnavailable as error:
             self.faults.ledger_failed(error)
+
+    def _confirm_lease(self) -> Refusal | None:
+        """Renew a lease that was not confirmed for a while: an entry decided on an old one would not leave."""
+        self.renew_lease()
+        if self.readiness.fenced:
+            return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
+        if self.readiness.ledger_fault:
+            return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {self.readiness.ledger_fault}")
+        return None
 
     def latch(self, record: HaltRecord) -> None:
         """Put a halt or clear record into the ledger and read it back. Raises LedgerUnavailable."""
@@ -188,10 +199,10 @@ class RiskManager:
     def _commit(self, change: LedgerChange, change_id: str, request: EntryRequest | None = None) -> Refusal | None:
         """Commit a change on the newest snapshot, again after a conflict. Returns a refusal, or None.
 
-        An entry's `request` is judged before each attempt, on the snapshot of that attempt.
+        An entry's `request` is judged before each attempt, on the snapshot of that attempt. A fact conflicts only with a
+        ledger that was rebuilt.
         """
-        attempts_max = FACT_ATTEMPTS_MAX if request is None else COMMIT_ATTEMPTS_MAX
-        for _ in range(attempts_max):
+        for _ in range(COMMIT_ATTEMPTS_MAX):
             known = self._snapshot
             if request is not None:
                 self._judged = known
@@ -204,6 +215,9 @@ class RiskManager:
                 self.faults.ledger_failed(error)
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {error}")
             if isinstance(result, Committed):
+                if result.snapshot is not None and result.version != known.version + 1:  # a fact, on what others committed
+                    self._take(result.snapshot)
+                    return None
                 after = result.snapshot
                 if after is None or self._noted_halts:
                     after = apply_change(known, change)
@@ -214,10 +228,12 @@ class RiskManager:
                 self.faults.ledger_failed(LedgerUnavailable(text))
                 return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger unavailable: {text}")
             if isinstance(result, Fenced):
+                if self._lease is not None and result.epoch > self._epoch:
+                    self._lease.lose()
                 self.faults.lease_lost(self._epoch, f"epoch {result.epoch} took it over")
                 return Refusal(0, ReasonCode.LEASE_LOST, "Another engine holds the lease")
             self._take(result.snapshot)
-        return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger changed {attempts_max} times while deciding")
+        return Refusal(0, ReasonCode.LEDGER_UNAVAILABLE, f"Risk ledger changed {COMMIT_ATTEMPTS_MAX} times while deciding")
 
     def _commit_fact(self, change: LedgerChange, change_id: str) -> None:
         """Commit what has happened already. What does not get in leaves the ledger behind: a fault, never raised."""
@@ -268,6 +284,8 @@ class RiskManager:
         request = EntryRequest(
             signal.strategy_id, signal.symbol, signal.side, quantity, worst_paise, now_ms, loss_paise, cost_paise
         )
+        if refusal is None and self._lease is not None and self._lease.is_due:
+            refusal = self._confirm_lease()
         self._judged = self._snapshot
         order_id = ""
         if refusal is None:
@@ -276,10 +294,10 @@ class RiskManager:
             if refusal is None or refusal.code is ReasonCode.LEDGER_UNAVAILABLE:
                 self._sequence += 1  # an id whose claim may have reached the ledger is never used for another order
         if refusal is not None:
-            self._journal_decision(signal, request, self._judged, refusal, "")
+            self._decisions.note_entry(signal, request, self._judged, refusal, "")
             return refusal
         self._rate.take(now_ms)
-        self._journal_decision(signal, request, self._judged, None, order_id)
+        self._decisions.note_entry(signal, request, self._judged, None, order_id)
         return approve(
             client_order_id=order_id,
             symbol=signal.symbol,
@@ -308,44 +326,7 @@ class RiskManager:
     def refuse(self, signal: Signal, refusal: Refusal, now_ms: int) -> None:
         """Journal and log a signal that was refused before it could be judged (malformed, or of a disabled strategy)."""
         request = EntryRequest(signal.strategy_id, signal.symbol, signal.side, 0, 0, now_ms, 0, 0)
-        self._journal_decision(signal, request, self._snapshot, refusal, "")
-
-    def _journal_decision(
-        self, signal: Signal, request: EntryRequest, snapshot: RiskSnapshot, refusal: Refusal | None, order_id: str
-    ) -> None:
-        limits = self.limits
-        code = "OK" if refusal is None else refusal.code.value
-        self.decision_counts[code] = self.decision_counts.get(code, 0) + 1
-        body: Body = {
-            "strategy": signal.strategy_id,
-            "symbol": signal.symbol,
-            "side": signal.side,
-            "kind": signal.kind,
-            "asked": signal.quantity,
-            "quantity": request.quantity,
-            "approved": refusal is None,
-            "layer": 0 if refusal is None else refusal.layer,
-            "code": code,
-            "reason": "" if refusal is None else refusal.text,
-            "client_order_id": order_id,
-            "signal_reason": signal.reason,
-            "numbers": entry_numbers(request, snapshot, limits),
-        }
-        self._journal.append(_DECISION, request.now_ms, body)
-        if refusal is not None:
-            _log.warning(
-                "[RISK_CHECK] %s/%s: REJECTED - %s",
-                signal.strategy_id, signal.symbol, refusal.text,
-                extra={"engine_ms": request.now_ms},
-            )  # fmt: skip
-        elif _log.isEnabledFor(logging.INFO):
-            own = count_positions(snapshot, signal.strategy_id)
-            _log.info(
-                "[RISK_CHECK] %s/%s: APPROVED - %s %s, %s of %s strategy positions, %s",
-                signal.strategy_id, signal.symbol, signal.side.value, request.quantity,
-                own, limits.max_positions_per_strategy, order_id,
-                extra={"engine_ms": request.now_ms},
-            )  # fmt: skip
+        self._decisions.note_entry(signal, request, self._snapshot, refusal, "")
 
     # -- exits ------------------------------------------------------------------------------------------------
 
@@ -358,12 +339,12 @@ class RiskManager:
         if refusal is not None:
             if self._recent_exit_refusals.get(request.symbol) is not refusal.code:
                 self._recent_exit_refusals[request.symbol] = refusal.code
-                self._journal_exit(request, quantity, refusal, "", now_ms)
+                self._decisions.note_exit(request, quantity, refusal, "", now_ms)
             return refusal
         self._recent_exit_refusals.pop(request.symbol, None)
         self._sequence += 1
         order_id = client_order_id(self._id_prefix, self._sequence)
-        self._journal_exit(request, quantity, None, order_id, now_ms)
+        self._decisions.note_exit(request, quantity, None, order_id, now_ms)
         return approve(
             client_order_id=order_id,
             symbol=request.symbol,
@@ -374,30 +355,6 @@ class RiskManager:
             product=self._product,
             rank=request.rank,
             protection_bps=self.limits.protection_bps,
-        )
-
-    def _journal_exit(self, request: ExitRequest, quantity: int, refusal: Refusal | None, order_id: str, now_ms: int) -> None:
-        code = "OK" if refusal is None else refusal.code.value
-        key = "EXIT_OK" if refusal is None else code
-        self.decision_counts[key] = self.decision_counts.get(key, 0) + 1
-        self._journal.append(
-            _DECISION,
-            now_ms,
-            {
-                "strategy": request.strategy_id,
-                "symbol": request.symbol,
-                "side": request.side,
-                "kind": _EXIT,
-                "asked": request.open_quantity,
-                "quantity": quantity,
-                "approved": refusal is None,
-                "layer": 0,
-                "code": code,
-                "reason": "" if refusal is None else refusal.text,
-                "client_order_id": order_id,
-                "signal_reason": request.reason,
-                "numbers": exit_numbers(request),
-            },
         )
 
     # -- what happened to orders ------------------------------------------------------------------------------
@@ -424,6 +381,7 @@ class RiskManager:
         if position is None and self.unexplained:
             position = self.unexplained.get(symbol)  # it keeps the slot
         change = LedgerChange(
+            is_fact=True,
             drop_claim=resolved_claim,
             put_position=position,
             drop_position=symbol if position is None else None,
@@ -435,7 +393,7 @@ class RiskManager:
     def resolve_claim(self, intent_id: str) -> None:
         """Free the slot of an entry that ended without filling further. A ledger fault is remembered, not raised."""
         if intent_id in self._snapshot.claims:
-            self._commit_fact(LedgerChange(drop_claim=intent_id), f"{intent_id}:end")
+            self._commit_fact(LedgerChange(is_fact=True, drop_claim=intent_id), f"{intent_id}:end")
 
     def count_unexplained(self, symbol: str, rest: OpenPosition | None, *, is_held: bool) -> None:
         """Give what the broker holds beyond our books a slot of nobody's, unless a position of ours has one; None ends it."""
@@ -444,7 +402,7 @@ class RiskManager:
             self.unexplained[symbol] = rest
         if is_held or (rest is None and symbol not in self._snapshot.positions):
             return
-        change = LedgerChange(put_position=rest, drop_position=symbol if rest is None else None)
+        change = LedgerChange(is_fact=True, put_position=rest, drop_position=symbol if rest is None else None)
         self._commit_fact(change, f"unexplained:{symbol}:{self._epoch}:{self._snapshot.version}")
 
     def lock(self, symbol: str, reason: str, now_ms: int, *, alert: bool = False, facts: Body | None = None) -> bool:

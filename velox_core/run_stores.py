@@ -23,7 +23,7 @@ from velox_core.domain.errors import ConfigError, IntentRefused, JournalUnavaila
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.engine_lock import CLOSER_LOCK as CLOSER_LOCK
 from velox_core.engine_lock import ENGINE_LOCK as ENGINE_LOCK
-from velox_core.engine_lock import CloserLockFile, EngineLock, LeasedCloser
+from velox_core.engine_lock import CloserLockFile, EngineLock
 from velox_core.journal.database import open_database
 from velox_core.journal.fallback import FallbackJournal
 from velox_core.journal.file import FileJournal
@@ -31,6 +31,7 @@ from velox_core.journal.imports import import_emergency_file, outside_files
 from velox_core.journal.queries import HighWater, JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.lease import NEVER, HeldLease, LeasedCloser, seconds_since_boot
 from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
@@ -62,6 +63,10 @@ class EmergencyJournal:
         """Raise JournalUnavailable: what happened before cannot be read."""
         raise self._cause
 
+    def newest_halt(self) -> int:
+        """Raise JournalUnavailable."""
+        raise self._cause
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -75,6 +80,7 @@ class RunStores:
     records: SqlJournal | None
     ledger: RedisLedger
     closer_lock: CloserLock
+    lease: HeldLease
     epoch: int
     exits_only: str
 
@@ -109,12 +115,15 @@ def open_stores(
         server = f"unix://{paths.var / 'redis' / 'absent.sock'}"
     ledger = RedisLedger(server, run.scope.key, identity.trading_date, version_floor=known.version, epoch_floor=known.epoch)
     stack.callback(ledger.close)
+    asked = seconds_since_boot()
     epoch, is_leased = _lease(ledger, known.epoch + 1, stack)
+    lease = HeldLease(ledger, epoch, confirmed=asked if is_leased else NEVER)
     return RunStores(
         journal=journal,
         records=records,
         ledger=ledger,
-        closer_lock=LeasedCloser(closer_lock, ledger, epoch) if is_leased else closer_lock,
+        closer_lock=LeasedCloser(closer_lock, lease) if is_leased else closer_lock,
+        lease=lease,
         epoch=epoch,
         exits_only=exits_only,
     )

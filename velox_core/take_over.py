@@ -22,7 +22,6 @@ from velox_core.ports import EndOfHolder, LockHolder
 
 ACKNOWLEDGE_SECONDS_MAX = 10.0
 KILL_SECONDS_MAX = 10.0
-REQUEST_SECONDS_MAX = 10.0  # the longest time-out of a request to a live broker
 POLL_SECONDS = 0.2
 ACKNOWLEDGED_KEY = "acknowledged_halts"  # of a status: ids of the halts that its process acts on
 

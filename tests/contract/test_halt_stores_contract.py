@@ -1,17 +1,22 @@
-"""The halt stores as they really are (a file, SQLite, a ledger): an engine that starts heeds what any of them holds."""
+"""The halt stores as they really are (a file, SQLite, a ledger): an engine heeds what any of them holds, at its start and
+while it runs, whatever became of the others."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.rig import DAY, NOW_MS, Rig
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord, active_halts, clear_of
+from velox_core.domain.orders import ExitRank
 from velox_core.halt_file import JsonLinesHaltFile
+from velox_core.halt_stores import JOURNAL_LOOK_SECONDS
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 
@@ -65,3 +70,95 @@ def test_engine_that_starts_heeds_the_union_of_what_the_stores_hold_and_a_reset_
             assert rig.emergency.load() == ()
         finally:
             journal.close()
+
+
+class Running:
+    """A running engine that holds a position, over the real file and SQLite and a ledger that another process reaches too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder / 'journal.db'}"
+        self.journal = SqlJournal(self.url, RUN)
+        self.rig = Rig()
+        self.rig.journal, self.rig.halt_file = self.journal, JsonLinesHaltFile(folder / "halt.jsonl")  # type: ignore[assignment]
+        self.rig.restart()
+        self.rig.emergency.load()
+        self.rig.hold()
+        self.rig.emergency.take_up(NOW_MS)
+
+    def lose(self, store: str) -> None:
+        """Take a store away: nothing can be read from it nor written to it."""
+        if store == "file":
+            (self.folder / "halt.jsonl").symlink_to(self.folder / "a disk that is gone" / "halt.jsonl")
+        elif store == "journal":
+            for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
+                (self.folder / name).unlink(missing_ok=True)
+        else:
+            self.rig.ledger.down = True
+
+    def put(self, store: str, record: HaltRecord) -> None:
+        """Write a record into one store as another process does."""
+        if store == "file":
+            JsonLinesHaltFile(self.folder / "halt.jsonl").append(record)
+        elif store == "journal":
+            other = SqlJournal(self.url, RUN)
+            other.append(EventKind.HALT_CLEARED if record.clears else EventKind.HALT, 1, dict(record.to_body()))
+            other.commit()
+            other.close()
+        else:
+            self.rig.ledger.inner.latch_halt(record)
+
+    def look(self) -> bool:
+        """Have the engine look for halts once the next look at the journal is due."""
+        self.rig.clock.seconds += JOURNAL_LOOK_SECONDS
+        return self.rig.emergency.take_up(NOW_MS)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    engine = Running(tmp_path)
+    yield engine
+    engine.journal.close()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["the others lack it", "the others are lost"])
+@pytest.mark.parametrize("store", STORES)
+def test_running_engine_halts_on_what_one_store_alone_holds(running: Running, store: str, lost: bool) -> None:
+    rig = running.rig
+    assert not rig.emergency.active
+    for other in STORES:
+        if lost and other != store:
+            running.lose(other)
+    running.put(store, latch("h2"))
+    assert running.look()
+    assert rig.emergency.halt_ids == ["h2"]
+    assert [order.rank for order in rig.broker.placed] == [None, ExitRank.EMERGENCY]
+    assert not running.look()
+
+
+@pytest.mark.parametrize("lost", STORES)
+def test_running_engine_halts_on_what_two_stores_hold_while_the_third_is_lost(running: Running, lost: str) -> None:
+    running.lose(lost)
+    for store in STORES:
+        if store != lost:
+            running.put(store, latch("h1"))
+    assert running.look()
+    assert running.rig.emergency.halt_ids == ["h1"]
+    assert not running.rig.emergency.closing
+    assert [order.rank for order in running.rig.broker.placed] == [None]
+
+
+def test_running_engine_is_told_nothing_by_stores_that_are_lost(running: Running) -> None:
+    running.lose("journal")
+    running.lose("file")
+    assert not running.look()
+    assert not running.rig.emergency.active
+
+
+def test_clear_in_the_journal_alone_ends_no_halt(running: Running) -> None:
+    for store in STORES:
+        running.put(store, latch("h1"))
+    assert running.look()
+    running.put("journal", clear_of(latch("h1"), reason="over", by="p", at_ms=2))
+    assert not running.look()
+    assert running.rig.emergency.halt_ids == ["h1"]

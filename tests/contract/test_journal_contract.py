@@ -195,3 +195,27 @@ def test_file_and_sql_hold_the_same_events_and_digests(
         journal.close()
         shown.append(([(e.sequence, e.ts_ms, e.kind, e.body, e.digest) for e in events], export_events(events)))
     assert shown[0] == shown[1]
+
+
+def halt_body(halt_id: str, clears: str = "") -> Body:
+    texts = {"halt_id": halt_id, "kind": "MANUAL", "trading_date": "2024-01-15", "reason": "r", "by": "b", "clears": clears}
+    return {**texts, "at_ms": 1, "keeps_positions": False}
+
+
+def test_newest_halt_of_a_journal_with_one_writer_at_a_time_is_that_of_the_newest_record(store: Store) -> None:
+    journal = store.open()
+    assert journal.newest_halt() == 0
+    journal.append(EventKind.HALT, 1, halt_body("h1"))
+    assert journal.newest_halt() == 0
+    journal.commit()
+    journal.append(EventKind.MARK, 2, MARK)
+    journal.append(EventKind.HALT_CLEARED, 3, halt_body("h1-CLEAR", "h1"))
+    journal.append(EventKind.MARK, 4, MARK)
+    journal.commit()
+    newest = 0 if store.kind == "file" else 3  # a file's one writer knows what is in it
+    assert journal.newest_halt() == newest
+    assert store.open().newest_halt() == newest
+    journal = store.open()
+    journal.append(EventKind.MARK, 5, MARK)
+    journal.commit()  # the look left nothing behind that a write would trip over
+    assert len(read(journal)) == 5

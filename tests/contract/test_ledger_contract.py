@@ -215,6 +215,76 @@ def test_commit_at_a_future_version_conflicts(backend: Backend) -> None:
     assert not ledger.snapshot().claims
 
 
+FACT = LedgerChange(
+    is_fact=True,
+    drop_claim="240115E00010000001",
+    put_position=OpenPosition("TCS", "orb", 1, 390_000, 9),
+    realised_paise=-7,
+    charges_paise=8,
+)
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_fact_at_another_version_goes_in_on_top_and_answers_with_the_whole_state(backend: Backend, off: int) -> None:
+    ledger, other = backend.ready(), backend.open()
+    other.snapshot()
+    seen = ledger.snapshot().version
+    other.commit(seen, 0, opening(), "c1")
+    other.commit(seen + 1, 0, opening("240115E00010000002", "INFY"), "c2")
+    before = other.snapshot()
+    result = ledger.commit(before.version + off, 0, FACT, "t1")
+    assert isinstance(result, Committed)
+    assert result.snapshot is not None
+    assert result.version == result.snapshot.version == before.version + 1
+    assert content(result.snapshot) == content(ledger.snapshot()) == content(apply_change(before, FACT))
+    assert list(ledger.snapshot().claims) == ["240115E00010000002"]  # claim and position in one version
+    entry = ledger.commit(result.version, 0, opening("240115E00010000003", "WIPRO"), "c3")
+    assert isinstance(entry, Committed)
+
+
+def test_fact_repeated_at_any_version_answers_the_version_it_got_and_changes_nothing(backend: Backend) -> None:
+    ledger = backend.ready()
+    version = ledger.snapshot().version
+    first = ledger.commit(version, 0, FACT, "t1")
+    assert isinstance(first, Committed)
+    ledger.commit(first.version, 0, LedgerChange(drop_position="TCS"), "t2")
+    for expected in (version, first.version, first.version + 1):
+        again = ledger.commit(expected, 0, FACT, "t1")
+        assert isinstance(again, Committed)
+        assert again.version == first.version
+    assert ledger.snapshot().version == first.version + 1
+    assert not ledger.snapshot().positions
+
+
+def test_fact_under_another_epoch_is_fenced_whatever_the_version(backend: Backend) -> None:
+    ledger = backend.ready()
+    old = ledger.acquire_lease("engine-1")
+    ledger.acquire_lease("engine-1")
+    for expected in (ledger.snapshot().version, 0):
+        assert isinstance(ledger.commit(expected, old, FACT, "t1"), Fenced)
+    assert not ledger.snapshot().positions
+
+
+def test_fact_on_content_that_was_rebuilt_conflicts_with_the_fresh_content(server_backend: Backend) -> None:
+    ledger, other = server_backend.ready(), server_backend.open()
+    seen = ledger.snapshot().version
+    fresh = other.rebuild(RiskSnapshot(charges_paise=3))
+    result = ledger.commit(seen, 0, FACT, "t1")
+    assert isinstance(result, Conflict)
+    assert content(result.snapshot) == content(fresh)
+    assert isinstance(ledger.commit(result.snapshot.version, 0, FACT, "t1"), Committed)
+
+
+def test_fact_during_a_halt_goes_in_at_an_old_version_and_shows_the_halt(backend: Backend) -> None:
+    ledger = backend.ready()
+    version = ledger.snapshot().version
+    ledger.latch_halt(halt())
+    result = ledger.commit(version, 0, FACT, "t1")
+    assert isinstance(result, Committed)
+    assert result.snapshot is not None
+    assert result.snapshot.halts == (halt(),)
+
+
 def test_commit_repeated_answers_the_version_it_got_and_changes_nothing(backend: Backend) -> None:
     ledger = backend.ready()
     version = ledger.snapshot().version

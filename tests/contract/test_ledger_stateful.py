@@ -131,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert isinstance(result, Committed)
             assert result.version == model.applied[change_id]
             return
-        elif behind or (change.opens_risk and model.halts):
+        elif (behind and not change.is_fact) or (change.opens_risk and model.halts):
             refusing = Conflict
         if refusing is not None and result_is_lost:  # refused or not, it is not in
             with pytest.raises(LedgerUnavailable):
@@ -146,6 +146,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert isinstance(result, Committed)
         assert result.version == self.version + 1
         self.apply(change, change_id)
+        if behind and not loss:  # a reply that was lost is asked about: the version is all there is
+            assert result.snapshot is not None
+            self.compare(result.snapshot)
 
     def apply(self, change: LedgerChange, change_id: str) -> None:
         model = self.model
@@ -185,17 +188,27 @@ class LedgerMachine(RuleBasedStateMachine):
         self.commit(name, change, behind=behind, change_id=claim.intent_id, loss=self.loss_of(loss))
 
     @precondition(lambda self: self.model.claims)
-    @rule(name=PROCESSES, data=st.data(), realised=PAISE, charges=PAISE, loss=st.sampled_from(("", "", "", "before", "after")))
-    def claim_becomes_a_position(self, name: str, data: st.DataObject, realised: int, charges: int, loss: str) -> None:
+    @rule(
+        name=PROCESSES,
+        data=st.data(),
+        realised=PAISE,
+        charges=PAISE,
+        loss=st.sampled_from(("", "", "", "before", "after")),
+        behind=st.sampled_from((0, 0, 1)),
+    )
+    def claim_becomes_a_position(
+        self, name: str, data: st.DataObject, realised: int, charges: int, loss: str, behind: int
+    ) -> None:
         intent_id = data.draw(st.sampled_from(sorted(self.model.claims)))
         _, strategy, symbol, *_ = self.model.claims[intent_id]
         change = LedgerChange(
+            is_fact=True,
             drop_claim=intent_id,
             put_position=OpenPosition(symbol, strategy, -3, realised, 4),
             realised_paise=realised,
             charges_paise=charges,
         )
-        self.commit(name, change, behind=0, change_id=f"t{self.next_number()}", loss=self.loss_of(loss))
+        self.commit(name, change, behind=behind, change_id=f"t{self.next_number()}", loss=self.loss_of(loss))
 
     @rule(name=PROCESSES, symbol=SYMBOLS, realised=PAISE, behind=st.sampled_from((0, 0, 1)))
     def position_ends(self, name: str, symbol: str, realised: int, behind: int) -> None:

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from tests.fakes.broker import FakeBroker
-from tests.fakes.outside import FakeAlerts, FakeCloserLock
+from tests.fakes.outside import FakeAlerts, FakeClock, FakeCloserLock
 from tests.fakes.stores import FakeHaltFile, FakeJournal, FakeLedger
 from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.closer import Closer
@@ -17,6 +17,7 @@ from velox_core.domain.orders import ExitRank, Order, OrderIntent, Side, Signal,
 from velox_core.domain.time import ist_midnight_ms
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.exit_door import ExitDoor
+from velox_core.lease import HeldLease
 from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
 from velox_core.risk.approval import ApprovedOrder
@@ -77,18 +78,25 @@ class Rig:
         limits: RiskLimits | None = None,
         schedule: ChargeSchedule = FREE,
         wrap: Callable[[FakeBroker], OffLoopBroker] | None = None,
+        *,
+        broker: FakeBroker | None = None,
+        ledger: FakeLedger | None = None,
+        host: str = "rig",
         **instrument_changes: Any,
     ) -> None:
-        """Put it together. `wrap` has the broker called off the loop."""
+        """Put it together. `wrap` has the broker called off the loop; broker and ledger may be shared by hosts."""
         self.limits = limits or make_limits()
         self.schedule = schedule
-        self.broker = FakeBroker()
+        self.broker = FakeBroker() if broker is None else broker
         self.broker.now_ms = NOW_MS
+        self.clock = FakeClock(NOW_MS)  # moved by hand
         self.off_loop = wrap(self.broker) if wrap is not None else None
         self.port = self.off_loop or self.broker
         self.journal = FakeJournal()
-        self.ledger = FakeLedger()
-        self.epoch = self.ledger.acquire_lease("rig")
+        self.ledger = FakeLedger() if ledger is None else ledger
+        self.epoch = self.ledger.acquire_lease(host)
+        self.prefix = f"240116E{self.epoch:04d}"
+        self.lease: HeldLease | None = None
         self.halt_file = FakeHaltFile()
         self.alerts = FakeAlerts()
         self.closer_lock = FakeCloserLock()
@@ -101,9 +109,10 @@ class Rig:
             limits=self.limits,
             ledger=self.ledger,
             journal=self.journal,
-            id_prefix=PREFIX,
+            id_prefix=self.prefix,
             epoch=self.epoch,
             alerts=self.alerts,
+            lease=self.lease,
         )
         self.day_loss = DayLoss(self.schedule)
         self.orders = OrderManager(
@@ -114,6 +123,7 @@ class Rig:
             day_loss=self.day_loss,
             columns={symbol: column for column, symbol in enumerate(UNIVERSE)},
             schedule=self.schedule,
+            lease=self.lease,
         )
         self.closer = Closer(
             lock=self.closer_lock,
@@ -121,7 +131,7 @@ class Rig:
             risk_manager=self.risk,
             journal=self.journal,
             alerts=self.alerts,
-            name=PREFIX,
+            name=self.prefix,
         )
         self.door = ExitDoor(
             risk_manager=self.risk,
@@ -140,6 +150,7 @@ class Rig:
             journal=self.journal,
             halt_file=self.halt_file,
             alerts=self.alerts,
+            clock=self.clock,
         )
         self.risk.open_ledger()
         self.arm(NOW_MS)

@@ -52,6 +52,11 @@ class FakeJournal:
         wanted = frozenset(EventKind if kinds is None else kinds)
         return (event for event in list(self.committed) if event.kind in wanted)
 
+    def newest_halt(self) -> int:
+        if self.unreadable:
+            raise JournalUnavailable("the journal cannot be read (fake)")
+        return max((e.sequence for e in self.committed if e.kind in (EventKind.HALT, EventKind.HALT_CLEARED)), default=0)
+
     def bodies(self, kind: EventKind) -> list[Body]:
         """Return the bodies of one kind, committed and buffered, oldest first."""
         return [e.body for e in self.committed if e.kind is kind] + [body for k, _, body in self.buffer if k is kind]
@@ -68,8 +73,8 @@ class FakeLedger:
     `rival` if it is given. `fenced_by` answers Fenced. `lose_reply` applies the next commit and then fails.
     """
 
-    def __init__(self, snapshot: RiskSnapshot | None = None) -> None:
-        self.inner = MemoryLedger(snapshot, monotonic=lambda: 0.0)
+    def __init__(self, snapshot: RiskSnapshot | None = None, monotonic: Callable[[], float] = lambda: 0.0) -> None:
+        self.inner = MemoryLedger(snapshot, monotonic=monotonic)
         self.down = False
         self.latch_down = False
         self.conflicts = 0

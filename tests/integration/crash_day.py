@@ -14,12 +14,14 @@ import os
 import signal
 import sqlite3
 import sys
+import time as time_module
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from velox_core.brokers.off_loop import OffLoopBroker
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.cli.entry import main as command_line
 from velox_core.domain.events import Body, EventKind
@@ -29,7 +31,7 @@ from velox_core.domain.time import IST
 from velox_core.halt_file import JsonLinesHaltFile
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.redis import RedisLedger
-from velox_core.ports import BrokerFill
+from velox_core.ports import BrokerFill, SendReport
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.ledger import LedgerChange
 from velox_core.strategies.base import Strategy, StrategySession
@@ -129,6 +131,8 @@ class Reaper:
                 for path in [*self._redis_folder.rglob("*.aof*"), *self._redis_folder.rglob("*.rdb")]:
                     path.unlink() if path.is_file() else None
             os.kill(os.getpid(), signal.SIGKILL)
+            while True:  # the signal may reach another thread first: this one goes no further
+                time_module.sleep(1)
 
 
 def around(owner: type, method: str, reaper: Reaper, name: Callable[..., list[str]]) -> None:
@@ -165,6 +169,27 @@ def wrap_broker(reaper: Reaper) -> None:
         return events
 
     SimulatedBroker.drain_events = drain_events  # type: ignore[method-assign]
+
+
+def wrap_off_loop(reaper: Reaper) -> None:
+    """Points 'handed over <role>', and 'answered <role>': reports on sends that the engine is about to be told of."""
+    roles: dict[str, str] = {}
+    place, drain = OffLoopBroker.place, OffLoopBroker.drain_events
+
+    def hand_over(self: OffLoopBroker, order: ApprovedOrder, now_ms: int) -> Any:
+        roles[order.client_order_id] = role_of(order)
+        outcome = place(self, order, now_ms)
+        reaper.passes(f"handed over {role_of(order)}:after")
+        return outcome
+
+    def drain_events(self: OffLoopBroker) -> Any:
+        events = drain(self)
+        reports = [event for event in events if isinstance(event, SendReport)]
+        reaper.passes(*{f"answered {roles[report.client_order_id]}:after" for report in reports})
+        return events
+
+    OffLoopBroker.place = hand_over  # type: ignore[method-assign]
+    OffLoopBroker.drain_events = drain_events  # type: ignore[method-assign]
 
 
 def wrap_journal(reaper: Reaper) -> None:
@@ -211,6 +236,7 @@ def arm(point: str, nth: int, redis: str, journal: str) -> None:
     var = Path(os.environ["VELOX__VAR"])
     reaper = Reaper(point, nth, redis, var / "redis", JournalThief(journal, var))
     wrap_broker(reaper)
+    wrap_off_loop(reaper)
     wrap_journal(reaper)
     wrap_ledger(reaper)
     around(JsonLinesHaltFile, "append", reaper, lambda record: ["halt file"])

@@ -139,6 +139,15 @@ SEVERAL_IN_A_FLATTEN = [
     (Death(point="place EMERGENCY:after"), Death(point="place EMERGENCY:after"), Death(point="FILLED EMERGENCY:after")),
     (Death(point="halt file:after", redis="lost"), Death(point="place EMERGENCY:after", nth=2)),
 ]
+OFF_THE_LOOP = deaths(
+    "handed over ENTRY:after",
+    "place ENTRY:before",
+    "place ENTRY:after",
+    "answered ENTRY:after",
+    "place EXIT:before",
+    "answered EXIT:after",
+)
+OFF_THE_LOOP_IN_A_FLATTEN = deaths("handed over EMERGENCY:after", "place EMERGENCY:after")
 WITHOUT_JOURNAL = [
     Death(point="place EXIT:after", journal="locked"),
     Death(point="news EXIT:after", journal="locked"),
@@ -148,6 +157,10 @@ WITHOUT_JOURNAL = [
 ANYWHERE = deaths(*((ANY, nth) for nth in (30, 90, 150, 210)))
 CASES = [("calm", case) for case in IN_AN_ENTRY + IN_AN_EXIT + SEVERAL]
 CASES += [("fall", case) for case in IN_A_FLATTEN + SEVERAL_IN_A_FLATTEN + ANYWHERE]
+
+
+OFF_LOOP_CASES = [("calm", case) for case in OFF_THE_LOOP] + [("fall", case) for case in OFF_THE_LOOP_IN_A_FLATTEN]
+OFF_LOOP_SPEED = "2000"
 
 
 class Engines:
@@ -185,14 +198,16 @@ class Engines:
 class Trial:
     """One account, its files, and what they say at the end."""
 
-    def __init__(self, folder: Path, *, falls: bool) -> None:
+    def __init__(self, folder: Path, *, falls: bool, off_loop: bool = False) -> None:
         self.folder = folder
+        self.falls = falls
         self.var = folder / "var"
         self.run_folder = self.var / "replay" / "primary" / RUN_ID
         self.emergency_file = self.run_folder / EMERGENCY_FILE
         self.bars = folder / "bars.csv"
         self.config = folder / "system.yaml"
-        self.config.write_text(CONFIG, encoding="utf-8")
+        text = CONFIG.replace("speed: max", f"speed: {OFF_LOOP_SPEED}") + "  engine: {sends_off_loop: true}\n"
+        self.config.write_text(text if off_loop else CONFIG, encoding="utf-8")
         write_bars(self.bars, falls=falls)
 
     def day(self) -> Day:
@@ -319,7 +334,11 @@ def engines() -> Iterator[Engines]:
 def test_engine_killed_and_started_again_leaves_a_day_that_adds_up(
     engines: Engines, tmp_path: Path, bars: str, dying: tuple[Death, ...]
 ) -> None:
-    trial = Trial(tmp_path, falls=bars == "fall")
+    judge(engines, Trial(tmp_path, falls=bars == "fall"), dying)
+
+
+def judge(engines: Engines, trial: Trial, dying: tuple[Death, ...]) -> None:
+    """Let engines die one after another and one live, close the day, and judge what is left."""
     try:
         for death in dying:
             assert engines.run(trial, death) == -signal.SIGKILL, (trial.folder / "output.txt").read_text()
@@ -330,12 +349,19 @@ def test_engine_killed_and_started_again_leaves_a_day_that_adds_up(
         check_fills(trial, events)
         check_money(trial, summary)
         check_ledger(trial, events, summary)
-        if bars == "fall":
+        if trial.falls:
             check_halt(trial, events)
         else:
             assert not bodies(events, EventKind.HALT)
     finally:
         EmbeddedRedis(trial.var / "redis").stop()
+
+
+@pytest.mark.parametrize(("bars", "dying"), OFF_LOOP_CASES, ids=["+".join(map(str, case)) for _, case in OFF_LOOP_CASES])
+def test_engine_killed_while_its_sends_are_on_threads_leaves_a_day_that_adds_up(
+    engines: Engines, tmp_path: Path, bars: str, dying: tuple[Death, ...]
+) -> None:
+    judge(engines, Trial(tmp_path, falls=bars == "fall", off_loop=True), dying)
 
 
 @pytest.mark.parametrize("death", WITHOUT_JOURNAL, ids=str)

@@ -68,7 +68,7 @@ def test_day_command_runs_the_real_day_and_leaves_nothing_in_the_users_home(envi
     code, out, err = finish(start(environ, "velox_core.cli", "day", "--date", "2024-01-15", "--speed", "max"))
     assert code == 0, out + err
     for text in (
-        "8 of 11 items passed, 3 warned, 0 failed",
+        "8 of 12 items passed, 4 warned, 0 failed",
         "Net P&L",
         "sma_cross",
         "Decisions of the gate",

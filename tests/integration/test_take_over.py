@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tests.integration.test_restart import Trial, entries
 from velox_core.domain.events import EventKind
 from velox_core.engine_lock import LockView
-from velox_core.ledger.redis import LEASE_SECONDS, RedisLedger
+from velox_core.lease import LEASE_SECONDS, SEND_AGE_SECONDS_MAX
+from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import LockHolder
 from velox_core.redis_server import EmbeddedRedis
 
@@ -33,13 +35,18 @@ pytestmark = pytest.mark.slow
 
 
 class Account(Trial):
-    """A var folder with engines that stop, and the broker's book beside what the journal says."""
+    """A var folder with engines that stop, and the broker's book beside what the journal says.
+
+    `environ` overrides settings of what is started.
+    """
+
+    environ: ClassVar[dict[str, str]] = {}
 
     def velox(self, *arguments: str, runner: tuple[str, ...] = ("-m", "velox_core.cli")) -> subprocess.Popen[str]:
         """Start a command on the account."""
         return subprocess.Popen(
             [sys.executable, *runner, *arguments, "--config", str(CONFIG)],
-            env={**os.environ, "VELOX__VAR": str(self.var)},
+            env={**os.environ, "VELOX__VAR": str(self.var), **self.environ},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -212,3 +219,22 @@ def test_engine_that_lost_its_lease_to_another_host_while_stopped_opens_and_clos
     assert [e.body["client_order_id"] for e in events if e.kind is EventKind.INTENT] == intents
     refused = {e.body["code"] for e in events if e.kind is EventKind.DECISION and not e.body["approved"]}
     assert "LEASE_LOST" in refused
+
+
+@pytest.mark.parametrize("role", ["entry", "exit"])
+def test_engine_stopped_on_a_sender_thread_sends_nothing_after_another_host_took_its_lease(account: Account, role: str) -> None:
+    account.environ = {"VELOX__ENGINE__SENDS_OFF_LOOP": "true"}  # type: ignore[misc]
+    stopped = account.start(point="look", role=role, speed="8000")
+    wait_until_stopped(stopped)
+    orders = account.book("SELECT tag FROM orders")
+    sending = {str(e.body["client_order_id"]) for e in account.events() if e.kind is EventKind.INTENT} - {o for (o,) in orders}
+    with closing(RedisLedger(EmbeddedRedis(account.var / "redis").url, "simulated:primary:2024-01-15-1", DAY)) as other:
+        other.release_lease(1)  # as when its life is over
+        assert other.acquire_lease("another-host") == 2
+        time.sleep(SEND_AGE_SECONDS_MAX + 0.5)
+        assert resume(stopped) in (0, 4)  # 4 where it leaves a position to the other engine
+    assert len(sending) == 1, "it did not stop between the intent and the send"
+    assert account.book("SELECT tag FROM orders") == orders
+    told = [e.body for e in account.events() if e.kind is EventKind.ORDER and e.body["client_order_id"] in sending]
+    assert [body["state"] for body in told] == ["CANCELLED"]
+    assert "not sent" in str(told[0]["reason"])

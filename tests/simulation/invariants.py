@@ -20,7 +20,8 @@ After every step of an engine:
   symbol is late, an exit of it is UNKNOWN, or the engine (blind at its start, or after another closer) first needs a look at
   the broker's book. A minute in which it needs that look and the broker fails it does not count (design, section 6: an
   UNKNOWN exit is replaced after two complete reads; section 7: nothing is sent without a read), nor does one in which
-  another closer has the lock: that is told after `WAIT_MINUTES_MAX`. After the hard stop the broker closes too, and this
+  another closer has the lock: that is told after `WAIT_MINUTES_MAX`. A second UNKNOWN exit of a symbol is never replaced: that
+  is told. After the hard stop the broker closes too, and this
   no longer holds;
 - a ledger that is trusted has the positions, the realised P&L and the charges of the engine's books;
 - an exit that traded past its position did so in a symbol that has a given-up exit, by no more than the quantity of those;
@@ -355,6 +356,10 @@ class Invariants:
         for symbol, quantity in self.held().items():
             works = any(o.position.symbol == symbol and o.is_buy is (quantity < 0) for o in self._world.broker.exchange.working)
             if works or symbol in self._exits_now or not (all_of_it or symbol in engine.exit_door.goals):
+                continue
+            if any(orders.orders[tag].symbol == symbol for tag in orders.unresolved_exits):
+                title = f"{symbol} is not being closed again by us"
+                require(title in self._world.alerts.titles(), f"an exit of {symbol} is not replaced, and nobody was told")
                 continue
             known = orders.positions.get(symbol)
             late = (

@@ -59,6 +59,7 @@ class SimJournal:
         self.intents: dict[str, str] = {}
         self.known_intents: dict[str, str] = {}
         self.filed: set[str] = set()
+        self._newest_halt = 0  # its sequence
         self._filed_count = 0  # how much of the buffer is in the file
         self._left: list[tuple[EventKind, int, Body]] = []  # what a dead engine left in it
         self._outages = outages
@@ -97,6 +98,8 @@ class SimJournal:
             self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
             if kind is EventKind.INTENT:
                 self.intents[str(body["client_order_id"])] = str(body["strategy"])
+            elif kind in (EventKind.HALT, EventKind.HALT_CLEARED):
+                self._newest_halt = len(self._committed)
         events.clear()
 
     @property
@@ -113,11 +116,19 @@ class SimJournal:
         wanted = None if kinds is None else frozenset(kinds)
         return (event for event in list(self._committed) if wanted is None or event.kind in wanted)
 
+    def newest_halt(self) -> int:
+        """Return the sequence of the newest halt or clear record that is committed."""
+        if self.is_unreadable:
+            raise JournalUnavailable("the journal is locked, or an emergency file could not be imported (simulated)")
+        return self._newest_halt
+
     def write_outside(self, kind: EventKind, ts_ms: int, body: Body) -> None:
         """Write one event as another process does, if the store is up."""
         if not self._outages.journal_blocked:
             self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))
             self._bodies.setdefault(kind, []).append(body)
+            if kind in (EventKind.HALT, EventKind.HALT_CLEARED):
+                self._newest_halt = len(self._committed)
 
     def lose_buffer(self) -> None:
         """Forget what was neither committed nor filed, as a killed process does."""

@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.outside import FakeClock, FakeCloserLock
-from tests.fakes.stores import FakeLedger
 from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import (
-    LEASE_CHECK_SECONDS,
     CloserLockFile,
     EngineLock,
-    LeasedCloser,
     LockView,
     SoleCloser,
     end_holder,
@@ -153,44 +149,6 @@ def test_end_holder_of_a_process_that_is_gone_kills_nothing(other: subprocess.Po
     other.wait()
     assert end_holder(holder, 10.0) is EndOfHolder.GONE
     assert process_start(other.pid) == ""
-
-
-# -- lease and closer ----------------------------------------------------------------------------------------------
-
-
-def test_leased_closer_asks_nothing_while_its_lease_is_young() -> None:
-    clock, ledger, lock = FakeClock(), FakeLedger(), FakeCloserLock()
-    closer = LeasedCloser(lock, ledger, ledger.acquire_lease("a"), monotonic=clock.monotonic)
-    ledger.down = True
-    clock.seconds = LEASE_CHECK_SECONDS
-    assert closer.take() is CloserHold.UNBROKEN
-
-
-def test_leased_closer_whose_lease_was_taken_during_a_pause_closes_nothing_any_more() -> None:
-    clock, ledger, lock = FakeClock(), FakeLedger(), FakeCloserLock()
-    closer = LeasedCloser(lock, ledger, ledger.acquire_lease("a"), monotonic=clock.monotonic)
-    assert closer.take() is CloserHold.UNBROKEN
-    ledger.inner.release_lease(1)
-    ledger.inner.acquire_lease("b")
-    clock.seconds = LEASE_CHECK_SECONDS + 0.1
-    assert closer.take() is CloserHold.ELSEWHERE
-    assert (lock.held, lock.returns) == (True, 0)  # an exit may be on its way: who asks gives it back
-    assert "took the lease" in closer.holder
-    clock.seconds = 0.0
-    assert closer.take() is CloserHold.ELSEWHERE
-
-
-def test_leased_closer_with_a_ledger_that_is_down_closes_all_the_same() -> None:
-    clock, ledger, lock = FakeClock(), FakeLedger(), FakeCloserLock()
-    closer = LeasedCloser(lock, ledger, ledger.acquire_lease("a"), monotonic=clock.monotonic)
-    clock.seconds = 1_000.0
-    ledger.down = True
-    assert closer.take() is CloserHold.UNBROKEN
-    assert closer.holder == lock.holder
-    ledger.down = False
-    assert closer.take() is CloserHold.UNBROKEN
-    closer.give_back()
-    assert lock.returns == 1
 
 
 def test_sole_closer_always_has_it() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import pytest
 
 from tests.fakes.rig import DAY, NOW_MS, Rig, entry_signal, make_limits
+from tests.fakes.stores import FakeJournal
 from velox_core.domain.errors import HaltedError, JournalUnavailable, VeloxError
-from velox_core.domain.events import EventKind
+from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.halts import DAMAGE_FOUND_BY, HaltKind, HaltRecord, clear_of
 from velox_core.domain.orders import ExitRank
+from velox_core.halt_stores import JOURNAL_LOOK_SECONDS
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.layers import ReasonCode, Refusal
 
@@ -133,6 +137,56 @@ def test_take_up_with_the_ledger_down_goes_by_the_file_and_with_the_journal_down
     assert holds(rig, "20240116-MANUAL-abc") == ["file", "journal"]
     assert rig.risk.snapshot.halts == (halt(),)
     assert not rig.emergency.closing
+
+
+# -- the journal alone --------------------------------------------------------------------------------------------
+
+
+class CountingJournal(FakeJournal):
+    """Counts the looks at its newest halt, and its whole readings."""
+
+    looks = readings = 0
+
+    def newest_halt(self) -> int:
+        self.looks += 1
+        return super().newest_halt()
+
+    def events(self, kinds: Iterable[EventKind] | None = None) -> Iterator[JournalEvent]:
+        self.readings += 1
+        return super().events(kinds)
+
+
+def test_take_up_looks_at_the_journal_at_most_every_so_often_and_reads_it_only_when_there_is_news() -> None:
+    rig = Rig()
+    rig.journal = journal = CountingJournal()
+    rig.restart()
+    rig.emergency.load()
+    rig.emergency.take_up(NOW_MS)
+    assert (journal.looks, journal.readings) == (1, 1)
+    put(rig, halt(), "journal")
+    rig.clock.seconds += JOURNAL_LOOK_SECONDS - 0.01
+    assert not rig.emergency.take_up(NOW_MS)
+    assert (journal.looks, journal.readings) == (1, 1)
+    rig.clock.seconds += 0.01
+    assert rig.emergency.take_up(NOW_MS)
+    assert holds(rig, "20240116-MANUAL-abc") == list(ALL)
+    for _ in range(3):
+        rig.clock.seconds += JOURNAL_LOOK_SECONDS
+        rig.emergency.take_up(NOW_MS)
+    assert (journal.looks, journal.readings) == (4, 3)  # once more for what the copies changed
+
+
+def test_take_up_with_a_journal_that_cannot_be_read_is_no_news_and_finds_the_halt_when_it_can() -> None:
+    rig = Rig()
+    rig.emergency.load()
+    rig.journal.unreadable = True
+    put(rig, halt(), "journal")
+    assert not rig.emergency.take_up(NOW_MS)
+    assert not is_active(rig)
+    rig.journal.unreadable = False
+    rig.clock.seconds += JOURNAL_LOOK_SECONDS
+    assert rig.emergency.take_up(NOW_MS)
+    assert is_active(rig)
 
 
 # -- clear records -------------------------------------------------------------------------------------------------

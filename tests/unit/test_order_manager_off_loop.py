@@ -16,7 +16,7 @@ from velox_core.brokers.sends import SendBounds
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, Order, OrderState, unknown_lock
-from velox_core.engine_lock import LEASE_CHECK_SECONDS, LeasedCloser
+from velox_core.lease import SEND_AGE_SECONDS_MAX, HeldLease, LeasedCloser
 from velox_core.ports import SendStatus
 
 S = OrderState
@@ -252,11 +252,12 @@ def exit_of_a_held_position(off: OffLoop, *, behind_a_cancel: bool) -> Order:
 
 def lose_the_lease(off: OffLoop) -> None:
     """Let another host take the lease, and this engine notice it."""
-    off.rig.closer._lock = LeasedCloser(off.rig.closer_lock, off.rig.ledger, off.rig.epoch, monotonic=off.clock.monotonic)
+    seconds = off.clock.monotonic
+    lease = HeldLease(off.rig.ledger, off.rig.epoch, confirmed=-SEND_AGE_SECONDS_MAX, seconds=seconds)
+    off.rig.closer._lock = LeasedCloser(off.rig.closer_lock, lease, seconds=seconds)
     off.rig.ledger.inner.release_lease(off.rig.epoch)
     off.rig.ledger.inner.acquire_lease("another host")
     off.clock.seconds += 2.0
-    off.rig.closer._lock._confirmed = -LEASE_CHECK_SECONDS
     off.rig.door.work(NOW_MS + 2_000)
 
 

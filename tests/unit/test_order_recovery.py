@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.fakes.rig import NOW_MS, Rig, entry_signal
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, Order, OrderState, Side, unknown_lock
 from velox_core.inline_sends import InlineSends
-from velox_core.order_recovery import EXIT_REPLACE_MS_MIN, READ_INTERVAL_MS, SEARCH_MS_MAX, WATCH_INTERVAL_MS
-from velox_core.ports import SendStatus
+from velox_core.order_recovery import (
+    EXIT_REPLACE_MS_MIN,
+    READ_INTERVAL_MS,
+    SEARCH_MS_MAX,
+    UNRESOLVED_ALERT_MS,
+    WATCH_INTERVAL_MS,
+)
+from velox_core.ports import SendStatus, Severity
 from velox_core.risk.layers import ReasonCode, Refusal
 
 S = OrderState
@@ -169,16 +177,111 @@ def test_unknown_exit_with_a_changed_position_waits_the_full_time() -> None:
     assert state_of(order) is S.CANCELLED
 
 
-def test_second_unknown_exit_of_a_symbol_waits_the_full_time() -> None:
-    rig = Rig()
+def second_unknown_exit(rig: Rig) -> tuple[Order, int]:
+    """Return an exit that is UNKNOWN after another was given up, and the ms after NOW_MS at which its search begins."""
     unknown_exit(rig)
     work_until(rig, EXIT_REPLACE_MS_MIN)
-    second = unknown_exit(rig)
-    start = EXIT_REPLACE_MS_MIN + 1_000
+    return unknown_exit(rig), EXIT_REPLACE_MS_MIN + 1_000
+
+
+def test_second_unknown_exit_of_a_symbol_is_never_given_up_while_the_position_is_open_and_told_each_minute() -> None:
+    rig = Rig()
+    second, start = second_unknown_exit(rig)
+    work_until(rig, start + 4 * SEARCH_MS_MAX, start_ms=start)
+    assert state_of(second) is S.UNKNOWN
+    assert unknown_lock(second) in rig.risk.locks["AAA"]
+    told = [(severity, text) for severity, title, text in rig.alerts.sent if "not being closed again" in title]
+    assert len(told) == (4 * SEARCH_MS_MAX - EXIT_REPLACE_MS_MIN) // UNRESOLVED_ALERT_MS + 1
+    assert {severity for severity, _ in told} == {Severity.CRITICAL}
+    assert "We hold 1, the broker says 1" in told[0][1]
+    assert list(rig.orders.unresolved_exits) == [second.client_order_id]
+
+
+def test_second_unknown_exit_found_by_its_tag_is_adopted() -> None:
+    rig = Rig()
+    second, start = second_unknown_exit(rig)
+    work_until(rig, start + SEARCH_MS_MAX, start_ms=start)
+    line = rig.broker._enter(second.client_order_id, "AAA", Side.SELL, 1, NOW_MS)
+    rig.broker.fill(line.broker_order_id, 1, 10_000, told=False)
+    later = start + SEARCH_MS_MAX + READ_INTERVAL_MS
+    work_until(rig, later, start_ms=later)
+    assert (state_of(second), rig.quantity(), rig.orders.unresolved_exits) == (S.FILLED, 0, {})
+
+
+def test_second_unknown_exit_is_settled_when_both_sides_are_flat_and_stays_watched() -> None:
+    rig = Rig()
+    second, start = second_unknown_exit(rig)
+    work_until(rig, start + SEARCH_MS_MAX, start_ms=start)
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000)
+    later = start + SEARCH_MS_MAX + READ_INTERVAL_MS
+    work_until(rig, later, start_ms=later)
+    assert (state_of(second), rig.quantity(), rig.orders.unresolved_exits) == (S.CANCELLED, 0, {})
+    assert second.client_order_id in rig.orders.not_placed
+    assert unknown_lock(second) in rig.risk.locks["AAA"]
+    assert rig.alerts.titles[-1] == f"Order {second.client_order_id} was not placed"
+    line = rig.broker._enter(second.client_order_id, "AAA", Side.SELL, 1, NOW_MS)
+    work_until(rig, later + WATCH_INTERVAL_MS, start_ms=later)
+    assert rig.broker.cancels == [line.broker_order_id]
+
+
+@pytest.mark.parametrize("why", ["unreadable", "still held"])
+def test_second_unknown_exit_is_not_settled_on_our_word_alone(why: str) -> None:
+    rig = Rig()
+    second, start = second_unknown_exit(rig)
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000)
+    if why == "unreadable":
+        rig.broker.failing = {"positions"}
+    else:
+        rig.broker.unseen = {"AAA": 1}
+    work_until(rig, start + SEARCH_MS_MAX, start_ms=start)
+    assert (state_of(second), rig.quantity()) == (S.UNKNOWN, 0)
+    says = "cannot be read" if why == "unreadable" else "says 1"
+    assert f"We hold 0, the broker {says}" in rig.orders.unresolved_exits[second.client_order_id]
+    rig.broker.failing, rig.broker.unseen = set(), {}
+    later = start + SEARCH_MS_MAX + READ_INTERVAL_MS
+    work_until(rig, later, start_ms=later)
+    assert state_of(second) is S.CANCELLED
+
+
+def test_second_unknown_exit_is_not_settled_where_the_brokers_position_alone_is_flat() -> None:
+    rig = Rig()
+    second, start = second_unknown_exit(rig)
+    rig.broker.unseen = {"AAA": -1}  # it has traded, and its trade is not listed yet
+    work_until(rig, start + 2 * SEARCH_MS_MAX, start_ms=start)
+    assert (state_of(second), rig.quantity()) == (S.UNKNOWN, 1)
+    assert "We hold 1, the broker says 0" in rig.orders.unresolved_exits[second.client_order_id]
+
+
+def test_second_unknown_exit_of_a_flat_symbol_whose_request_hangs_is_settled_after_the_full_search() -> None:
+    rig = Rig()
+    second, start = second_unknown_exit(rig)
+    sends = OwedSends()
+    sends.owed.add(second.client_order_id)
+    rig.orders.sends = sends
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000)
     work_until(rig, start + SEARCH_MS_MAX - 1_000, start_ms=start)
     assert state_of(second) is S.UNKNOWN
     work_until(rig, start + SEARCH_MS_MAX, start_ms=start + SEARCH_MS_MAX)
     assert state_of(second) is S.CANCELLED
+
+
+def test_no_entry_is_made_while_an_exit_of_a_flat_symbol_is_unknown() -> None:
+    rig = Rig()
+    unknown = unknown_exit(rig)
+    rig.recovery.work(NOW_MS)
+    assert not isinstance(rig.ask(entry_signal("BBB")), Refusal)  # the open position holds the slot
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000)
+    rig.orders.poll(NOW_MS)
+    rig.recovery.work(NOW_MS + 1_000)
+    answer = rig.ask(entry_signal("CCC"), NOW_MS + 1_000)
+    assert isinstance(answer, Refusal)
+    assert (answer.code, unknown.client_order_id in answer.text) == (ReasonCode.EXIT_UNKNOWN, True)
+    line = rig.broker._enter(unknown.client_order_id, "AAA", Side.SELL, 1, NOW_MS)
+    rig.broker.end(line.broker_order_id, S.REJECTED)
+    rig.orders.poll(NOW_MS)
+    assert rig.recovery.watching  # or nobody would take the refusal back
+    rig.recovery.work(NOW_MS + 2_000)
+    assert not isinstance(rig.ask(entry_signal("CCC"), NOW_MS + 2_000), Refusal)
 
 
 def test_order_given_up_that_appears_late_is_cancelled_and_booked() -> None:

@@ -14,8 +14,8 @@ from velox_core.ledger.memory import MemoryLedger
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.gate import ExitRequest, Quote
 from velox_core.risk.layers import ReasonCode, Refusal
-from velox_core.risk.ledger import Claim, LedgerChange, OpenPosition, RiskSnapshot
-from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX, FACT_ATTEMPTS_MAX, RiskManager
+from velox_core.risk.ledger import Claim, Conflict, LedgerChange, OpenPosition, RiskSnapshot
+from velox_core.risk_manager import COMMIT_ATTEMPTS_MAX, RiskManager
 
 HALT = HaltRecord(halt_id="20240116-MANUAL-1", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=NOW_MS)
 CLEAR = HaltRecord(
@@ -117,6 +117,7 @@ REFUSALS: list[tuple[ReasonCode, int, Attempt]] = [
     (ReasonCode.JOURNAL_UNAVAILABLE, 0, with_ready(journal_fault="full")),
     (ReasonCode.LEASE_LOST, 0, with_ledger(fenced_by=9)),
     (ReasonCode.RECONCILE_OVERDUE, 0, with_ready(reconcile_fault="silent for 100 s")),
+    (ReasonCode.EXIT_UNKNOWN, 0, with_ready(doubtful_exits="X2")),
     (ReasonCode.ORDER_RATE, 0, after_entries(("AAA", "alpha"), ("BBB", "alpha"), gap_ms=0)),
     (ReasonCode.EMERGENCY_EXIT_ACTIVE, 1, latched),
     (ReasonCode.DUPLICATE_ORDER, 2, after_entries(("AAA", "alpha"), ask="AAA")),
@@ -340,19 +341,41 @@ def test_conflict_journals_the_numbers_of_the_snapshot_that_decided() -> None:
     assert (numbers["positions"], numbers["ledger_version"]) == (1, stale + 1)
 
 
-def test_fill_gets_in_past_more_conflicts_than_an_entry_would_wait_for() -> None:
+def test_fill_gets_in_at_once_on_what_others_committed_and_brings_their_state_back() -> None:
     rig = Rig()
-    assert FACT_ATTEMPTS_MAX > COMMIT_ATTEMPTS_MAX
-    rig.ledger.conflicts = FACT_ATTEMPTS_MAX - 1
+    rivals = OpenPosition("BBB", "beta", 1, 10_000, NOW_MS)
+
+    def rival(inner: MemoryLedger) -> None:
+        version = inner.snapshot().version
+        inner.commit(version, rig.epoch, LedgerChange(put_position=rivals), f"RIVAL-{version}")
+
+    rig.ledger.conflicts, rig.ledger.rival = 1, rival
     held = OpenPosition("AAA", "alpha", 1, 10_000, NOW_MS)
     rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=5)
     assert rig.risk.readiness.ledger_fault == ""
-    assert list(rig.ledger.inner.snapshot().positions) == ["AAA"]
+    assert [change_id for change_id, _ in rig.ledger.commits] == ["T1"]
+    assert sorted(rig.ledger.inner.snapshot().positions) == sorted(rig.risk.snapshot.positions) == ["AAA", "BBB"]
+    assert rig.risk.snapshot.version == rig.ledger.inner.snapshot().version
+
+
+def test_fill_on_what_others_committed_keeps_a_halt_that_the_ledger_does_not_know() -> None:
+    rig = Rig()
+    halt = HaltRecord(halt_id="H1", kind=HaltKind.MANUAL, trading_date=DAY, reason="test", by="test", at_ms=NOW_MS)
+    rig.risk.note_halt(halt)
+    rig.ledger.conflicts = 1
+    rig.risk.record_fill("T1", symbol="AAA", position=None, resolved_claim=None, realised_paise=0, charges_paise=5)
+    assert rig.risk.snapshot.halts == (halt,)
+    assert rig.risk.ledger_halts == ()
+
+
+def rebuilt_again_and_again(rig: Rig) -> None:
+    """Have the ledger answer every commit with a content that was rebuilt just now."""
+    rig.ledger.commit = lambda *_: Conflict(rig.ledger.inner.snapshot())  # type: ignore[method-assign]
 
 
 def test_fill_that_cannot_be_committed_is_a_fault_that_refuses_entries() -> None:
     rig = Rig()
-    rig.ledger.conflicts = FACT_ATTEMPTS_MAX
+    rebuilt_again_and_again(rig)
     held = OpenPosition("AAA", "alpha", 1, 10_000, NOW_MS)
     rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=5)
     assert rig.risk.readiness.ledger_fault != ""
@@ -420,9 +443,9 @@ def test_ledger_that_is_down_is_named_in_the_refusal_and_in_the_fault() -> None:
 
 def test_fill_that_cannot_be_committed_says_why_in_the_fault() -> None:
     rig = Rig()
-    rig.ledger.conflicts = FACT_ATTEMPTS_MAX
+    rebuilt_again_and_again(rig)
     rig.risk.record_fill("T1", symbol="AAA", position=None, resolved_claim=None, realised_paise=0, charges_paise=5)
-    assert rig.risk.readiness.ledger_fault == f"Risk ledger changed {FACT_ATTEMPTS_MAX} times while deciding"
+    assert rig.risk.readiness.ledger_fault == f"Risk ledger changed {COMMIT_ATTEMPTS_MAX} times while deciding"
 
 
 def test_fill_under_a_lost_lease_is_no_fault_of_the_ledger() -> None:

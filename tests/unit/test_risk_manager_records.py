@@ -250,7 +250,7 @@ def test_fill_that_leaves_a_position_reaches_the_ledger_field_by_field() -> None
     rig = Rig()
     held = OpenPosition("AAA", "alpha", 5, 50_000, NOW_MS)
     rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim="I1", realised_paise=-70, charges_paise=9)
-    expected = {"drop_claim": "I1", "put_position": held, "realised_paise": -70, "charges_paise": 9}
+    expected = {"is_fact": True, "drop_claim": "I1", "put_position": held, "realised_paise": -70, "charges_paise": 9}
     assert last_commit(rig) == ("T1", expected)
 
 
@@ -259,7 +259,7 @@ def test_fill_that_closes_a_position_takes_it_from_the_ledger() -> None:
     held = OpenPosition("AAA", "alpha", 5, 50_000, NOW_MS)
     rig.risk.record_fill("T1", symbol="AAA", position=held, resolved_claim=None, realised_paise=0, charges_paise=9)
     rig.risk.record_fill("T2", symbol="AAA", position=None, resolved_claim=None, realised_paise=-70, charges_paise=18)
-    assert last_commit(rig) == ("T2", {"drop_position": "AAA", "realised_paise": -70, "charges_paise": 18})
+    assert last_commit(rig) == ("T2", {"is_fact": True, "drop_position": "AAA", "realised_paise": -70, "charges_paise": 18})
     stored = rig.ledger.inner.snapshot()
     assert (dict(stored.positions), stored.realised_paise, stored.charges_paise) == ({}, -70, 18)
 
@@ -269,4 +269,4 @@ def test_end_of_a_claim_has_a_change_id_of_its_own() -> None:
     order = rig.ask()
     assert isinstance(order, ApprovedOrder)
     rig.risk.resolve_claim(order.client_order_id)
-    assert last_commit(rig) == (f"{order.client_order_id}:end", {"drop_claim": order.client_order_id})
+    assert last_commit(rig) == (f"{order.client_order_id}:end", {"is_fact": True, "drop_claim": order.client_order_id})

@@ -296,3 +296,81 @@ def test_given_up_exit_that_appears_after_a_restart_is_booked_and_its_over_exit_
     assert (rig.quantity(), [p.quantity for p in broker.positions()]) == (0, [0])
     news = [event for event in broker.drain_events() if isinstance(event, OrderUpdate | BrokerFill)]
     assert news == []
+
+
+def two_lost_exits(*, flatten: bool) -> Market:
+    """Return a market in which two exits of one position vanished without a trace."""
+    rig = Market(Fault(kind=F.TIMEOUT_BEFORE, side=Side.SELL, times=2))
+    rig.hold()
+    if flatten:
+        rig.emergency.trigger("test", "tester", rig.now_ms)
+    else:
+        rig.door.want("AAA", ExitRank.STOP, "test")
+        rig.door.work(rig.now_ms)
+    return rig
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+def test_second_lost_exit_is_never_replaced_and_ends_with_a_close_by_hand(flatten: bool) -> None:
+    rig = two_lost_exits(flatten=flatten)
+    broker: Watched = rig.broker  # type: ignore[assignment]
+    rig.run(900)
+    assert len(broker.exits()) == 2
+    assert rig.quantity() == 1
+    (order_id,) = rig.orders.unresolved_exits
+    assert order_id == broker.exits()[1][1].client_order_id
+    if flatten:
+        assert rig.emergency.closing
+        told = [text for _, title, text in rig.alerts.sent if title == "Emergency exit: NOT FLAT yet"]
+        assert order_id in told[-1]
+        assert "it is not replaced again" in told[-1]
+    broker.desk.trade_foreign("AAA", Side.SELL, 1, rig.now_ms, price_paise=10_000)
+    rig.run(30)
+    assert (rig.quantity(), [p.quantity for p in broker.positions()]) == (0, [0])
+    assert rig.orders.is_flat()
+    assert not rig.emergency.closing
+    assert (len(broker.exits()), rig.orders.unresolved_exits) == (2, {})
+
+
+def test_stronger_goal_replaces_a_second_lost_exit_no_more_than_a_weaker_one() -> None:
+    rig = two_lost_exits(flatten=False)
+    broker: Watched = rig.broker  # type: ignore[assignment]
+    rig.run(60)
+    rig.door.want("AAA", ExitRank.SQUARE_OFF, "square-off")
+    rig.run(120)
+    rig.emergency.trigger("test", "tester", rig.now_ms)
+    rig.run(300)
+    assert ([order.rank for _, order in broker.exits()], rig.quantity()) == ([ExitRank.STOP] * 2, 1)
+    assert rig.emergency.closing
+
+
+def test_second_lost_exit_is_not_replaced_after_a_restart_either() -> None:
+    rig = two_lost_exits(flatten=False)
+    rig.run(60)
+    rig.orders.commit_journal()
+    rig.restart()
+    restore(rig.journal.events(RESUME_KINDS), rig.orders, rig.risk)
+    rig.door.want("AAA", ExitRank.SQUARE_OFF, "square-off")
+    rig.run(400)
+    broker: Watched = rig.broker  # type: ignore[assignment]
+    assert (len(broker.exits()), rig.quantity(), len(rig.orders.unresolved_exits)) == (2, 1, 1)
+
+
+def test_second_lost_exit_that_appears_after_ten_minutes_is_cancelled_and_then_replaced() -> None:
+    """Found by its tag it is UNKNOWN no more, and as old as any exit that no longer counts as working."""
+    rig = Market(
+        Fault(kind=F.TIMEOUT_BEFORE, side=Side.SELL), Fault(kind=F.APPEARS_LATE, side=Side.SELL, nth=2, delay_ms=610_000)
+    )
+    rig.hold()
+    rig.door.want("AAA", ExitRank.STOP, "test")
+    rig.door.work(rig.now_ms)
+    broker: Watched = rig.broker  # type: ignore[assignment]
+    rig.run(500)
+    assert (len(broker.exits()), rig.quantity(), len(rig.orders.unresolved_exits)) == (2, 1, 1)
+    furthest = 0
+    for _ in range(800):
+        rig.run(1)
+        furthest = min(furthest, rig.quantity())
+    assert (len(broker.exits()), rig.quantity(), furthest) == (3, 0, 0)
+    assert rig.orders.orders[broker.exits()[1][1].client_order_id].state is S.CANCELLED
+    assert rig.orders.is_flat()

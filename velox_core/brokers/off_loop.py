@@ -23,6 +23,7 @@ from velox_core.ports import (
     BrokerOrder,
     BrokerPosition,
     Funds,
+    Lease,
     OrderUpdate,
     SendOutcome,
     SendStatus,
@@ -39,6 +40,7 @@ class OffLoopBroker:
     Args:
         broker: the broker itself; its methods are called from several threads at once.
         send_bounds, read_bounds: how long, and how many.
+        lease: asked before each request, on its thread; None sends without one.
         monotonic: seconds that never go back.
     """
 
@@ -48,11 +50,13 @@ class OffLoopBroker:
         *,
         send_bounds: SendBounds | None = None,
         read_bounds: ReadBounds | None = None,
+        lease: Lease | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         bounds = read_bounds or ReadBounds()
         self._broker = broker
-        self._sends = Sends(send_bounds or SendBounds(), monotonic, lambda: self._book.is_overdue)
+        self._lease = lease
+        self._sends = Sends(send_bounds or SendBounds(), monotonic, lambda: self._book.is_overdue, self._withholds)
         self._heard = 0
         self._symbols: dict[str, str] = {}  # of client order ids and of the broker's ids
         self._book: Answers[Book] = Answers("book", self._read_book, self._generation, bounds, monotonic)
@@ -133,6 +137,9 @@ class OffLoopBroker:
         self._book.close()
         self._funds.close()
         return answered
+
+    def _withholds(self, is_entry: bool) -> str:
+        return "" if self._lease is None else self._lease.withholds(entry=is_entry)
 
     def _add(self, request: Request) -> SendOutcome:
         refused = self._sends.add(request)

@@ -6,6 +6,7 @@
 - An entry that has waited for `entry_wait_seconds` never leaves: it is reported NOT_SENT, which is certain. So is an exit
   or a cancel after `exit_wait_seconds`; whoever wants it asks again. The age is judged when a request is taken up, and on
   its own thread just before the call: a process that was stopped meanwhile sends nothing that is old.
+- The last thing before a call, on its thread, is `withholds`: what it names does not leave, and is reported NOT_SENT.
 - While a read of the book is overdue (`holds_entries`) no entry leaves: a broker that is slower to read than orders are
   sent would never be read to the end. Exits and cancels are not held back.
 - A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
@@ -89,6 +90,7 @@ class Sends:
         bounds: how long, and how many.
         monotonic: seconds that never go back.
         holds_entries: asked, with the lock held, whether entries must wait.
+        withholds: asked on a sender thread, without the lock, why an entry (or else an exit or cancel) may not leave.
     """
 
     def __init__(
@@ -96,9 +98,11 @@ class Sends:
         bounds: SendBounds,
         monotonic: Callable[[], float] = time.monotonic,
         holds_entries: Callable[[], bool] = lambda: False,
+        withholds: Callable[[bool], str] = lambda is_entry: "",
     ) -> None:
         self.generation = 0
         self._holds_entries = holds_entries
+        self._withholds = withholds
         self._bounds = bounds
         self._monotonic = monotonic
         self._changed = threading.Condition()
@@ -256,6 +260,8 @@ class Sends:
             now = self._monotonic()
             if self._is_too_late(request, now):
                 outcome = SendOutcome(SendStatus.NOT_SENT, "", _too_late_text(request, now))
+            elif withheld := self._withholds(request.kind is RequestKind.ENTRY):
+                outcome = SendOutcome(SendStatus.NOT_SENT, "", withheld)
             else:
                 outcome = request.call()
         finally:

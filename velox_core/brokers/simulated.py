@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -116,6 +116,11 @@ class SimulatedBroker:
                     self.exchange.trade(row)
             except BrokerError:
                 self._stale = True  # nothing traded; the orders wait for a row that the book can take
+
+    def quote(self, closes: Sequence[int]) -> None:
+        """Take the newest prices in column order, paise, 0 for none, and fill nothing: another process makes the market."""
+        with self._lock:
+            self.exchange.closes = list(closes)
 
     def settle(self, now_ms: int) -> None:
         """End the market data: MARKET orders fill at the last known price, other orders are cancelled.

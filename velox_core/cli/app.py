@@ -259,6 +259,7 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """
     from velox_core.domain.errors import VeloxError
     from velox_core.operations.dead_engine import dead_engine, is_stale, take_over_command
+    from velox_core.operations.guard_status import guard_life
     from velox_core.operations.halt import with_standing_halts
     from velox_core.operations.hints import velox
     from velox_core.operations.processes import wrote_it
@@ -275,16 +276,18 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     dead = dead_engine(settings, found)
     found = with_standing_halts(found, alive=alive)
     ended = read_summary(found.folder) if found.ended else None
+    guarded = guard_life(settings, paths)
     if as_json:
         facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
         named = {"environment": settings.environment, "folder": str(found.folder), "alive": alive}
         death = {"died": False, "stale": alive and is_stale(settings, found)} if dead is None else dead.to_json()
-        _print_json({**found.body, **facts, **named, **death, "age_seconds": round(age, 1)})
+        _print_json({**found.body, **facts, **named, **death, "age_seconds": round(age, 1), "guard": guarded.to_json()})
     else:
         from velox_core.cli.tables import show, status_panel
 
         panel = status_panel(found, environment=settings.environment, alive=alive, age_seconds=age, summary=ended)
         show(_console(), panel)
+        typer.echo(guarded.sentence)
         if dead is not None:
             typer.echo(dead.sentence)
         elif alive and is_stale(settings, found):
@@ -294,6 +297,19 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
             typer.echo(f"Engines of other runs work too: {', '.join(others)}")
     if dead is not None:
         raise typer.Exit(dead.exit_code)
+
+
+@app.command()
+def guard(*, config: ConfigOption = None) -> None:
+    """Guard the account: close everything when its engine is silent, past the loss limit, or late.
+
+    Runs until Ctrl-C or SIGTERM, in the foreground; one for each account. Start it before the engine, under systemd for
+    real use (deployments/systemd/velox-guard.service). `velox status` shows whether it lives.
+    """
+    from velox_core.cli.guard import guard_foreground
+
+    settings, paths = open_settings(config)
+    raise typer.Exit(guard_foreground(settings, paths))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor, client_order_id_prefix
 from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionParts
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
@@ -35,6 +36,7 @@ from velox_core.ports import (
     Control,
     HaltFile,
     Journal,
+    Lease,
     MarketFeed,
     RiskLedger,
     SendQueue,
@@ -62,6 +64,8 @@ class EnginePorts:
     closer_lock: CloserLock
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
     sends: SendQueue | None = None  # of a broker that is called off the loop; None when sends are inline
+    lease: Lease | None = None  # asked before each request; None in a world with one process
+    guard: GuardPresence | None = None  # where a guard is to watch the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +116,7 @@ class Engine:
                 broker=self.ports.broker,
                 revive=self.ports.revive,
                 sends=self.ports.sends,
+                guard=self.ports.guard,
             ),
         )
         self.order_manager.on_position = session.on_position
@@ -128,6 +133,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         id_prefix=id_prefix,
         epoch=rules.epoch,
         alerts=ports.alerts,
+        lease=ports.lease,
     )
     orders = OrderManager(
         broker=ports.broker,
@@ -137,6 +143,7 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
         columns={symbol: column for column, symbol in enumerate(plan.universe)},
         schedule=rules.schedule,
         sends=ports.sends,
+        lease=ports.lease,
     )
     closer = Closer(
         lock=ports.closer_lock,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.market.ticks import Instrument
 from velox_core.emergency_exit_manager import EmergencyExitManager
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager
@@ -36,6 +37,7 @@ class SessionParts:
     broker: Broker | None = None  # to reconcile with during the session; None when the plan does not ask for it
     revive: Callable[[], object] | None = None  # starts the ledger's own server again; None when it is not ours
     sends: SendQueue | None = None  # of a broker that is called off the loop
+    guard: GuardPresence | None = None  # where a guard is to watch the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,7 @@ class TradingSession:
             alerts=parts.alerts,
             reconcile_seconds=plan.reconcile_seconds,
             revive=parts.revive,
+            guard=parts.guard,
         )
         self._square_off_ms = plan.flat_by_ms if plan.square_off else NEVER_MS
         self._stop_reason = ""
@@ -438,6 +439,7 @@ class TradingSession:
             parts.exit_door.want_all(ExitRank.SQUARE_OFF, "end of data")
             self._work(self._now_ms)
             await_answers(orders, self._now_ms)
+            self._publish("FLATTENING" if parts.emergency.closing else "STOPPING")  # a guard must not take it for dead
             self._let_time_pass()
         parts.emergency.check(self._now_ms)
         self._journal_mark(self._now_ms)

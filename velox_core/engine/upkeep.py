@@ -16,13 +16,14 @@ from collections.abc import Callable
 
 from velox_core.domain.errors import BrokerError, LedgerUnavailable, VeloxError
 from velox_core.domain.time import MS_PER_SECOND
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.resume import align_ledger, reconcile
 from velox_core.exit_door import NEVER_MS
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Broker, Severity
 from velox_core.risk_manager import RiskManager
 
-LEASE_RENEWAL_SECONDS = 5.0
+LEASE_RENEWAL_SECONDS = 0.5  # an entry leaves on a young confirmation only
 LEDGER_RETRY_SECONDS = 5.0
 REVIVE_WAIT_SECONDS = 0.25  # so long the loop waits for a server that is starting; its start goes on beside it
 RECONCILE_INTERVALS_MAX = 3
@@ -40,6 +41,7 @@ class Upkeep:
         alerts: told when the books could not be compared for too long, and when they can be again.
         reconcile_seconds: engine time between two comparisons; 0 for none.
         revive: starts the ledger's own server where there is none any more; None when it is somebody else's.
+        guard: the account's guard, to be missed when it is not there; None where none is wanted.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Upkeep:
         alerts: Alerts,
         reconcile_seconds: float,
         revive: Callable[[], object] | None = None,
+        guard: GuardPresence | None = None,
     ) -> None:
         self.next_reconcile_ms = NEVER_MS
         self._broker = broker
@@ -59,6 +62,7 @@ class Upkeep:
         self._alerts = alerts
         self._interval_ms = 0 if broker is None else int(reconcile_seconds * MS_PER_SECOND)
         self._revive = revive
+        self._guard = guard
         self._reviving: threading.Thread | None = None
         self._reconciled_ms = 0
         self._seen: frozenset[str] = frozenset()  # what differed at the last comparison
@@ -72,10 +76,12 @@ class Upkeep:
             self.next_reconcile_ms = now_ms + self._interval_ms
 
     def maintain(self, monotonic: float, now_ms: int) -> None:
-        """Do what is due by monotonic time: keep the lease, bring a failed ledger back."""
+        """Do what is due by monotonic time: keep the lease, miss a guard that is gone, bring a failed ledger back."""
         if monotonic >= self._next_lease:
             self._next_lease = monotonic + LEASE_RENEWAL_SECONDS
             self._risk.renew_lease()
+        if self._guard is not None:
+            self._guard.look(monotonic)
         if self._risk.readiness.ledger_fault and not self._risk.readiness.fenced:
             self._bring_ledger_back(monotonic, now_ms)
         if self._interval_ms:  # a clock that was set back delays no comparison

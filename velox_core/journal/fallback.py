@@ -67,6 +67,12 @@ class FallbackJournal:
             raise self._not_imported
         return self._journal.events(kinds)
 
+    def newest_halt(self) -> int:
+        """Return the sequence of the newest halt or clear record. Raises JournalUnavailable as `events` does."""
+        if self._not_imported is not None:
+            raise self._not_imported
+        return self._journal.newest_halt()
+
     def close(self) -> None:
         """Close the file, if it is open. What is in it stays for the next start; the journal is not closed."""
         file, self._file = self._file, None

@@ -20,7 +20,7 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import PoolProxiedConnection
@@ -39,6 +39,7 @@ _ATTEMPTS_MAX = 3
 _WITHOUT_PAUSE = frozenset({EventKind.HALT, EventKind.HALT_CLEARED, EventKind.SESSION})
 _TABLES = JournalTable.metadata.tables
 _RUN, _EVENT, _INTENT = _TABLES["run"], _TABLES["event"], _TABLES["intent"]
+_HALT = _TABLES["halt"]
 Prepared: TypeAlias = tuple[str, tuple[str, ...] | None]  # SQL, and the order of its parameters when they are positional
 
 
@@ -80,6 +81,8 @@ class SqlJournal:
         self._driver_error = _driver_error(self._engine)
         self._insert_event = _prepare(self._engine, insert(_EVENT))
         self._statements = _prepare_projections(self._engine)
+        newest = select(func.max(_HALT.c.sequence)).where(_HALT.c.run_key == bindparam("of_run_key"))
+        self._select_newest_halt = _prepare(self._engine, newest)
         self._buffer: list[_Buffered] = []
         self._connection: Connection | None = None
         self._tail: tuple[int, bytes] | None = None
@@ -107,18 +110,25 @@ class SqlJournal:
         """Make every appended event durable. Raises JournalUnavailable (events stay buffered), IntentRefused."""
         if not self._buffer:
             return
+        self._refuse_during_pause()
+        try:
+            self._commit()
+        except SQLAlchemyError as error:
+            raise self._failed("write", error) from error
+
+    def _refuse_during_pause(self) -> None:
         if self._paused_by:
             if self._monotonic() < self._paused_until:
                 raise JournalUnavailable(self._paused_by)
             self._paused_by = ""
-        try:
-            self._commit()
-        except SQLAlchemyError as error:
-            self._let_go()
-            failure = unavailable(self._engine, "write", error)
-            if _waited(self._engine, error):
-                self._paused_until, self._paused_by = self._monotonic() + PAUSE_SECONDS, str(failure)
-            raise failure from error
+
+    def _failed(self, doing: str, error: SQLAlchemyError) -> JournalUnavailable:
+        """Let the connection go, begin a pause if the failure took a wait, and return the error to raise."""
+        self._let_go()
+        failure = unavailable(self._engine, doing, error)
+        if _waited(self._engine, error):
+            self._paused_until, self._paused_by = self._monotonic() + PAUSE_SECONDS, str(failure)
+        return failure
 
     def _commit(self) -> None:
         for _ in range(_ATTEMPTS_MAX):
@@ -267,6 +277,32 @@ class SqlJournal:
                 yield from read_events(connection, self.run_key, kinds)
         except SQLAlchemyError as error:
             raise unavailable(self._engine, "read", error) from error
+
+    def newest_halt(self) -> int:
+        """Return the sequence of the newest halt or clear record of the run, 0 for none. Raises JournalUnavailable.
+
+        It is the end of an index, read on the held connection: with the writer's time-out, and not during its pause.
+        """
+        self._refuse_during_pause()
+        try:
+            self._file.check()
+            return self._read_newest_halt(self._held_connection().connection)
+        except self._driver_error as error:
+            typed = DBAPIError.instance(None, None, error, self._driver_error, dialect=self._engine.dialect)
+            raise self._failed("read", typed) from error
+        except SQLAlchemyError as error:
+            raise self._failed("read", error) from error
+
+    def _read_newest_halt(self, driver: PoolProxiedConnection) -> int:
+        cursor = driver.cursor()
+        try:
+            _execute(cursor, self._select_newest_halt, [{"of_run_key": self.run_key}])
+            row = cursor.fetchone()
+        finally:
+            with suppress(self._driver_error):
+                cursor.close()
+                self._engine.dialect.do_rollback(driver)  # a server began a transaction unasked
+        return 0 if row is None or row[0] is None else int(row[0])
 
     def finish(self, status: str) -> None:
         """Note how the run ended, e.g. ENDED or STOPPED. Raises JournalUnavailable."""

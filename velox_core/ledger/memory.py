@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltRecord, active_halts
+from velox_core.lease import LEASE_SECONDS
 from velox_core.risk.ledger import (
     CommitResult,
     Committed,
@@ -24,8 +25,6 @@ from velox_core.risk.ledger import (
     apply_change,
     replace_snapshot,
 )
-
-LEASE_SECONDS = 15.0
 
 
 class MemoryLedger:
@@ -58,7 +57,7 @@ class MemoryLedger:
         self._lease_until = 0.0
 
     def commit(self, expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
-        """Apply a change if version and epoch still hold. Repeating a `change_id` answers Committed, changing nothing."""
+        """Apply a change if version and epoch still hold, a fact whatever the version. A known `change_id` changes nothing."""
         with self._lock:
             current = self._snapshot
             if epoch != current.epoch:
@@ -66,7 +65,7 @@ class MemoryLedger:
             applied = self._applied
             if change_id in applied:
                 return Committed(applied[change_id])
-            if expected_version != current.version or (current.halts and change.opens_risk):
+            if (expected_version != current.version and not change.is_fact) or (current.halts and change.opens_risk):
                 return Conflict(current)
             self._snapshot = fresh = apply_change(current, change)
             applied[change_id] = fresh.version

@@ -26,6 +26,7 @@ import redis
 
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltRecord
+from velox_core.lease import LEASE_SECONDS
 from velox_core.ledger import script
 from velox_core.ledger.codec import GarbageField, change_fields, halt_fields, halt_value, read_snapshot, snapshot_fields
 from velox_core.ledger.connect import Connect, connect_to, explain, open_client, place_of
@@ -33,7 +34,6 @@ from velox_core.risk.ledger import CommitResult, Committed, Conflict, Fenced, Le
 
 TIMEOUT_SECONDS = 0.25
 PAUSE_SECONDS = 1.0
-LEASE_SECONDS = 15.0
 EXPIRE_MS = 8 * 86_400_000
 _REQUEST_SHARE = 0.6
 _REBUILD = "no entries until the ledger is rebuilt from journal and broker (the engine does it; or restart it)"
@@ -86,15 +86,15 @@ class RedisLedger:
         self._held_epoch, self._holder = 0, ""
 
     def commit(self, expected_version: int, epoch: int, change: LedgerChange, change_id: str) -> CommitResult:
-        """Apply a change if version and epoch still hold: one round trip. Raises LedgerUnavailable."""
+        """Apply a change if version and epoch still hold, a fact at any version: one round trip. Raises LedgerUnavailable."""
         with self._lock:
             if not self._generation:
                 self.snapshot()
             client = self._trusted_client()
             deletes, pairs = change_fields(change)
             new_version = expected_version + 1
-            opens_risk = "1" if change.opens_risk else "0"
-            head = (self._generation, epoch, expected_version, change_id, new_version, opens_risk, len(deletes))
+            kind = "1" if change.opens_risk else "2" if change.is_fact else "0"
+            head = (self._generation, epoch, expected_version, change_id, new_version, kind, len(deletes))
             try:
                 reply = self._evaluate(client, script.COMMIT, self._commit_keys, (*head, *deletes, *pairs))
             except _ReplyLost as error:
@@ -105,6 +105,8 @@ class RedisLedger:
         code = reply[0]
         if code == script.COMMITTED:
             version = int(reply[1])
+            if len(reply) > 2:  # a fact that went in on top of what others committed
+                return Committed(version, self._read(reply[2], reply[3], reply[4]))
             if version > self._version_seen:
                 self._version_seen = version
             return Committed(version)

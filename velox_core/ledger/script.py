@@ -17,8 +17,9 @@ import hashlib
 
 COMMITTED, CONFLICT, FENCED, LOST, GIVEN_UP = 1, 2, 3, 4, 5
 
-# KEYS: scope content changes halts. ARGV: generation epoch expected_version change_id new_version opens_risk
-# number_of_deletes field... then field value ...
+# KEYS: scope content changes halts. ARGV: generation epoch expected_version change_id new_version kind number_of_deletes
+# field... then field value ... The kind is '1' for what opens risk, '2' for a fact (in whatever the version), '0' else.
+# The new content follows the version where the caller cannot know it.
 COMMIT = """
 local scope = redis.call('HMGET', KEYS[1], 'epoch', 'halted')
 local head = redis.call('HMGET', KEYS[2], 'generation', 'version')
@@ -30,14 +31,19 @@ if same and done then
   if done == 'x' then return {5} end
   return {1, done}
 end
-if not same or head[2] ~= ARGV[3] or (ARGV[6] == '1' and scope[2] ~= '0') then
+local version, seen = ARGV[5], head[2] == ARGV[3]
+if same and not seen and ARGV[6] == '2' then
+  if not tonumber(head[2]) then return redis.error_reply('GARBAGE version is not a number') end
+  version = string.format('%d', tonumber(head[2]) + 1)
+elseif not same or not seen or (ARGV[6] == '1' and scope[2] ~= '0') then
   return {2, redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[4]), scope}
 end
 local deletes = tonumber(ARGV[7])
 if deletes > 0 then redis.call('HDEL', KEYS[2], unpack(ARGV, 8, 7 + deletes)) end
-redis.call('HSET', KEYS[2], 'version', ARGV[5], unpack(ARGV, 8 + deletes))
-redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
-return {1, ARGV[5]}
+redis.call('HSET', KEYS[2], 'version', version, unpack(ARGV, 8 + deletes))
+redis.call('HSET', KEYS[3], ARGV[4], version)
+if seen then return {1, version} end
+return {1, version, redis.call('HGETALL', KEYS[2]), redis.call('HGETALL', KEYS[4]), scope}
 """
 
 # KEYS: content changes. ARGV: change_id generation. The version the change got, '' when content was lost, or 'x': it

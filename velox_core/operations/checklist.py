@@ -1,4 +1,4 @@
-"""The guide's pre-production checklist: eleven items, each measured, none trusted.
+"""The guide's pre-production checklist, eleven items, and the guard: each measured, none trusted.
 
 - Every item is run, also after one has failed; all failures are shown.
 - An item returns a `Finding`: in order or not, what was measured, what to do. Its configured severity then makes it
@@ -17,6 +17,7 @@ from typing import Final
 
 from velox_core.domain.money import rupees_display
 from velox_core.operations import probes
+from velox_core.operations.guard_status import GuardState, guard_life
 from velox_core.operations.hints import velox
 from velox_core.settings import CHECKLIST_ITEMS, BrokerType, ItemSeverity, Paths, Settings
 
@@ -165,6 +166,12 @@ def _backup(settings: Settings, paths: Paths) -> Finding:
     return Finding(ok=finding.ok, measured=measured, advice=finding.advice)
 
 
+def _guard(settings: Settings, paths: Paths) -> Finding:
+    life = guard_life(settings, paths)
+    advice = "set system.guard.enabled to true, and start the guard" if life.state is GuardState.OFF else f"run {life.start}"
+    return Finding(ok=life.state is GuardState.RUNNING, measured=life.sentence.removeprefix("guard: "), advice=advice)
+
+
 ITEM_TITLES: Final[Mapping[str, str]] = {
     "fixed_lot_size": "fixed_lot_size is set",
     "max_daily_loss": "max_daily_loss matches your risk tolerance",
@@ -177,6 +184,7 @@ ITEM_TITLES: Final[Mapping[str, str]] = {
     "dashboard": "Dashboard is accessible",
     "simulated_test": "Test with simulated broker first",
     "backup": "Backup strategy is in place",
+    "guard": "The guard watches the account",
 }
 
 _CHECKS: Final[Mapping[str, Callable[[Settings, Paths], Finding]]] = {
@@ -191,6 +199,7 @@ _CHECKS: Final[Mapping[str, Callable[[Settings, Paths], Finding]]] = {
     "dashboard": _dashboard,
     "simulated_test": _simulated_test,
     "backup": _backup,
+    "guard": _guard,
 }
 
 
@@ -215,7 +224,7 @@ def run_item(item: str, settings: Settings, paths: Paths) -> ItemResult:
 
 
 def run_checklist(settings: Settings, paths: Paths) -> list[ItemResult]:
-    """Run all items, in the guide's order."""
+    """Run all items, in their order."""
     return [run_item(item, settings, paths) for item in CHECKLIST_ITEMS]
 
 

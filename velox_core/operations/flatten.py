@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from velox_core.alerts import LogAlerts
+from velox_core.alert_setup import open_alerts
 from velox_core.domain.errors import ConfigError, VeloxError
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.money import rupees_text
@@ -137,7 +137,10 @@ def flatten_run(
         bound_ms=int(bound_seconds * 1_000),
     )
     with _logs(settings, paths, tell), _not_interrupted(tell):
-        with open_outside(settings, request, LogAlerts()) as outside:
+        with (
+            open_alerts(settings, label=f"flatten {recorded.run.run_id}") as alerts,
+            open_outside(settings, request, alerts) as outside,
+        ):
             result = _step_to_the_end(outside, tell)
         report = FlattenReport(
             run_id=recorded.run.run_id,

@@ -19,11 +19,12 @@ from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.engine_lock import LockView, end_holder
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
+from velox_core.lease import REQUEST_SECONDS_MAX
 from velox_core.ledger.redis import RedisLedger
 from velox_core.run_stores import CLOSER_LOCK, ENGINE_LOCK, redis_url
 from velox_core.runs import RunFolder, RunState
 from velox_core.settings import BrokerType, Paths, Settings
-from velox_core.take_over import REQUEST_SECONDS_MAX, TakeOver, TakeOverPorts, take_over
+from velox_core.take_over import TakeOver, TakeOverPorts, take_over
 
 SIMULATED_REQUEST_SECONDS: Final = 0.0  # the simulated broker is in the engine's process: its requests end with it
 

@@ -13,11 +13,15 @@ def logs_folder(settings: Settings, paths: Paths) -> Path:
     return paths.logs / settings.environment
 
 
-def open_logs(settings: Settings, paths: Paths) -> LogWriter:
-    """Start writing the log files; the caller stops the writer. Raises VeloxError when they cannot be written."""
+def open_logs(settings: Settings, paths: Paths, *, rotates: bool = True) -> LogWriter:
+    """Start writing the log files; the caller stops the writer. Raises VeloxError when they cannot be written.
+
+    A process that writes beside an engine leaves the rotating to it (`rotates` False).
+    """
     return start_logging(
         logs_folder(settings, paths),
         level=settings.logs.level.value,
         max_megabytes=settings.logs.max_megabytes,
         keep_files=settings.logs.keep_files,
+        rotates=rotates,
     )

@@ -31,12 +31,14 @@ class Readiness:
         ledger_fault, journal_fault: why the store cannot be trusted, '' when it can.
         fenced: another holder took the lease.
         reconcile_fault: since when and why our books could not be compared with the broker's, '' while they can.
+        doubtful_exits: UNKNOWN exits of symbols that are flat: what they may still open has no slot; '' when there are none.
         unmarked: held symbols that the feed does not price, '' when there are none.
         feed_ts_ms: engine time of the newest market data.
     """
 
     __slots__ = (
         "armed",
+        "doubtful_exits",
         "entries_from_ms",
         "entry_until_ms",
         "feed_ts_ms",
@@ -57,6 +59,7 @@ class Readiness:
         self.journal_fault = ""
         self.fenced = False
         self.reconcile_fault = ""
+        self.doubtful_exits = ""
         self.unmarked = ""
         self.feed_ts_ms = 0
 
@@ -157,6 +160,8 @@ def check_day(readiness: Readiness, limits: RiskLimits, now_ms: int) -> Refusal 
         return Refusal(0, ReasonCode.JOURNAL_UNAVAILABLE, f"Journal unavailable: {readiness.journal_fault}")
     if readiness.reconcile_fault:
         return Refusal(0, ReasonCode.RECONCILE_OVERDUE, f"No reconcile with the broker: {readiness.reconcile_fault}")
+    if readiness.doubtful_exits:
+        return Refusal(0, ReasonCode.EXIT_UNKNOWN, f"May open a position that has no slot: {readiness.doubtful_exits}")
     if readiness.unmarked:
         return Refusal(0, ReasonCode.STALE_MARKS, f"Held without a price from the feed: {readiness.unmarked}")
     age_ms = now_ms - readiness.feed_ts_ms

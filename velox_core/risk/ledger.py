@@ -107,6 +107,7 @@ class LedgerChange:
 
     Args:
         opens_risk: True for a new claim: the store refuses it while a halt is active, whatever the caller saw.
+        is_fact: True for what has happened (a fill, the end of an order): it goes in whatever version the caller saw.
         put_claim: a claim to add; it also moves the dedup time of its (strategy, symbol, side).
         drop_claim: intent id of a claim that is resolved.
         put_position: the symbol's position after the commit.
@@ -114,12 +115,22 @@ class LedgerChange:
         realised_paise, charges_paise: the day's new totals (absolute, not deltas).
     """
 
-    __slots__ = ("charges_paise", "drop_claim", "drop_position", "opens_risk", "put_claim", "put_position", "realised_paise")
+    __slots__ = (
+        "charges_paise",
+        "drop_claim",
+        "drop_position",
+        "is_fact",
+        "opens_risk",
+        "put_claim",
+        "put_position",
+        "realised_paise",
+    )
 
     def __init__(
         self,
         *,
         opens_risk: bool = False,
+        is_fact: bool = False,
         put_claim: Claim | None = None,
         drop_claim: str | None = None,
         put_position: OpenPosition | None = None,
@@ -128,6 +139,7 @@ class LedgerChange:
         charges_paise: int | None = None,
     ) -> None:
         self.opens_risk = opens_risk
+        self.is_fact = is_fact
         self.put_claim = put_claim
         self.drop_claim = drop_claim
         self.put_position = put_position
@@ -137,7 +149,11 @@ class LedgerChange:
 
 
 class Committed:
-    """The change is in. `version` is the ledger's new version; `snapshot` its new state, where the store has it at hand."""
+    """The change is in. `version` is the ledger's new version; `snapshot` its new state.
+
+    The snapshot may be None where the version is the one above the expected (the caller knows the state then), and where the
+    reply was lost and asked about.
+    """
 
     __slots__ = ("snapshot", "version")
 
@@ -147,7 +163,10 @@ class Committed:
 
 
 class Conflict:
-    """Somebody else committed first, or a halt was latched; `snapshot` is the fresh state to decide on again."""
+    """Somebody else committed first, latched a halt or rebuilt; `snapshot` is the fresh state to decide on again.
+
+    A fact (`LedgerChange.is_fact`) meets one only where the content was rebuilt.
+    """
 
     __slots__ = ("snapshot",)
 

@@ -28,6 +28,7 @@ from velox_core.settings.secrets import (
 from velox_core.settings.values import (
     CHECKLIST_ITEMS,
     WARNED_WHEN_SIMULATED,
+    AlertChannelSettings,
     AlertSettings,
     BackupSettings,
     BrokerCredentials,
@@ -77,13 +78,13 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
         strategies=tuple(_strategy(item, index, document) for index, item in enumerate(system.strategies)),
         market=_market(system.market),
         engine=_engine(system.engine),
-        guard=_same(GuardSettings, system.guard),
+        guard=_guard(system.guard),
         simulation=_same(SimulationSettings, system.simulation),
         stores=_stores(system.stores, secrets),
         metrics=MetricsSettings(
             influxdb=InfluxSettings(**system.metrics.influxdb.model_dump(), token=secrets.one(INFLUX_TOKEN))
         ),
-        alerts=AlertSettings(minimum_severity=system.alerts.minimum_severity, urls=secrets.found.get(ALERT_URLS, ())),
+        alerts=_alerts(system.alerts, secrets),
         dashboard=_same(DashboardSettings, system.dashboard),
         backup=BackupSettings(destination=_destination(root, system.backup.destination), keep_days=system.backup.keep_days),
         logs=_same(LogSettings, system.logs),
@@ -174,6 +175,27 @@ def _engine(engine: schema.Engine) -> EngineSettings:
         orders_per_second=engine.orders_per_second,
         sends_off_loop=engine.sends_off_loop,
         close_foreign=engine.close_foreign,
+    )
+
+
+def _guard(guard: schema.Guard) -> GuardSettings:
+    return GuardSettings(
+        enabled=guard.enabled,
+        heartbeat_timeout_seconds=guard.heartbeat_timeout_seconds,
+        loss_margin_bps=guard.loss_margin_pct,
+        act_seconds=guard.act_seconds,
+        flat_by_margin_seconds=guard.flat_by_margin_seconds,
+    )
+
+
+def _alerts(alerts: schema.Alerts, secrets: Secrets) -> AlertSettings:
+    return AlertSettings(
+        minimum_severity=alerts.minimum_severity,
+        channels=tuple(
+            AlertChannelSettings(name=channel.name, minimum_severity=channel.minimum_severity or alerts.minimum_severity)
+            for channel in alerts.channels
+        ),
+        urls=secrets.found.get(ALERT_URLS, ()),
     )
 
 

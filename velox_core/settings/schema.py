@@ -134,6 +134,9 @@ class Guard(Section):
 
     enabled: Flag = True
     heartbeat_timeout_seconds: Seconds = 20
+    loss_margin_pct: Percent = 500
+    act_seconds: Seconds = 10
+    flat_by_margin_seconds: Seconds = 120
 
 
 class Simulation(Section):
@@ -182,10 +185,18 @@ class Metrics(Section):
     influxdb: Influx = Influx()
 
 
+class AlertChannel(Section):
+    """One entry of `alerts.channels`; its URL is a secret. Without a severity of its own it has that of `alerts`."""
+
+    name: Name
+    minimum_severity: Annotated[AlertLevel | None, optional(choice(AlertLevel))] = None
+
+
 class Alerts(Section):
-    """`alerts`; the channels themselves are secrets."""
+    """`alerts`."""
 
     minimum_severity: Annotated[AlertLevel, choice(AlertLevel)] = AlertLevel.INFO
+    channels: list[AlertChannel] = []
 
 
 class Dashboard(Section):
@@ -225,6 +236,7 @@ class Severities(Section):
     dashboard: Severity = None
     simulated_test: Severity = None
     backup: Severity = None
+    guard: Severity = None
 
 
 class Checklist(Section):

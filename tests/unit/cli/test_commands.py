@@ -57,7 +57,20 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_commands_are_those_of_the_readme() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert names == {"day", "run", "stop", "halt", "flatten", "reset", "check", "status", "summary", "doctor", "calendar"}
+    assert names == {
+        "day",
+        "run",
+        "stop",
+        "halt",
+        "flatten",
+        "reset",
+        "check",
+        "status",
+        "summary",
+        "doctor",
+        "calendar",
+        "guard",
+    }
 
 
 @pytest.mark.parametrize(
@@ -135,8 +148,8 @@ def test_check_passes_on_the_shipped_default_and_warns_of_what_a_laptop_has_not_
     answer = json.loads(result.stdout)
     assert answer["passed"] is True
     verdicts = {item["item"]: item["verdict"] for item in answer["items"]}
-    assert len(verdicts) == 11
-    assert (verdicts["redis"], verdicts["influxdb"], verdicts["simulated_test"]) == ("PASSED", "WARNED", "WARNED")
+    assert len(verdicts) == 12
+    assert (verdicts["redis"], verdicts["influxdb"], verdicts["guard"]) == ("PASSED", "WARNED", "WARNED")
     assert not (var / "simulated").exists()  # looking arms nothing
 
 
@@ -165,8 +178,10 @@ def test_status_of_an_engine_that_died_with_a_position_says_so_and_exits_four(ve
     assert result.exit_code == 4
     assert "DIED" in result.stdout
     assert "Take the run up: " in result.stdout
+    assert "guard: ABSENT. Start it: " in result.stdout
     answer = velox("status", "--json")
-    assert (answer.exit_code, json.loads(answer.stdout)["held"]) == (4, "1 TCS")
+    said = json.loads(answer.stdout)
+    assert (answer.exit_code, said["held"], said["guard"]["state"]) == (4, "1 TCS", "ABSENT")
 
 
 @pytest.mark.parametrize("command", ["run", "day"])

@@ -10,6 +10,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, OrderState, Side, SignalKind
 from velox_core.engine.plan import OnStop
+from velox_core.engine.session import FINISH_ROUNDS_MAX
 from velox_core.ports import ControlRequest, SendStatus
 
 BUY_AT_10 = {10: [entry_signal()]}
@@ -164,6 +165,7 @@ def test_end_of_data_that_cannot_be_closed_is_said() -> None:
     result = day.run()
     assert not result.flat
     assert "NOT FLAT at the end of the session" in day.rig.alerts.titles
+    assert day.control.states.count("STOPPING") == FINISH_ROUNDS_MAX  # or a guard would take it for dead
 
 
 def test_hard_stop_of_the_plan_reaches_the_exit_door() -> None:

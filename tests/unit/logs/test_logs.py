@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,3 +172,21 @@ def test_logs_a_failing_write_is_counted_and_does_not_raise(tmp_path: Path, caps
     assert losses.failed_writes >= 1
     assert "cannot be written" in capsys.readouterr().err
     assert len(read(tmp_path, SYSTEM)) == 1
+
+
+def test_logs_of_a_process_that_does_not_rotate_follow_the_one_that_does(tmp_path: Path) -> None:
+    writer = start_logging(tmp_path, max_megabytes=1, keep_files=1, rotates=False)
+    path = tmp_path / LOG_FILES[RISK]
+    logging.getLogger(RISK).info("x" * 1_500_000)  # beyond the size at which another process rotates
+    logging.getLogger(RISK).info("second")
+    for _ in range(10_000):  # the writer's thread has it within moments
+        if "second" in path.read_text(encoding="utf-8")[-100:]:
+            break
+        time.sleep(0.001)
+    assert [found.name for found in tmp_path.glob("risk_manager*")] == [path.name]
+    path.rename(tmp_path / "rotated")
+    logging.getLogger(RISK).info("third")
+    writer.stop()
+    assert [line.split("] ", 1)[1] for line in read(tmp_path, RISK)] == ["third"]
+    assert sorted(found.name for found in tmp_path.glob("risk_manager*")) == ["risk_manager.log"]
+    assert writer.losses.any is False

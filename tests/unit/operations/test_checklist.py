@@ -68,10 +68,10 @@ def influx(port: int) -> str:
 """
 
 
-def test_checklist_items_titles_and_checks_are_the_guides_eleven() -> None:
+def test_checklist_items_titles_and_checks_are_the_guides_eleven_and_the_guard() -> None:
     assert tuple(ITEM_TITLES) == CHECKLIST_ITEMS
     assert tuple(checklist._CHECKS) == CHECKLIST_ITEMS
-    assert len(CHECKLIST_ITEMS) == 11
+    assert len(CHECKLIST_ITEMS) == 12
 
 
 @pytest.mark.parametrize(

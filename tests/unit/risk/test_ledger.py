@@ -79,8 +79,8 @@ def test_values_of_the_ledger_hold_what_they_were_made_of() -> None:
 
 def test_change_as_made_opens_no_risk_and_touches_nothing() -> None:
     change = LedgerChange()
-    assert change.opens_risk is False
-    assert [name for name in LedgerChange.__slots__ if name != "opens_risk" and getattr(change, name) is not None] == []
+    assert (change.opens_risk, change.is_fact) == (False, False)
+    assert {name for name in LedgerChange.__slots__ if getattr(change, name) is not None} == {"opens_risk", "is_fact"}
     assert LedgerChange(opens_risk=True).opens_risk is True
 
 

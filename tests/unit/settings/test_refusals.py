@@ -209,6 +209,13 @@ def test_file_without_system_says_what_is_missing(project):
         ("engine: {orders_per_second: 11}", "a whole number of orders from 1 to 10"),
         ("engine: {sends_off_loop: auto}", "system.engine.sends_off_loop is 'auto': allowed is true or false"),
         ("engine: {heartbeat_seconds: 10}", "system.guard.heartbeat_timeout_seconds is 20: allowed is at least three times"),
+        ("guard: {heartbeat_timeout_seconds: 2}", "is 2: allowed is at least three times engine.heartbeat_seconds, 3"),
+        ("guard: {loss_margin_pct: 0}", "system.guard.loss_margin_pct is 0: allowed is a plain number of percent from 0.01"),
+        ("guard: {act_seconds: 0.5}", "system.guard.act_seconds is 0.5: allowed is a whole number of seconds from 1"),
+        (
+            "guard: {flat_by_margin_seconds: 301}",
+            "is 301: allowed are at most the seconds from market.flat_by to market.hard_stop, 300",
+        ),
         ("guard: {enabled: 1}", "system.guard.enabled is 1: allowed is true or false"),
         ("simulation: {reject_probability: 1.01}", "a probability from 0 to 1"),
         ("simulation: {seed: -1}", "system.simulation.seed is -1"),

@@ -36,7 +36,9 @@ def test_guide_yaml_verbatim_loads_with_safe_defaults(project):
     )
     assert settings.engine.on_stop is StopPolicy.FLATTEN
     assert settings.dashboard.port == 3000
-    assert settings.guard.heartbeat_timeout_seconds == 20
+    guard = settings.guard
+    assert (guard.enabled, guard.heartbeat_timeout_seconds, guard.loss_margin_bps) == (True, 20, 500)
+    assert (guard.act_seconds, guard.flat_by_margin_seconds) == (10, 120)
 
 
 def test_production_file_holds_the_guide_key_for_key(guide):
@@ -120,8 +122,9 @@ def test_no_path_takes_the_simulated_file_of_the_current_folder_else_the_shipped
     assert own.environment == "production"
 
 
-def test_checklist_has_the_guides_eleven_items_and_the_schema_knows_them():
-    assert len(CHECKLIST_ITEMS) == 11
+def test_checklist_has_the_guides_eleven_items_and_the_guard_and_the_schema_knows_them():
+    assert len(CHECKLIST_ITEMS) == 12
+    assert CHECKLIST_ITEMS[-1] == "guard"
     assert tuple(Severities.model_fields) == CHECKLIST_ITEMS
 
 
@@ -132,6 +135,7 @@ def test_severities_refuse_but_warn_for_what_a_laptop_has_not_got(project, live)
         "dashboard",
         "simulated_test",
         "backup",
+        "guard",
     }
     assert {item for item in simulated if item not in CHECKLIST_ITEMS} == set()
     assert set(project.load(live).checklist.severities.values()) == {ItemSeverity.REFUSE}
