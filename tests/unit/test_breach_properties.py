@@ -14,7 +14,7 @@ from velox_core.domain.halts import HaltKind
 from velox_core.domain.orders import OrderIntent, Side
 from velox_core.risk.approval import ApprovedOrder
 
-LIMIT_PAISE = 5_000
+LIMIT_PAISE = 1_500
 CHARGED = ChargeSchedule(label="charged", brokerage_flat_paise=150, stt_sell_ppb=1_000_000, stamp_buy_ppb=30_000)
 PRICES = st.sampled_from(range(8_000, 12_001, 500))  # so that losses often stand exactly at the limit
 EVENTS = st.one_of(
@@ -24,7 +24,7 @@ EVENTS = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(EVENTS, min_size=1, max_size=40), st.sampled_from([FREE, CHARGED]))
+@given(st.lists(EVENTS, min_size=6, max_size=40), st.sampled_from([FREE, CHARGED]))
 def test_first_event_that_reaches_the_limit_triggers_and_nothing_later_opens_risk(
     events: list[tuple[str, str, Side, int]], schedule: ChargeSchedule
 ) -> None:
