@@ -1,7 +1,8 @@
 # VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
-#   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | simulate [SEEDS=200] [FIRST_SEED=1] | compiled | clean
+#   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | clean
+#   make simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1]
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,6 +24,7 @@ endif
 WORKERS ?= 2
 SEEDS ?= 200
 FIRST_SEED ?= 1
+WORLD ?= day
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -85,7 +87,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 simulate: $(READY)
-	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --first-seed $(FIRST_SEED)
+	$(BIN)/python -m tests.simulation.run --world $(WORLD) --seeds $(SEEDS) --first-seed $(FIRST_SEED)
 
 # The hot modules as machine code, for long replays; needs a C compiler. Nothing else uses it.
 compiled: $(READY)

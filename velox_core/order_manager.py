@@ -376,11 +376,12 @@ class OrderManager:
         return trades is not None
 
     def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
-        """Return the broker's order book, its trades booked first, and never use a tag in it again. None: no answer."""
-        if not self.fetch_trades(now_ms):
-            return None
+        """Return the broker's order book, its trades booked, and never use a tag in it again. None: no answer."""
+        # before its trades: what it calls ended is booked then, and not closed a second time
         book = answer_of(self._broker.orders, "order book", now_ms)
-        self._risk.continue_after(line.tag for line in book or ())
+        if not self.fetch_trades(now_ms) or book is None:
+            return None
+        self._risk.continue_after(line.tag for line in book)
         return book
 
     def read_position(self, symbol: str, now_ms: int) -> int | None:

@@ -4,7 +4,8 @@
   that halt's id in its status. One that does is alive and closes by itself: it is left alone.
 - One that does not is killed: the very process that the lock file names, by id and start, and no other. A lock whose
   holder cannot be verified ends the take-over; nothing is killed then, and a person must look.
-- A request that was on its way may still reach the broker, so the longest time-out of one is waited out.
+- A request that was on its way may still reach the broker, so the longest time-out of one is waited out: also where the
+  holder ended by itself meanwhile, or another take-over killed it.
 - What follows is the caller's: take the locks, the lease with the next epoch, read the broker's book, then act.
 """
 
@@ -89,7 +90,8 @@ def take_over(
         acknowledge_seconds: how long a living holder has to acknowledge.
     Raises: VeloxError when the halt could not be latched, or a holder cannot be verified or does not end.
     """
-    if not _holders(ports):
+    found = _holders(ports)
+    if not found:
         return TakeOver(result=TakeOverResult.NOBODY)
     not_latched = tuple(ports.latch(halt))
     _log.critical("[TAKE-OVER] halt %s latched (%s, by %s)", halt.halt_id, halt.reason, halt.by)
@@ -101,7 +103,8 @@ def take_over(
             break
         ports.sleep(POLL_SECONDS)
     killed = tuple(holder.pid for holder in silent if _end(ports, holder))
-    if killed:
+    there = _holders(ports)
+    if any(holder not in there for holder in found):
         ports.sleep(request_seconds)
     still_silent = _silent(ports, halt.halt_id)
     if still_silent:

@@ -193,7 +193,8 @@ class Invariants:
         require(order.quantity == limits.fixed_lot_size, f"entry {tag} of {order.quantity} shares is not the lot")
         worst = self._close(symbol) * (10_000 + limits.protection_bps) // 10_000
         require(order.quantity * worst <= limits.max_position_size_paise, f"entry {tag} is above the position size")
-        require(symbol not in held, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
+        free = symbol not in held or self._by_hand(symbol)
+        require(free, f"entry {tag} in {symbol}, which is held ({held.get(symbol)})")
         require(all(symbol != o.position.symbol for o in live), f"entry {tag} in {symbol}, which has a live order")
         given_up = self.over_exits.given_up()
         taken = {s for s in held if not self._by_hand(s)} | {o.position.symbol for o in live if o.tag not in given_up}

@@ -96,11 +96,11 @@ def test_fresh_lock_reads_the_book_before_the_first_exit_and_not_again() -> None
     rig = holding()
     rig.closer_lock.hold = CloserHold.FRESH
     rig.door.work(NOW_MS)
-    assert (rig.broker.reads, len(exits(rig))) == (["trades", "orders"], 1)
+    assert (rig.broker.reads, len(exits(rig))) == (["orders", "trades"], 1)
     rig.hold("BBB")
     rig.door.want("BBB", ExitRank.STOP, "stop")
     rig.door.work(NOW_MS + 5_000)
-    assert (rig.broker.reads, len(exits(rig))) == (["trades", "orders"], 2)
+    assert (rig.broker.reads, len(exits(rig))) == (["orders", "trades"], 2)
 
 
 def test_unbroken_lock_reads_nothing() -> None:

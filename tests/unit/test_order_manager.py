@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.broker import FakeBroker
 from tests.fakes.rig import NOW_MS, PREFIX, Rig, entry_signal, make_limits
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import EventKind
-from velox_core.domain.orders import ExitRank, Order, OrderIntent, OrderState, Product, Side, unknown_lock
-from velox_core.ports import BrokerFill, OrderUpdate, SendStatus
+from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderIntent, OrderState, Product, Side, unknown_lock
+from velox_core.ports import BrokerFill, BrokerOrder, OrderUpdate, SendStatus
 from velox_core.risk.approval import ApprovedOrder
 
 S = OrderState
@@ -534,14 +535,41 @@ def test_fill_with_the_ledger_down_is_booked_and_refuses_entries() -> None:
 # -- reading the book ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("failing", "reads"), [("trades", ["trades"]), ("orders", ["trades", "orders"])])
-def test_book_that_does_not_answer_says_so_and_changes_nothing(failing: str, reads: Sequence[str]) -> None:
+def test_order_that_ends_between_the_two_reads_of_the_book_is_booked_where_the_book_calls_it_ended() -> None:
+    rig = lot(2)
+    order = rig.enter()
+
+    class TradesAfterFirstRead(FakeBroker):
+        """What is read second knows the trade, what is read first does not."""
+
+        def _traded(self) -> None:
+            if len(self.reads) == 1:
+                self.fill(order.broker_order_id, 2, 10_000, told=False)
+
+        def orders(self) -> list[BrokerOrder]:
+            answer = super().orders()
+            self._traded()
+            return answer
+
+        def trades(self) -> list[BrokerFill]:
+            answer = super().trades()
+            self._traded()
+            return answer
+
+    rig.broker.__class__ = TradesAfterFirstRead
+    book = rig.orders.read_book(NOW_MS) or []
+    is_ended = [line.state in TERMINAL_STATES for line in book if line.tag == order.client_order_id]
+    assert (is_ended, rig.quantity()) == ([False], 2)
+
+
+@pytest.mark.parametrize("failing", ["trades", "orders"])
+def test_book_that_does_not_answer_says_so_and_changes_nothing(failing: str) -> None:
     rig = Rig()
     order = rig.enter()
     rig.broker.failing = {failing}
     assert not rig.orders.fetch_order_ends(NOW_MS)
     assert rig.orders.read_book(NOW_MS) is None
-    assert rig.broker.reads == [*reads, *reads]
+    assert rig.broker.reads == ["orders", "trades", "orders", "trades"]  # what traded is booked whatever becomes of the other
     assert state_of(order) is S.OPEN
 
 

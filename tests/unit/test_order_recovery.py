@@ -54,7 +54,7 @@ def test_unknown_order_is_alerted_once_and_first_looked_for_after_the_interval()
     assert rig.alerts.titles == [f"Order {order.client_order_id} is UNKNOWN"]
     assert rig.recovery.watching
     rig.recovery.work(NOW_MS + READ_INTERVAL_MS)
-    assert rig.broker.reads == ["trades", "orders"]
+    assert rig.broker.reads == ["orders", "trades"]
 
 
 def test_unknown_order_in_the_book_is_adopted_with_its_fills() -> None:

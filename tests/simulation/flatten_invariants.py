@@ -1,0 +1,131 @@
+"""What must hold while an account is flattened from several sides, judged by the broker's own trades and books.
+
+- No exit of anybody turns a position round or opens one: not in any interleaving, whoever died or hung meanwhile.
+  Excused is a symbol in which an exit reached the broker after its sender had died by itself: not told to anybody, it can
+  be known only by waiting out the longest request, which a take-over does and a start after a death does not.
+- An exit leaves only while its sender has the closer's lock. No client order id is sent twice.
+- No entry leaves after its engine acknowledged a halt that closes, nor while a ledger that answers holds one.
+- FLAT is said only when the broker holds nothing and works nothing, and it stays so. NOT_FLAT has a reason and exit code 4.
+- At the end every closer has a result, every halt stands in a store, and an engine that starts then makes no entry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.verdict import require
+from velox_core.domain.halts import active_halts
+from velox_core.domain.orders import TERMINAL_STATES
+from velox_core.flat_proof import FlattenState
+
+if TYPE_CHECKING:
+    from tests.simulation.flatten_processes import Process
+    from tests.simulation.flatten_world import FlattenWorld
+    from velox_core.flat_proof import FlattenResult
+    from velox_core.risk.approval import ApprovedOrder
+
+
+class FlattenInvariants:
+    """The judge of one episode."""
+
+    def __init__(self, world: FlattenWorld) -> None:
+        self._world = world
+        self._senders: dict[str, str] = {}  # of every order sent
+        self._exits: set[str] = set()
+        self._net: dict[str, int] = {}
+        self._judged = 0
+        self._orphans: set[str] = set()
+        self.orphans_reversed = 0
+        self._acknowledged: set[str] = set()
+        self._flat_said: str = ""
+
+    def on_send(self, order: ApprovedOrder, process: Process) -> None:
+        """Judge one order before it leaves."""
+        world, tag = self._world, order.client_order_id
+        require(tag not in self._senders, f"{tag} is sent a second time, by {process.name}")
+        require(not process.dead, f"{process.name} is dead and sends {tag}")
+        self._senders[tag] = process.name
+        if order.rank is not None:
+            self._exits.add(tag)
+            holder = world.holder.holder
+            require(holder == process.name, f"exit {tag} of {process.name} is sent while {holder or 'nobody'} has the lock")
+
+    def on_decided(self, order: ApprovedOrder) -> None:
+        """Judge an entry that was just approved. One that stands still from then on may leave after a halt that came later."""
+        world, tag = self._world, order.client_order_id
+        if order.rank is not None:
+            return
+        require(not self._acknowledged, f"entry {tag} after the engine acknowledged {sorted(self._acknowledged)}")
+        halts = [halt.halt_id for halt in world.ledger.truth().halts if halt.closes]
+        require(world.outages.ledger or not halts, f"entry {tag} while the ledger holds {halts}")
+
+    def on_arrival(self, order: ApprovedOrder, process: Process) -> None:
+        """Note an exit that reaches the broker after its sender died by itself: nobody could know that it was on its way."""
+        if process.dead and not process.was_killed and order.rank is not None:
+            self._orphans.add(order.symbol)
+
+    def on_acknowledged(self, halt_ids: list[str]) -> None:
+        """Note what the engine says that it acts on."""
+        self._acknowledged.update(halt_ids)
+
+    def take_trades(self) -> None:
+        """Judge the trades that are new: an exit brings its position nearer to zero, and never past it."""
+        trades = self._world.broker.exchange.trades
+        for trade in trades[self._judged :]:
+            before = self._net.get(trade.symbol, 0)
+            self._net[trade.symbol] = after = before + trade.side.sign * trade.quantity
+            if trade.client_order_id in self._exits:
+                sender = self._senders[trade.client_order_id]
+                is_closing = before * after >= 0 and abs(after) < abs(before)
+                self.orphans_reversed += not is_closing
+                require(
+                    is_closing or trade.symbol in self._orphans,
+                    f"exit {trade.client_order_id} of {sender} made {after} of {before} {trade.symbol}",
+                )
+            require(
+                not self._flat_said or not after or trade.symbol in self._orphans,
+                f"{self._flat_said} said FLAT, and then {trade.client_order_id} made {after} of {before} {trade.symbol}",
+            )
+        self._judged = len(trades)
+
+    def open_now(self) -> list[str]:
+        """Return what the broker holds and works, by its own books."""
+        exchange = self._world.broker.exchange
+        held = [f"{p.quantity} {p.symbol}" for p in exchange.positions() if p.quantity]
+        return held + [f"order {o.tag} {o.position.symbol}" for o in exchange.orders.values() if o.state not in TERMINAL_STATES]
+
+    def on_result(self, name: str, result: FlattenResult) -> None:
+        """Judge what a closer came to, at the moment when it says so."""
+        if result.state is FlattenState.FLAT:
+            held = self.open_now()
+            require(not held, f"{name} says FLAT, and the broker has {held}")
+            self._flat_said = name
+            require(result.exit_code == 0, f"{name} is FLAT with exit code {result.exit_code}")
+        else:
+            require(result.state is FlattenState.NOT_FLAT, f"{name} ended as {result.state}")
+            require(bool(result.reason), f"{name} is NOT_FLAT without a reason")
+            require(result.exit_code == 4, f"{name} is NOT_FLAT with exit code {result.exit_code}")
+
+    def at_end(self) -> None:
+        """Judge what the episode left behind."""
+        world = self._world
+        require(world.is_over, "the closers did not end")
+        for closing in world.closings:
+            require(closing.ended, f"{closing.name} never ended")
+        if self._flat_said:
+            require(not self.open_now(), f"{self._flat_said} said FLAT, and in the end the broker has {self.open_now()}")
+        self._judge_halts()
+
+    def _judge_halts(self) -> None:
+        """Halted until a reset: the halts stand, and an engine that starts now refuses entries."""
+        world = self._world
+        stored = {halt.halt_id for halt in active_halts(world.halt_file.records())}
+        stored |= {halt.halt_id for halt in world.ledger.truth().halts}
+        for closing in world.closings:
+            result = closing.flattener.result()
+            if result.state in (FlattenState.FLAT, FlattenState.NOT_FLAT):
+                own = closing.has_own_halt
+                require(result.halt_id in stored or own, f"{closing.name} ended, and no store holds {result.halt_id}")
+        world.outages.journal = world.outages.ledger = world.outages.halt_file = False
+        if stored:
+            require(bool(world.restarted_halts()), f"{stored} stand, and an engine that starts heeds none of them")

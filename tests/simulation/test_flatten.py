@@ -1,0 +1,141 @@
+"""Simultaneous triggers as a test: some hundred seeds, the same story twice, and proof that the invariants can fail."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.simulation import flatten_processes
+from tests.simulation.flatten_world import FlattenWorld, run_flattening
+from tests.simulation.stores import SimCloserLock
+from tests.simulation.verdict import InvariantBroken
+from velox_core.adoption import Look
+from velox_core.domain.errors import BrokerError
+from velox_core.order_manager import OrderManager
+from velox_core.ports import BrokerOrder, BrokerPosition, CloserHold
+from velox_core.take_over import take_over
+
+SEEDS = 150
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("velox")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    yield
+    logger.setLevel(before)
+
+
+def test_flattening_from_several_sides_never_reverses_a_position() -> None:
+    outcomes = [run_flattening(seed) for seed in range(1, SEEDS + 1)]
+    # the episodes must have had something to survive
+    assert sum(outcome.trades for outcome in outcomes) > SEEDS * 2
+    assert sum(outcome.kills for outcome in outcomes) > SEEDS // 5
+    assert sum(outcome.flat for outcome in outcomes) > SEEDS
+    assert sum(outcome.not_flat for outcome in outcomes) > 0
+
+
+def test_flattening_of_one_seed_twice_is_the_same_story() -> None:
+    for seed in (5, 26, 92):
+        first, second = FlattenWorld(seed), FlattenWorld(seed)
+        for world in (first, second):
+            world.run()
+        told = [
+            [(t.ts_ms, t.client_order_id, t.quantity, t.price_paise) for t in w.broker.exchange.trades] for w in (first, second)
+        ]
+        assert told[0] == told[1]
+        assert first.now_ms == second.now_ms
+        assert first.alerts.sent == second.alerts.sent
+
+
+def _first_break(seeds: range) -> str:
+    for seed in seeds:
+        try:
+            run_flattening(seed)
+        except InvariantBroken as broken:
+            return str(broken)
+    return ""
+
+
+def test_flattening_without_the_closers_lock_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.closer.Closer.may_send", lambda self, now_ms: True)
+    assert "has the lock" in _first_break(range(1, 40))
+
+
+def test_flattening_with_a_lock_that_two_hold_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(self: SimCloserLock) -> CloserHold:
+        self._shared.holder = self._name
+        return CloserHold.UNBROKEN
+
+    monkeypatch.setattr("tests.simulation.stores.SimCloserLock.take", take)
+    assert "has the lock" in _first_break(range(1, 60))
+
+
+def test_flattening_without_a_look_after_another_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = SimCloserLock.take
+
+    def take(self: SimCloserLock) -> CloserHold:
+        hold = plain(self)
+        return CloserHold.UNBROKEN if hold is CloserHold.FRESH else hold
+
+    monkeypatch.setattr("tests.simulation.stores.SimCloserLock.take", take)
+    assert " made " in _first_break(range(100, 120))
+
+
+def test_flattening_beside_the_orders_of_a_dead_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.closer.Closer.others", lambda self, symbol, side: [])
+    assert " made " in _first_break(range(1_195, 1_215))
+
+
+def test_take_over_that_waits_for_no_request_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hasty(ports: Any, halt: Any, **bounds: float) -> Any:
+        return take_over(ports, halt, **bounds | {"request_seconds": 0.0})
+
+    monkeypatch.setattr(flatten_processes, "take_over", hasty)
+    assert " made " in _first_break(range(20, 60))
+
+
+def test_take_over_that_does_not_kill_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(self: FlattenWorld, pid: int) -> bool:
+        process = self.processes[pid]
+        for shared, lock in ((self.holder, "holder"), (self, "engine_holder")):
+            if getattr(shared, lock) == process.name:
+                setattr(shared, lock, "")
+        return True
+
+    monkeypatch.setattr("tests.simulation.flatten_world.FlattenWorld.kill", kill)
+    assert "has the lock" in _first_break(range(1, 120))
+
+
+def test_book_whose_trades_are_read_before_its_orders_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that ends between the two reads is not booked, and counts as working no more."""
+
+    def read_book(self: OrderManager, now_ms: int) -> list[BrokerOrder] | None:
+        if not self.fetch_trades(now_ms):
+            return None
+        with suppress(BrokerError):
+            book = self._broker.orders()
+            self._risk.continue_after(line.tag for line in book)
+            return book
+        return None
+
+    monkeypatch.setattr("velox_core.order_manager.OrderManager.read_book", read_book)
+    assert " made " in _first_break(range(838, 845))
+
+
+def test_engine_that_starts_without_reading_halts_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.emergency_exit_manager.EmergencyExitManager.load", lambda self: ())
+    assert "heeds none of them" in _first_break(range(1, 5))
+
+
+def test_flat_that_leaves_out_working_orders_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_positions_only(self: Look, working: object, positions: list[BrokerPosition]) -> None:
+        self.working, self.positions = [], positions
+
+    monkeypatch.setattr("velox_core.adoption.Look.__init__", of_positions_only)
+    assert "says FLAT, and" in _first_break(range(50, 70))
