@@ -538,8 +538,8 @@ def test_reset_while_the_file_lacks_the_halt_and_is_full_writes_nothing_and_stay
 # -- as the safety guide calls it ------------------------------------------------------------------------------------
 
 
-def with_clock() -> tuple[Rig, EmergencyExitManager]:
-    """Return a rig whose risk manager leads to an emergency exit manager that has engine time itself."""
+def with_clock(clock: FakeClock | None) -> tuple[Rig, EmergencyExitManager]:
+    """Return a rig whose risk manager leads to an emergency exit manager that has a clock of its own, or none."""
     rig = Rig()
     rig.emergency = EmergencyExitManager(
         trading_date=DAY,
@@ -550,14 +550,14 @@ def with_clock() -> tuple[Rig, EmergencyExitManager]:
         journal=rig.journal,
         halt_file=rig.halt_file,
         alerts=rig.alerts,
-        clock=FakeClock(NOW_MS + 7_000),
+        clock=clock,
     )
     rig.risk.attach_emergency_exit_manager(rig.emergency)
     return rig, rig.risk.get_emergency_exit_manager()
 
 
 def test_guides_calls_take_a_reason_and_a_name_and_read_the_clock_themselves() -> None:
-    rig, manager = with_clock()
+    rig, manager = with_clock(FakeClock(NOW_MS + 7_000))
     rig.hold()
     halt = manager.trigger("enough for today", "a person")
     assert (halt.at_ms, halt.reason, halt.by, halt.kind) == (NOW_MS + 7_000, "enough for today", "a person", HaltKind.MANUAL)
@@ -571,21 +571,21 @@ def test_guides_calls_take_a_reason_and_a_name_and_read_the_clock_themselves() -
 
 
 def test_reset_by_reason_and_name_never_ends_a_loss_halt_of_its_own_date() -> None:
-    _, manager = with_clock()
+    _, manager = with_clock(FakeClock(NOW_MS + 7_000))
     manager.trigger_loss(NOW_MS)
     with pytest.raises(HaltedError, match="LOSS"):
         manager.reset("please", "a person")
 
 
 def test_manager_without_a_clock_wants_the_time_named() -> None:
-    rig = Rig()
+    rig, manager = with_clock(None)
     with pytest.raises(InvariantError, match="clock"):
-        rig.emergency.trigger("r", "b")
+        manager.trigger("r", "b")
     assert rig.halt_file.kept == []
 
 
 def test_both_views_are_json_with_ints_for_money() -> None:
-    rig, manager = with_clock()
+    rig, manager = with_clock(FakeClock(NOW_MS + 7_000))
     rig.hold()
     manager.trigger("enough", "me")
     status, summary = manager.get_risk_status(), manager.get_daily_summary()
