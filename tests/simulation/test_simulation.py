@@ -117,7 +117,7 @@ def test_simulation_with_an_exit_door_that_sends_too_much_breaks_an_invariant(mo
 
 
 def test_simulation_sending_before_the_intent_is_durable_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("velox_core.order_manager.OrderManager._may_leave", lambda self, order, now_ms: True)
+    monkeypatch.setattr("velox_core.durable_journal.DurableJournal.commit_intent", lambda self, order, now_ms: None)
     assert "without a durable intent" in _first_break(range(1, 50))
 
 

@@ -200,6 +200,7 @@ class World:
         self.hand_ms: dict[str, int] = {}  # symbol to when it was last traded in the broker's app
         self.crashes = 0
         self.engine_name = ""
+        self._plans: dict[int, SessionPlan] = {}
         self.engine: Engine | None = None
         self.rarer = Troubles(self, forced)
         self.invariants = Invariants(self)
@@ -287,6 +288,11 @@ class World:
 
     def plan(self, resumed_ms: int) -> SessionPlan:
         """Return the half hour's plan: entries for 22 minutes, square-off in the 25th."""
+        if resumed_ms not in self._plans:
+            self._plans[resumed_ms] = self._make_plan(resumed_ms)
+        return self._plans[resumed_ms]
+
+    def _make_plan(self, resumed_ms: int) -> SessionPlan:
         return SessionPlan(
             trading_date=DAY,
             universe=self.universe,
@@ -298,6 +304,7 @@ class World:
             tick_paise=(TICK_PAISE,) * len(self.universe),
             resume_after_ms=resumed_ms,
             reconcile_seconds=30.0,
+            heartbeat_seconds=600.0,  # nobody reads the status
             source="simulation",
             synthetic=True,
         )
