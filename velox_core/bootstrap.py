@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
-from velox_core.alerts import LogAlerts
+from velox_core.alert_setup import open_alerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
@@ -50,18 +47,18 @@ from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
-from velox_core.ports import Broker, Control, ControlRequest, Journal
+from velox_core.ports import Broker, Control, ControlRequest, Journal, Severity
 from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
 from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
+from velox_core.stop_signals import StopSignals, stop_signals
 from velox_core.strategies.base import Strategy
 
 RECONCILE_SECONDS = 30.0
@@ -116,11 +113,14 @@ class ReplayDay:
 
 
 class NamedControl:
-    """A control channel whose status says which process and run it is of, and when it was written (wall time, ms)."""
+    """A control channel whose status says which process and run it is of, when it was written (wall time, ms), and how
+    alerts fared.
+    """
 
-    def __init__(self, control: Control, run_id: str) -> None:
+    def __init__(self, control: Control, run_id: str, alerts: Callable[[], dict[str, object]]) -> None:
         self._control = control
         self._run_id = run_id
+        self._alerts = alerts
         self._clock = WallClock()
 
     def poll(self) -> ControlRequest | None:
@@ -129,7 +129,8 @@ class NamedControl:
 
     def publish(self, status: Mapping[str, object]) -> None:
         """Publish the status with its origin."""
-        self._control.publish({**status, "run_id": self._run_id, "pid": os.getpid(), "wall_ms": self._clock.now_ms()})
+        origin = {"run_id": self._run_id, "pid": os.getpid(), "wall_ms": self._clock.now_ms()}
+        self._control.publish({**status, **origin, "alerts": self._alerts()})
 
 
 def load_rules(settings: Settings) -> MarketRules:
@@ -287,7 +288,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run = replay.run
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        alerts = LogAlerts()
+        alerts = stack.enter_context(open_alerts(settings, label=f"replay {run.run_id}"))
         stores = open_stores(settings, paths, run, run_identity(settings, replay), stack, alerts)
         clock = ReplayClock(plan.open_ms)
         simulated = SimulatedBroker(
@@ -310,7 +311,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, run.run_id),
+                control=NamedControl(control, run.run_id, alerts.counters),
                 alerts=alerts,
                 closer_lock=stores.closer_lock,
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
@@ -336,14 +337,18 @@ def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, stack: Exit
     return off_loop
 
 
-def run_engine(settings: Settings, paths: Paths, request: RunRequest) -> SessionOutcome:
+def run_engine(settings: Settings, paths: Paths, request: RunRequest, signals: StopSignals | None = None) -> SessionOutcome:
     """Run one day in this process, from the first minute (or where an earlier process stopped) to flat.
 
+    `signals` are the caller's, who reports under them too; without any they are this run's own.
     Raises: what `open_run` raises; nothing once trading has begun.
     """
+    if signals is None:
+        with stop_signals() as own:
+            return run_engine(settings, paths, request, own)
     with open_run(settings, paths, request) as opened:
         opened.engine.risk_manager.readiness.armed = True  # a simulated run arms itself
-        return _trade(opened)
+        return _trade(opened, signals)
 
 
 def run_identity(settings: Settings, replay: ReplayDay) -> RunIdentity:
@@ -392,7 +397,7 @@ def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
         broker.close()
 
 
-def _trade(opened: OpenRun) -> SessionOutcome:
+def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
     journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.stores.epoch, "pid": os.getpid()})
@@ -404,13 +409,13 @@ def _trade(opened: OpenRun) -> SessionOutcome:
     )  # fmt: skip
     for drop in opened.replay.day.drops:
         _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
-    with _stopping_on_signals(session):
-        result = session.run()
+    signals.tell(session.request_stop)
+    result = session.run()
     exposure = engine.emergency.broker_exposure()
     flat = result.flat and exposure == []
-    if not flat:
-        _log.error("[SESSION] NOT FLAT at the broker: %s", "; ".join(exposure or ["its book could not be read"]))
     held = bool(result.stopped) and plan.on_stop is OnStop.HOLD
+    if not flat:
+        _tell_not_flat(engine, "; ".join(exposure or ["its book could not be read"]), held=held)
     state = RunState.ENDED_NOT_FLAT if not flat else RunState.ENDED_HALTED if result.halted else RunState.ENDED
     exit_code = EXIT_NOT_FLAT if not (flat or held) else EXIT_OPERATING_ERROR if result.fault else EXIT_DONE
     write_state(run.folder, RunState.BEGUN if held else state)
@@ -425,6 +430,18 @@ def _trade(opened: OpenRun) -> SessionOutcome:
         exit_code=exit_code,
         facts=_facts(opened, result, flat=flat, exit_code=exit_code),
     )
+
+
+def _tell_not_flat(engine: Engine, left: str, *, held: bool) -> None:
+    if held:
+        text = f"on_stop is hold: {left} at the broker, and no engine watches it. velox run takes the run up again."
+        _log.warning("[SESSION] stopped, positions are KEPT. %s", text)
+        engine.ports.alerts.send(Severity.WARNING, "Stopped, positions are kept", text)
+    else:
+        _log.error("[SESSION] NOT FLAT at the broker: %s", left)
+        engine.ports.alerts.send(
+            Severity.CRITICAL, "NOT FLAT, and the engine has ended", f"At the broker: {left}. Close it by hand."
+        )
 
 
 def _end_run(opened: OpenRun, state: RunState) -> None:
@@ -459,22 +476,3 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "fault": result.fault,
         "exit_code": exit_code,
     }
-
-
-@contextmanager
-def _stopping_on_signals(session: TradingSession) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP ask the session to stop; a second one changes nothing. Main thread only."""
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        session.request_stop(f"signal {signal.Signals(number).name}")
-
-    before = [(number, signal.signal(number, ask)) for number in wanted]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

@@ -25,13 +25,22 @@ from velox_core.operations.runs import write_report
 from velox_core.operations.status import Status, account_folders, status_of_process
 from velox_core.operations.view import dropped_text, headline
 from velox_core.settings import Paths, Settings
+from velox_core.stop_signals import StopSignals, stop_signals
 from velox_core.take_over import TakeOverResult
 
 _log = logging.getLogger(SYSTEM)
 
 
 def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_json: bool) -> int:
-    """Run the engine to its end, write and show the summary, and return the exit code."""
+    """Run the engine to its end, write and show the summary, and return the exit code.
+
+    Signals stop the day and nothing else, the report included: the exit code is what a guard or a flow goes by.
+    """
+    with stop_signals() as signals:
+        return _run_foreground(settings, paths, request, signals, as_json=as_json)
+
+
+def _run_foreground(settings: Settings, paths: Paths, request: RunRequest, signals: StopSignals, *, as_json: bool) -> int:
     started_ms = time.time_ns() // 1_000_000
     console = Console(stderr=as_json)
 
@@ -42,7 +51,7 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
     logs = open_logs(settings, paths)
     try:
         with RunView(console, own_status, note=lambda: f"{request.date}: starting the engine"):
-            outcome = run_engine(settings, paths, request)
+            outcome = run_engine(settings, paths, request, signals)
         dropped = dropped_text(outcome.facts)
         if dropped:
             _log.warning("[DATA] run %s: %s", outcome.run.run_id, dropped)

@@ -10,6 +10,7 @@ from velox_core.settings.folders import Paths, default_config, paths
 from velox_core.settings.load import load_settings
 from velox_core.settings.values import (
     CHECKLIST_ITEMS,
+    AlertChannelSettings,
     AlertLevel,
     AlertSettings,
     BackupSettings,
@@ -42,6 +43,7 @@ from velox_core.settings.values import (
 
 __all__ = [
     "CHECKLIST_ITEMS",
+    "AlertChannelSettings",
     "AlertLevel",
     "AlertSettings",
     "BackupSettings",

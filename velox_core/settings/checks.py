@@ -12,7 +12,7 @@ from velox_core.domain.money import rupees_text
 from velox_core.settings import shape
 from velox_core.settings.document import Document, Plain
 from velox_core.settings.problems import Problem, TreePath, shown_path, shown_value
-from velox_core.settings.values import CHECKLIST_ITEMS, BrokerType, ItemSeverity
+from velox_core.settings.values import ALERT_CHANNELS_MAX, CHECKLIST_ITEMS, BrokerType, ItemSeverity
 
 
 class Reader:
@@ -67,6 +67,7 @@ def cross_checks(document: Document) -> list[Problem]:
     _check_strategies(reader)
     _check_mode(reader)
     _check_heartbeats(reader)
+    _check_channels(reader)
     return reader.problems
 
 
@@ -173,3 +174,19 @@ def _check_heartbeats(reader: Reader) -> None:
     if beat is not None and bound is not None and bound < 3 * beat:
         text = f"is {bound}: allowed is at least three times engine.heartbeat_seconds, {3 * beat}"
         reader.report(("guard", "heartbeat_timeout_seconds"), text)
+
+
+def _check_channels(reader: Reader) -> None:
+    listed = reader.raw(("system", "alerts", "channels"))
+    if not isinstance(listed, list):
+        return
+    if len(listed) > ALERT_CHANNELS_MAX:
+        reader.report(("alerts", "channels"), f"has {len(listed)} channels: allowed are at most {ALERT_CHANNELS_MAX}")
+    first: dict[str, int] = {}
+    for index in range(len(listed)):
+        name = reader.get("alerts", "channels", index, "name")
+        if isinstance(name, str):
+            if name in first:
+                text = f"is {shown_value(name)}, as channels[{first[name]}]: allowed is a name of its own"
+                reader.report(("alerts", "channels", index, "name"), text)
+            first.setdefault(name, index)

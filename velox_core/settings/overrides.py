@@ -62,6 +62,8 @@ def _path_problem(path: tuple[str, ...]) -> str:
         return f"names the section {shown_path(full)}: allowed is one key of it ({keys})"
     if path[0] == "strategies":
         return "names a part of system.strategies: allowed is to change it in the file"
+    if path[:2] == ("alerts", "channels"):
+        return "names a part of system.alerts.channels: allowed is to change it in the file (URLs by VELOX__ALERTS__URLS)"
     known = [variable(tuple(str(part) for part in leaf[1:])) for leaf in shape.leaves()]
     known += [variable(secret) for secret in SECRET_PATHS]
     near = difflib.get_close_matches(variable(path)[: 2 * SHOWN_MAX], known, n=1)

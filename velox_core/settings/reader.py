@@ -85,7 +85,8 @@ def _wanted(path: TreePath) -> str:
         return f"a mapping with the keys {', '.join(shape.keys(section))}"
     if list_rule is not None:
         return f"a list, each {list_rule.allowed}"
-    return "a list of strategies" if path[-1] == "strategies" else "a mapping of names to values"
+    lists = {"strategies": "a list of strategies", "channels": "a list of channels, each with name and minimum_severity"}
+    return lists.get(str(path[-1]), "a mapping of names to values")
 
 
 def _elsewhere(path: TreePath) -> list[TreePath]:
@@ -95,4 +96,4 @@ def _elsewhere(path: TreePath) -> list[TreePath]:
 
 
 def _holds_secrets(path: TreePath) -> bool:
-    return any(("system", *secret[:-1]) == path for secret in SECRET_PATHS)
+    return any(("system", *secret[:-1]) == path[: len(secret)] for secret in SECRET_PATHS)

@@ -28,6 +28,7 @@ from velox_core.settings.secrets import (
 from velox_core.settings.values import (
     CHECKLIST_ITEMS,
     WARNED_WHEN_SIMULATED,
+    AlertChannelSettings,
     AlertSettings,
     BackupSettings,
     BrokerCredentials,
@@ -83,7 +84,7 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
         metrics=MetricsSettings(
             influxdb=InfluxSettings(**system.metrics.influxdb.model_dump(), token=secrets.one(INFLUX_TOKEN))
         ),
-        alerts=AlertSettings(minimum_severity=system.alerts.minimum_severity, urls=secrets.found.get(ALERT_URLS, ())),
+        alerts=_alerts(system.alerts, secrets),
         dashboard=_same(DashboardSettings, system.dashboard),
         backup=BackupSettings(destination=_destination(root, system.backup.destination), keep_days=system.backup.keep_days),
         logs=_same(LogSettings, system.logs),
@@ -173,6 +174,17 @@ def _engine(engine: schema.Engine) -> EngineSettings:
         heartbeat_seconds=engine.heartbeat_seconds,
         orders_per_second=engine.orders_per_second,
         sends_off_loop=engine.sends_off_loop,
+    )
+
+
+def _alerts(alerts: schema.Alerts, secrets: Secrets) -> AlertSettings:
+    return AlertSettings(
+        minimum_severity=alerts.minimum_severity,
+        channels=tuple(
+            AlertChannelSettings(name=channel.name, minimum_severity=channel.minimum_severity or alerts.minimum_severity)
+            for channel in alerts.channels
+        ),
+        urls=secrets.found.get(ALERT_URLS, ()),
     )
 
 

@@ -181,10 +181,18 @@ class Metrics(Section):
     influxdb: Influx = Influx()
 
 
+class AlertChannel(Section):
+    """One entry of `alerts.channels`; its URL is a secret. Without a severity of its own it has that of `alerts`."""
+
+    name: Name
+    minimum_severity: Annotated[AlertLevel | None, optional(choice(AlertLevel))] = None
+
+
 class Alerts(Section):
-    """`alerts`; the channels themselves are secrets."""
+    """`alerts`."""
 
     minimum_severity: Annotated[AlertLevel, choice(AlertLevel)] = AlertLevel.INFO
+    channels: list[AlertChannel] = []
 
 
 class Dashboard(Section):

@@ -36,6 +36,8 @@ CHECKLIST_ITEMS = (
 )
 """The safety guide's pre-production checklist, in its order."""
 
+ALERT_CHANNELS_MAX = 10
+
 WARNED_WHEN_SIMULATED = frozenset({"influxdb", "dashboard", "simulated_test", "backup"})
 """What a laptop has not got: a simulated day warns on these (design.md section 13)."""
 
@@ -310,10 +312,22 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertChannelSettings:
+    """One channel for messages to a person: its name, and the least severity that it is meant for."""
+
+    name: str
+    minimum_severity: AlertLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AlertSettings:
-    """Channels for messages to a person; a channel's URL is a secret."""
+    """Channels for messages to a person. Their URLs are secrets, as `NAME=URL`, or as they stand in the channels' order.
+
+    `minimum_severity` is that of a channel that names none, and of a URL without a channel.
+    """
 
     minimum_severity: AlertLevel
+    channels: tuple[AlertChannelSettings, ...] = ()
     urls: tuple[SecretStr, ...] = ()
 
 

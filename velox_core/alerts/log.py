@@ -2,7 +2,7 @@
 
 - `send` never waits and never raises: one log call (queued) and one append to a bounded list.
 - The oldest alert leaves when the list is full; `sent` counts them all.
-- Channels that leave the machine join here later, behind the same port.
+- Channels that leave the machine are in `outbox`; what is here works without any.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from velox_core.alerts import RECENT_ALERTS_MAX, LogAlerts
+from velox_core.alerts.log import RECENT_ALERTS_MAX, LogAlerts
 from velox_core.ports import Severity
 
 
