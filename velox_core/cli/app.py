@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from velox_core.cli.alerts import alerts_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(alerts_app, name="alerts")
 
 
 def _show_version(wanted: bool) -> None:
