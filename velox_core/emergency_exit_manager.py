@@ -107,7 +107,6 @@ class EmergencyExitManager:
         self._next_proof_ms = 0
         self._next_alert_ms = 0
         self.warnings = LossWarnings(risk_manager.limits.loss_limit_paise)
-        self._judged_from_paise = self.warnings.first_paise
         self._known: dict[str, HaltRecord] = {}
         self._used_ids: set[str] = set()
         self._number_prefix = ""  # of new halt ids
@@ -201,11 +200,11 @@ class EmergencyExitManager:
         """
         if not self._loss_halted:
             loss = self._orders.day_loss
-            if loss.loss_at_most_paise >= self._judged_from_paise:
+            if loss.loss_at_most_paise >= self.warnings.next_paise:
                 limit_paise = self._risk.limits.loss_limit_paise
                 if loss.reaches(limit_paise):
                     self.trigger_loss(now_ms)
-                elif loss.reaches(self._judged_from_paise):
+                elif loss.reaches(self.warnings.next_paise):
                     self._warn(loss.loss_paise, limit_paise, now_ms)
         if self._must_close and not self._orders.is_flat():
             self._closing = True

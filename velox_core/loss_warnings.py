@@ -1,6 +1,7 @@
 """Warnings on the way to the day's loss limit: each share of it once, however the loss moves and the engine restarts.
 
 - A loss that jumps past several shares is told once, with the highest; the lower ones are not told later.
+- `next_paise` moves on with each warning, so that between two of them a tick costs the same whatever is held.
 - A restarted engine counts as told what the worst loss in the journal's marks has passed. Marks leave out the charges of
   closing, so a share that was passed by less than those may be told twice; never is one left out.
 """
@@ -22,11 +23,7 @@ class LossWarnings:
     def __init__(self, limit_paise: int) -> None:
         self._limit_paise = limit_paise
         self._told_percent = 0
-
-    @property
-    def first_paise(self) -> int:
-        """Return the least loss that can be worth a warning."""
-        return min(self._limit_paise, self._limit_paise * WARNING_SHARES_PERCENT[0] // 100)
+        self.next_paise = self._next()  # the least loss that is worth the next warning; the limit when all were told
 
     def passed(self, loss_paise: int) -> int:
         """Return the highest share in percent that this loss has newly reached, 0 for none. Asking tells it."""
@@ -34,8 +31,13 @@ class LossWarnings:
         if reached <= self._told_percent:
             return 0
         self._told_percent = reached
+        self.next_paise = self._next()
         return reached
 
     def take_up(self, worst_loss_paise: int) -> None:
         """Count as told what an earlier process of the day has told: it passed the shares of its worst loss."""
         self.passed(worst_loss_paise)
+
+    def _next(self) -> int:
+        untold = (share for share in (*WARNING_SHARES_PERCENT, 100) if share > self._told_percent)
+        return -(-self._limit_paise * next(untold, 100) // 100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes.rig import NOW_MS
@@ -11,6 +11,7 @@ from velox_core.engine.resume import worst_marked_loss_paise
 from velox_core.loss_warnings import WARNING_SHARES_PERCENT, LossWarnings
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     limit=st.integers(1, 10**9),
     shares=st.lists(st.integers(-200, 250), max_size=40),
@@ -34,10 +35,17 @@ def test_passed_tells_the_highest_new_share_once_over_jumps_and_restarts(
     assert told == sorted(set(told))
 
 
-def test_first_paise_is_below_every_loss_that_is_told() -> None:
-    for limit in (1, 2, 3, 199, 200_000):
-        first = LossWarnings(limit).first_paise
-        assert all(LossWarnings(limit).passed(loss) == 0 for loss in range(min(first, 200)))
+def test_next_paise_is_the_least_loss_that_tells_something_and_then_the_limit() -> None:
+    for limit in (1, 3, 199, 10_000):
+        warnings = LossWarnings(limit)
+        for share in WARNING_SHARES_PERCENT:
+            threshold = warnings.next_paise
+            if warnings.passed(threshold - 1):
+                raise AssertionError(f"{threshold - 1} of {limit} told before {share} %")
+            if threshold * 100 < limit * 90:
+                assert warnings.passed(threshold) >= share
+        warnings.passed(limit)
+        assert warnings.next_paise == limit
 
 
 def test_worst_marked_loss_is_the_deepest_mark_and_never_a_profit() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from velox_core.brokers.rate_limit import ARRIVAL_SECONDS_MAX, WINDOW_SECONDS, RateLimit
@@ -13,6 +13,7 @@ from velox_core.brokers.sends import Request, RequestKind, SendBounds, Sends
 from velox_core.ports import SendOutcome, SendStatus
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     per_second=st.integers(1, 10),
     requests=st.lists(
