@@ -95,6 +95,10 @@ class HangingBroker:
         with self._lock:
             self.sent.append(order.client_order_id)
         self._wait()
+        return self.fill(order, now_ms)
+
+    def fill(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        """Book an order as traded."""
         with self._lock:
             broker_order_id = f"B{len(self._book) + 1}"
             self._book.append(

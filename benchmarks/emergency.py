@@ -55,7 +55,7 @@ class LimitedBroker(HangingBroker):
         time.sleep(self._travel_seconds)
         arrived = time.monotonic()
         is_taken = self._is_within_the_rate(arrived)
-        outcome = super().place(order, now_ms) if is_taken else SendOutcome(SendStatus.REJECTED, "", "too many requests")
+        outcome = self.fill(order, now_ms) if is_taken else SendOutcome(SendStatus.REJECTED, "", "too many requests")
         time.sleep(self._travel_seconds)
         if order.rank is not None and is_taken:
             self.exits.append((arrived, time.monotonic()))
