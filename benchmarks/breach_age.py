@@ -28,6 +28,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from benchmarks.replay import MemoryHaltFile, SilentAlerts
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.rate_limit import RateLimit
 from velox_core.clock import WallClock
 from velox_core.control import FileControl
 from velox_core.domain.charges import ChargeSchedule
@@ -43,7 +44,7 @@ from velox_core.engine_lock import SoleCloser
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.memory import MemoryLedger
-from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, SendOutcome, SendStatus
+from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, MarketFeed, SendOutcome, SendStatus
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.limits import RiskLimits
 from velox_core.strategies.base import Strategy, StrategySession
@@ -78,6 +79,7 @@ class HangingBroker:
         self._book: list[BrokerOrder] = []
         self._trades: list[BrokerFill] = []
         self._news: list[BrokerFill] = []
+        self.drained: list[BrokerFill] = []
 
     def hang(self) -> None:
         """Answer nothing from now on."""
@@ -93,6 +95,10 @@ class HangingBroker:
         with self._lock:
             self.sent.append(order.client_order_id)
         self._wait()
+        return self.fill(order, now_ms)
+
+    def fill(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        """Book an order as traded."""
         with self._lock:
             broker_order_id = f"B{len(self._book) + 1}"
             self._book.append(
@@ -125,6 +131,7 @@ class HangingBroker:
     def drain_events(self) -> list[BrokerFill]:
         """Return the fills since the last call; this does not wait for anything outside."""
         news, self._news = self._news, []
+        self.drained.extend(news)
         return news
 
     def orders(self) -> list[BrokerOrder]:
@@ -246,7 +253,9 @@ def age_exceeded_for(gaps: list[float], share: float) -> float:
     return high
 
 
-def build(folder: Path, broker: HangingBroker, feed: TickFeed, probe: Probe) -> tuple[Engine, SessionPlan]:
+def build(
+    folder: Path, broker: HangingBroker, feed: MarketFeed, probe: Probe, rate: RateLimit | None = None
+) -> tuple[Engine, SessionPlan]:
     """Join an engine over the broker, called off the loop."""
     clock, ledger = WallClock(), MemoryLedger()
     now_ms = clock.now_ms()
@@ -271,7 +280,7 @@ def build(folder: Path, broker: HangingBroker, feed: TickFeed, probe: Probe) -> 
         data_source="ticks",
         started_wall_ms=now_ms,
     )
-    off_loop = OffLoopBroker(broker)
+    off_loop = OffLoopBroker(broker, rate=rate)
     ports = EnginePorts(
         clock=clock,
         feed=feed,

@@ -21,6 +21,7 @@ from velox_core.alert_setup import open_alerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.rate_limit import RateLimit
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.calendar import MarketRules, load_market_rules
@@ -336,7 +337,7 @@ def _off_loop(settings: Settings, replay: ReplayDay, broker: Broker, lease: Leas
     if replay.speed <= 0:
         _log.warning("[SESSION] engine.sends_off_loop needs a paced run (--speed 1.0): sends are inline at full speed")
         return None
-    off_loop = OffLoopBroker(broker, lease=lease)
+    off_loop = OffLoopBroker(broker, rate=RateLimit(settings.engine.orders_per_second), lease=lease)
     stack.callback(off_loop.close)
     return off_loop
 

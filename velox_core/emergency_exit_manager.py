@@ -27,11 +27,11 @@ from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank
 from velox_core.exit_door import ExitDoor
 from velox_core.halt_stores import HaltStores
+from velox_core.loss_warnings import LossWarnings
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Broker, Clock, HaltFile, Journal, Severity
 from velox_core.risk_manager import RiskManager
 
-WARNING_SHARES_PERCENT = (50, 75, 90)
 NOT_FLAT_ALERT_INTERVAL_MS = 60_000
 
 _log: Final = logging.getLogger("velox.emergency")
@@ -118,10 +118,8 @@ class EmergencyExitManager:
         self._must_close = False
         self._loss_halted = False  # a LOSS halt of this date is known: the limit is not judged again
         self._next_alert_ms = 0
-        self._warned_percent = 0
         self._squared = False  # books and positions agreed once after the square-off began
-        limit_paise = risk_manager.limits.loss_limit_paise
-        self._judged_from_paise = min(limit_paise, limit_paise * WARNING_SHARES_PERCENT[0] // 100)
+        self.warnings = LossWarnings(risk_manager.limits.loss_limit_paise)
         self._known: dict[str, HaltRecord] = {}
         self._used_ids: set[str] = set()
         self._number_prefix = ""  # of new halt ids
@@ -215,11 +213,11 @@ class EmergencyExitManager:
         """
         if not self._loss_halted:
             loss = self._orders.day_loss
-            if loss.loss_at_most_paise >= self._judged_from_paise:
+            if loss.loss_at_most_paise >= self.warnings.next_paise:
                 limit_paise = self._risk.limits.loss_limit_paise
                 if loss.reaches(limit_paise):
                     self.trigger_loss(now_ms)
-                elif loss.reaches(self._judged_from_paise):
+                elif loss.reaches(self.warnings.next_paise):
                     self._warn(loss.loss_paise, limit_paise, now_ms)
         if self._must_close and not (self._is_flat() and self._risk.unexplained.keys() <= self.adoption.kept.keys()):
             self._closing = True
@@ -230,9 +228,8 @@ class EmergencyExitManager:
         return halt.kind is HaltKind.LOSS and halt.trading_date == self._trading_date
 
     def _warn(self, loss_paise: int, limit_paise: int, now_ms: int) -> None:
-        reached = max((share for share in WARNING_SHARES_PERCENT if loss_paise * 100 >= limit_paise * share), default=0)
-        if reached > self._warned_percent:
-            self._warned_percent = reached
+        reached = self.warnings.passed(loss_paise)
+        if reached:
             text = f"Daily loss {rupees_text(loss_paise)} is past {reached} % of the limit {rupees_text(limit_paise)}"
             _log.warning("[LOSS] %s", text, extra={"engine_ms": now_ms})
             self._alerts.send(Severity.WARNING, f"Daily loss past {reached} % of the limit", text)

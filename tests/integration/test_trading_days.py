@@ -9,12 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from velox_core.bootstrap import RunRequest, SessionOutcome, run_engine
+from velox_core.bootstrap import RunRequest, SessionOutcome, prepare, run_engine
 from velox_core.brokers.charges import load_charges
 from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.orders import Product, Side
@@ -144,6 +145,13 @@ def test_trading_day_crash_halts_closes_everything_and_stays_off(world: tuple[Se
     assert exits
     assert {body["rank"] for body in exits} == {4}
     assert read_state(outcome.run.folder) is RunState.ENDED_HALTED
+    overshoot_paise = -int(report["net_paise"]) - int(report["loss_limit_paise"])
+    day = prepare(*world, RunRequest(date=CRASH_DAY, scenario="crash", fresh=True)).day
+    moves_paise = 0  # of what was closed, in its wildest bar
+    for body in exits:
+        closes = [row.closes[day.universe.index(str(body["symbol"]))] for row in day.rows]
+        moves_paise += int(body["quantity"]) * max(abs(later - sooner) for sooner, later in pairwise(closes))
+    assert -moves_paise <= overshoot_paise <= moves_paise
 
 
 def test_trading_day_started_again_after_a_halt_stays_halted_and_sends_nothing(world: tuple[Settings, Paths]) -> None:
@@ -158,6 +166,9 @@ def test_trading_day_started_again_after_a_halt_stays_halted_and_sends_nothing(w
         return [e.body for e in events if e.kind in (EventKind.INTENT, EventKind.FILL)]
 
     assert traded(after) == traded(before)
+    next_day, events = run_day(world, RunRequest(date=date(2024, 1, 17), speed=0.0, scenario="calm"))
+    assert (next_day.flat, next_day.halted) == (True, False)
+    assert traded(events)
 
 
 def test_trading_day_with_the_ledger_away_opens_nothing(world: tuple[Settings, Paths], tmp_path: Path) -> None:

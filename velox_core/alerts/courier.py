@@ -21,7 +21,7 @@ from typing import Any, TextIO
 SOCKET_SECONDS = 4.0  # to connect, and to read; apprise's own default is the same
 PAUSE_SECONDS_MAX = 1.0  # between two messages; apprise sleeps up to 5.5 s
 LIFE_AFTER_LINE_SECONDS = 60
-_STATUS = re.compile(r"\berror=([0-9]{3})\b")
+_STATUS = re.compile(r"error=([0-9]{3})(?![0-9])")
 
 
 class _Heard(logging.Handler):
@@ -50,23 +50,23 @@ def reason(lines: list[str]) -> str:
 
 
 def open_channel(url: str) -> Any:
-    """Return apprise's object of a URL, or None when apprise does not understand it."""
+    """Return apprise's sender for a URL, or None when apprise does not understand it."""
     import apprise  # seconds: only here
 
     channel = apprise.Apprise.instantiate(url)
-    if channel is not None:
-        channel.socket_connect_timeout = channel.socket_read_timeout = SOCKET_SECONDS
-        channel.request_rate_per_sec = min(channel.request_rate_per_sec, PAUSE_SECONDS_MAX)
-    return channel
+    if channel is None:
+        return None
+    channel.socket_connect_timeout = channel.socket_read_timeout = SOCKET_SECONDS
+    channel.request_rate_per_sec = min(channel.request_rate_per_sec, PAUSE_SECONDS_MAX)
+    sender = apprise.Apprise()
+    sender.add(channel)
+    return sender
 
 
 def deliver(channel: Any, heard: _Heard, message: dict[str, str]) -> str:
-    """Send one message. Returns '' or why it failed. Never raises."""
+    """Send one message. Returns '' or why it failed. A module of apprise that raises ends the process."""
     heard.lines.clear()
-    try:
-        done = channel.notify(body=message["body"], title=message["title"], notify_type=message["kind"])
-    except Exception as error:  # whatever a service's module does: its text may hold the URL
-        return f"the delivery broke off ({type(error).__name__})"
+    done = channel.notify(body=message["body"], title=message["title"], notify_type=message["kind"], body_format="text")
     return "" if done else reason(heard.lines)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from velox_core.brokers.answers import Answers, ReadBounds
+from velox_core.brokers.rate_limit import RateLimit
 from velox_core.brokers.sends import Launch, Request, RequestKind, SendBounds, Sends
 from velox_core.ports import (
     Broker,
@@ -41,6 +42,7 @@ class OffLoopBroker:
         broker: the broker itself; its methods are called from several threads at once.
         send_bounds, read_bounds: how long, and how many.
         lease: asked before each request, on its thread; None sends without one.
+        rate: how many orders and cancels may leave in a second; None for any number.
         monotonic: seconds that never go back.
         launch: begins a send; None does it on a thread.
     """
@@ -52,13 +54,16 @@ class OffLoopBroker:
         send_bounds: SendBounds | None = None,
         read_bounds: ReadBounds | None = None,
         lease: Lease | None = None,
+        rate: RateLimit | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         launch: Launch | None = None,
     ) -> None:
         bounds = read_bounds or ReadBounds()
         self._broker = broker
         self._lease = lease
-        self._sends = Sends(send_bounds or SendBounds(), monotonic, lambda: self._book.is_overdue, self._withholds, launch)
+        self._sends = Sends(
+            send_bounds or SendBounds(), monotonic, lambda: self._book.is_overdue, self._withholds, launch, rate
+        )
         self._heard = 0
         self._symbols: dict[str, str] = {}  # of client order ids and of the broker's ids
         self._book: Answers[Book] = Answers("book", self._read_book, self._generation, bounds, monotonic)

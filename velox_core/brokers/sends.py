@@ -12,6 +12,8 @@
 - A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
   reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
   cancel of one order is asked for again while at most one earlier request for it hangs.
+- With a rate limit a request waits for its place in the second (`rate_limit`): exits and cancels first, and entries leave
+  them some places. A thread wakes the queue when a place becomes free.
 - A request leaves once. What was withdrawn, or waited too long, cannot leave any more: one lock decides.
 - `generation` grows with every order that is added, leaves, is answered or is given up: a read that began before cannot
   say of it that it is absent. Cancels do not count: none makes an order or a position that a read could miss, and one that
@@ -27,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from velox_core.brokers.rate_limit import Departure, RateLimit
 from velox_core.ports import SendOutcome, SendReport, SendStatus
 
 WAIT_STEP_SECONDS = 0.05  # so often one who waits for answers looks at what became overdue
@@ -72,7 +75,7 @@ class SendBounds:
 class Request:
     """One call to the broker. `name` is the client order id, or for a cancel the broker's order id."""
 
-    __slots__ = ("added", "call", "kind", "lane", "name", "since")
+    __slots__ = ("added", "call", "departure", "kind", "lane", "name", "since")
 
     def __init__(self, kind: RequestKind, lane: str, name: str, call: Callable[[], SendOutcome]) -> None:
         self.kind = kind
@@ -81,6 +84,7 @@ class Request:
         self.call = call
         self.added = 0.0  # monotonic
         self.since = 0.0  # monotonic: when it began to wait, then when it left
+        self.departure: Departure | None = None  # its place in the rate, once it left
 
 
 Ask = Callable[[Request], SendOutcome]
@@ -97,6 +101,7 @@ class Sends:
         holds_entries: asked, with the lock held, whether entries must wait.
         withholds: asked on a sender thread, without the lock, why an entry (or else an exit or cancel) may not leave.
         launch: begins a request elsewhere, returns at once, and sees that it is asked and its answer given; None: on a thread.
+        rate: how many may leave in a second; None for any number.
     """
 
     def __init__(
@@ -106,7 +111,10 @@ class Sends:
         holds_entries: Callable[[], bool] = lambda: False,
         withholds: Callable[[bool], str] = lambda is_entry: "",
         launch: Launch | None = None,
+        rate: RateLimit | None = None,
     ) -> None:
+        self._rate = rate
+        self._is_paced = False  # a thread waits for the next place in the rate
         self.generation = 0
         self._holds_entries = holds_entries
         self._withholds = withholds
@@ -226,6 +234,8 @@ class Sends:
         while (request := self._next(self._monotonic())) is not None:
             self._waiting.remove(request)
             request.since = self._monotonic()
+            if self._rate is not None:
+                request.departure = self._rate.leave(request.since)
             self._flying.append(request)
             self._note_change(request)
             try:
@@ -233,11 +243,35 @@ class Sends:
             except RuntimeError as error:  # the system has no thread left
                 self._flying.remove(request)
                 self._report(request, SendOutcome(SendStatus.NOT_SENT, "", f"no thread to send it on: {error}"))
+        if self._rate is not None and self._waiting:
+            self._pace()
+
+    def _pace(self) -> None:
+        """Have somebody wait for the next place in the rate, if there is anything to wait for."""
+        if self._is_paced:
+            self._changed.notify_all()  # it looks again
+        elif self._seconds_to_place() > 0:
+            thread = threading.Thread(target=self._wake, name="send-pace", daemon=True)
+            try:
+                thread.start()
+                self._is_paced = True
+            except RuntimeError as error:  # the system has no thread left: the next look at the reports starts what may
+                _log.error("[SEND] no thread to pace requests on: %s", error)
+
+    def _seconds_to_place(self) -> float:
+        """Return how long until some waiting request finds a place that it has not got now, 0.0 when none lacks one."""
+        if self._rate is None or not self._waiting:
+            return 0.0
+        now = self._monotonic()
+        for_exits = self._rate.wait_seconds(now, is_entry=False)
+        return for_exits or self._rate.wait_seconds(now, is_entry=True)
 
     def _next(self, now: float) -> Request | None:
         """Return the request that leaves next, or None."""
         bounds, flying = self._bounds, self._flying
         if not self._waiting or len(flying) >= bounds.in_flight_max or len(self._hung) >= bounds.hung_max:
+            return None
+        if self._rate is not None and self._rate.wait_seconds(now, is_entry=False) > 0:
             return None
         busy = {request.lane for request in flying}
         closing = {request.lane for request in flying if request.kind is RequestKind.EXIT}
@@ -252,6 +286,8 @@ class Sends:
             )
             if request.lane not in busy or may_pass:
                 return request
+        if self._rate is not None and self._rate.wait_seconds(now, is_entry=True) > 0:
+            return None
         if self._holds_entries() or sum(r.kind is RequestKind.ENTRY for r in flying) >= bounds.entries_in_flight_max:
             return None
         for request in self._waiting:
@@ -259,7 +295,15 @@ class Sends:
                 return request
         return None
 
-    # -- on a sender thread -----------------------------------------------------------------------------------
+    # -- on threads of their own ------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Start what may leave whenever a place in the rate becomes free, until nothing waits for one."""
+        with self._changed:
+            while (seconds := self._seconds_to_place()) > 0:
+                self._changed.wait(seconds)
+                self._start_what_may()
+            self._is_paced = False
 
     def _ask(self, request: Request) -> SendOutcome:
         """Make the call, unless it may not be made any more."""
@@ -277,6 +321,8 @@ class Sends:
             else:
                 self._hung.remove(request)
                 _log.warning("[SEND] %s %s: answered late: %s", request.lane, request.name, outcome.status.value)
+            if self._rate is not None and request.departure is not None:
+                self._rate.answered(request.departure, self._monotonic())
             self._note_change(request)
             self._report(request, outcome)
             self._start_what_may()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from velox_core.cli.alerts import alerts_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(alerts_app, name="alerts")
 
 
 def _show_version(wanted: bool) -> None:
@@ -252,7 +254,12 @@ def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def status(
+    *,
+    config: ConfigOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the engine ends, or Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show what the engine last said of itself.
 
     Exit code 4 when the engine died with something open, 1 when it died with nothing open.
@@ -272,6 +279,10 @@ def status(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if found is None:
         start = velox("day", settings=settings)
         raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: {start}")
+    if watch:
+        from velox_core.cli.watch import watch_status
+
+        raise typer.Exit(watch_status(settings, found, as_json=as_json, console=_console()))
     alive, age = wrote_it(found.number("pid"), found.number("wall_ms")) and not found.ended, age_seconds(found)
     dead = dead_engine(settings, found)
     found = with_standing_halts(found, alive=alive)

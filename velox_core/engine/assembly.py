@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from velox_core.adoption import Adoption
@@ -22,7 +23,14 @@ from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionParts
 from velox_core.engine.plan import SessionPlan
-from velox_core.engine.resume import RESUME_KINDS, align_ledger, disabled_strategies, reconcile, restore
+from velox_core.engine.resume import (
+    RESUME_KINDS,
+    align_ledger,
+    disabled_strategies,
+    reconcile,
+    restore,
+    worst_marked_loss_paise,
+)
 from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.exit_door import ExitDoor
@@ -175,6 +183,8 @@ def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engin
     )
     risk.attach_emergency_exit_manager(emergency)
     resumed_ms, differences = _catch_up(ports, rules, risk, orders, door)
+    with suppress(JournalUnavailable):  # then a warning is told again
+        emergency.warnings.take_up(worst_marked_loss_paise(ports.journal.events((EventKind.MARK,))))
     emergency.load()
     return Engine(
         risk_manager=risk,

@@ -97,6 +97,13 @@ def disabled_strategies(events: Iterable[JournalEvent]) -> dict[str, str]:
     }
 
 
+def worst_marked_loss_paise(events: Iterable[JournalEvent]) -> int:
+    """Return the worst loss of the day by its marks, paise, without the charges of closing; 0 when no mark is a loss."""
+    marks = (event.body for event in events if event.kind is EventKind.MARK)
+    losses = (whole_number(m, "charges") - whole_number(m, "realised") - whole_number(m, "open") for m in marks)
+    return max(losses, default=0)
+
+
 def _restore_over_exit(symbol: str, order_id: str, side: Side, order_manager: OrderManager) -> None:
     """Know again, after a fill was taken back, whether what it left is a position that an exit opened."""
     position = order_manager.positions[symbol]

@@ -24,6 +24,7 @@ from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.orders import ExitRank, OrderIntent, Side, Signal, SignalKind
 from velox_core.domain.positions import FOREIGN
 from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
+from velox_core.engine.feed_watch import FeedWatch
 from velox_core.engine.owed import await_answers
 from velox_core.engine.parts import SessionParts, SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
@@ -44,7 +45,7 @@ CONTROL_INTERVAL_SECONDS: Final = 0.5
 PRICE_ROWS_KEPT = 3
 FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
 CLOCK_BEHIND_MS_MAX = 2_000  # a clock further behind engine time is told
-FEED_SILENT_MS_MAX = 300_000  # so long after the alert, positions without market data are closed
+STOP_SECONDS_MAX = 180.0  # so long a stop may take to close everything; then the end of the session goes on with it, bounded
 
 # Members by a module name: reading one off its class costs 0.09 us.
 _MARK: Final = EventKind.MARK
@@ -84,8 +85,8 @@ class TradingSession:
         self._next_control = 0.0
         self._stepped = 0.0  # monotonic seconds of the last step's end
         self._clock_alarmed = False
-        self._started_ms = 0
-        self._feed_alarmed = False
+        self._feed_watch = FeedWatch(parts)
+        self._stop_until = 0.0  # monotonic seconds; 0 while no stop is under way
         self._last_mark: tuple[int, int, int] | None = None
         self._reset_answer: dict[str, object] = {}
         self._feed_wait_seconds = FEED_WAIT_SECONDS
@@ -127,7 +128,8 @@ class TradingSession:
 
     def _start(self) -> None:
         plan, parts = self._plan, self._parts
-        self._now_ms = self._started_ms = parts.clock.now_ms()
+        self._now_ms = parts.clock.now_ms()
+        self._feed_watch.started_ms = self._now_ms
         parts.exit_door.hard_stop_ms = plan.hard_stop_ms
         self._upkeep.start(self._now_ms)
         readiness = parts.risk_manager.readiness
@@ -251,26 +253,8 @@ class TradingSession:
         parts.order_manager.poll(now_ms)
         parts.emergency.check(now_ms)
         if parts.order_manager.day_loss.open_marks:
-            self._watch_feed(now_ms)
+            self._feed_watch.judge(now_ms)
         self._work(now_ms)
-
-    def _watch_feed(self, now_ms: int) -> None:
-        """Judge the age of the market data while something is held: alert, and after a bound close without it."""
-        parts = self._parts
-        age_ms = now_ms - max(parts.risk_manager.readiness.feed_ts_ms, self._started_ms)
-        overdue_ms = age_ms - parts.risk_manager.limits.mark_age_ms_max
-        if overdue_ms <= 0:
-            self._feed_alarmed = False
-        elif not self._feed_alarmed:
-            self._feed_alarmed = True
-            parts.alerts.send(
-                Severity.CRITICAL,
-                "No market data while positions are open",
-                f"The newest price is {age_ms // 1000} s old. Entries are refused; "
-                f"in {FEED_SILENT_MS_MAX // 1000} s everything is closed without prices.",
-            )
-        elif overdue_ms > FEED_SILENT_MS_MAX and not parts.emergency.closing:
-            parts.emergency.fault(f"no market data for {age_ms // 1000} s while positions are open", now_ms)
 
     def _warm_up(self, row: MinuteRow) -> None:
         """Let strategies see what an earlier process of this run already traded on; their signals are history."""
@@ -404,8 +388,11 @@ class TradingSession:
         """Take a stop one step further. Returns whether it is through."""
         parts = self._parts
         readiness = parts.risk_manager.readiness
-        if not readiness.stopping:
-            readiness.stopping = self._stop_reason
+        if not self._stop_until:
+            self._stop_until = parts.clock.monotonic() + STOP_SECONDS_MAX
+            readiness.stopping = readiness.stopping or self._stop_reason
+            fate = "are KEPT" if self._plan.on_stop is OnStop.HOLD else "are closed"
+            _log.warning("[SESSION] stopping: %s; positions %s", self._stop_reason, fate, extra={"engine_ms": self._now_ms})
         parts.order_manager.sends.withdraw_entries()
         if self._plan.on_stop is OnStop.HOLD:
             return not parts.emergency.closing
@@ -414,7 +401,7 @@ class TradingSession:
             parts.feed.hasten()
             parts.exit_door.want_all(ExitRank.SQUARE_OFF, f"stop: {self._stop_reason}")
             parts.exit_door.work(self._now_ms)
-        return parts.order_manager.is_flat()
+        return parts.order_manager.is_flat() or parts.clock.monotonic() >= self._stop_until
 
     def _finish(self, *, after_fault: bool = False) -> None:
         """Close what is open at the end, unless the plan carries positions or a stop holds them, and no emergency is on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from velox_core.alert_setup import open_alerts
 from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, VeloxError
 from velox_core.operations.checklist import ItemResult, Verdict, refusals
 from velox_core.operations.day import Day
@@ -12,6 +13,7 @@ from velox_core.operations.day_pass import record_checklist
 from velox_core.operations.earlier_halts import earlier_halt
 from velox_core.operations.handover import leave_checklist
 from velox_core.operations.readiness import check_day
+from velox_core.ports import Severity
 
 
 class ChecklistFailed(VeloxError):
@@ -36,9 +38,17 @@ def arm_day(day: Day, results: Sequence[ItemResult]) -> str:
     record_checklist(day.settings, day.paths, day.trading_date, results, taken_wall_ms=time.time_ns() // 1_000_000)
     failed = refusals(list(results))
     if failed:
+        _tell(day, failed)
         lines = [f"- {result.title}: {result.measured}. {_sentence(result.advice)}" for result in failed]
         raise ChecklistFailed("\n".join([f"the checklist refuses {day.trading_date}; nothing is armed", *lines]))
     return day.trading_date.isoformat()
+
+
+def _tell(day: Day, failed: Sequence[ItemResult]) -> None:
+    """Tell a person that the day is not armed: the flow runs on a schedule, and nobody may be looking."""
+    with open_alerts(day.settings, label="market open") as alerts:
+        text = "; ".join(f"{result.title}: {result.measured}" for result in failed)
+        alerts.send(Severity.CRITICAL, f"The checklist refuses {day.trading_date}: nothing is armed", text)
 
 
 def broken_item(item: str, title: str, error: BaseException) -> ItemResult:

@@ -67,10 +67,24 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
     return [
         ("Clock of the day", f"{clock}, {round(status.progress * 100)} % of the session, {status.doing}"),
         ("Net P&L", f"{signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}"),
+        ("Headroom to the limit", rupees_display(status.number("headroom_paise"))),
         ("Open positions", str(len(status.positions))),
         ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
+        ("Alerts", alerts_text(status)),
         ("Data", source or "-"),
     ]
+
+
+def alerts_text(status: Status) -> str:
+    """Return how alerts fared: counts, and the last failure of each channel that fails."""
+    alerts = status.body.get("alerts")
+    if not isinstance(alerts, Mapping):
+        return "-"
+    channels = [channel for channel in alerts.get("channels", []) if isinstance(channel, Mapping)]
+    parts = [f"{alerts.get('sent', 0)} sent", f"{alerts.get('failed', 0)} failed", f"{alerts.get('dropped', 0)} dropped"]
+    parts += [] if channels else ["no channel: velox alerts list"]
+    parts += [f"{c.get('name')} FAILS: {c.get('last_failure')}" for c in channels if c.get("failing")]
+    return ", ".join(parts)
 
 
 def headline(report: Mapping[str, Any]) -> str:

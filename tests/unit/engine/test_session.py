@@ -10,7 +10,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.orders import ExitRank, OrderState, Side, SignalKind
 from velox_core.engine.plan import OnStop
-from velox_core.engine.session import FINISH_ROUNDS_MAX
+from velox_core.engine.session import FINISH_ROUNDS_MAX, STOP_SECONDS_MAX
 from velox_core.ports import ControlRequest, SendStatus
 
 BUY_AT_10 = {10: [entry_signal()]}
@@ -224,6 +224,16 @@ def test_other_requests_and_a_second_stop_change_nothing() -> None:
     day.session.request_stop("first")
     day.session.request_stop("second")
     assert day.session._stop_reason == "first"
+
+
+def test_stop_whose_exits_never_trade_ends_within_its_bound_and_is_not_flat() -> None:
+    rig = Rig()
+    rig.hold()
+    day = Day([*rows(10_000), *[None] * 5_000], ScriptedStrategy(), rig=rig, fills=False, control=stop_request())
+    result = day.run()
+    assert result.flat is False
+    assert STOP_SECONDS_MAX / 10 < day.feed.position < 1_000
+    assert "NOT FLAT at the end of the session" in rig.alerts.titles
 
 
 # -- halts from outside --------------------------------------------------------------------------------------------
