@@ -3,6 +3,8 @@
 - The lease keeps hosts apart and hands out epochs; these locks keep the processes of one host apart, ledger up or down.
 - Whoever holds `engine.lock` knows that any earlier engine of the scope on this host is dead, and may take its lease.
 - Everything that closes is sent under `closer.lock`. Nobody waits for it in a loop that trades: it is had now, or not.
+- A closer that gave its lock back says so in the file: nothing of it is on its way. One that died with it may have sent an exit
+  that has not arrived; whoever comes next waits the longest request out, and only then reads the book.
 - A file names who had its lock last: host, process id and the process' start. Only the lock counts; the name serves
   people, whoever must end that very process and no other, and a closer that asks whether somebody closed meanwhile.
 """
@@ -15,6 +17,8 @@ import os
 import select
 import signal
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -75,12 +79,20 @@ class EngineLock:
 class CloserLockFile:
     """The closer's lock of one scope. Taking it again is free of cost while it is held.
 
+    Args:
+        path: the lock's file.
+        request_seconds: the longest that a request of a closer that died may still be on its way; 0 where it ends with it.
+        monotonic: seconds that never go back.
     Raises: VeloxError when the file cannot be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, request_seconds: float = 0.0, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._file = _open(path)
-        self._own = _record(own_holder())
+        self._own, self._given_back = _record(own_holder()), _record(own_holder(), given_back=True)
+        self._request_seconds = request_seconds
+        self._monotonic = monotonic
+        self._dead = b""  # the record of a holder that died with the lock, and from when on nothing of it can arrive
+        self._dead_until = 0.0
         self._held = False
 
     def take(self) -> CloserHold:
@@ -89,17 +101,28 @@ class CloserLockFile:
             return CloserHold.UNBROKEN
         if not _lock(self._file):
             return CloserHold.ELSEWHERE
-        self._held = True
         found = os.pread(self._file, _RECORD_BYTES_MAX, 0)
-        if found == self._own:
-            return CloserHold.UNBROKEN
+        is_ours = found in (self._own, self._given_back)
+        if not is_ours and self._may_still_send(found):
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            return CloserHold.ELSEWHERE
+        self._held = True
         _write_record(self._file, self._own)
-        return CloserHold.FRESH
+        return CloserHold.UNBROKEN if is_ours else CloserHold.FRESH
+
+    def _may_still_send(self, found: bytes) -> bool:
+        """Return whether an exit of a closer that died with the lock may still be on its way, from when it was first seen."""
+        if not found or not self._request_seconds or _is_given_back(found):
+            return False
+        if found != self._dead:
+            self._dead, self._dead_until = found, self._monotonic() + self._request_seconds
+        return self._monotonic() < self._dead_until
 
     def give_back(self) -> None:
-        """Give the lock back. Its record stays, and tells us later whether anybody had it since."""
+        """Give the lock back: nothing of ours is on its way. Its record tells us later whether anybody had it since."""
         if self._held:
             self._held = False
+            _write_record(self._file, self._given_back)
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     @property
@@ -190,15 +213,36 @@ def _lock(file: int, *, shared: bool = False) -> bool:
     return True
 
 
-def _record(holder: LockHolder) -> bytes:
-    return orjson.dumps({"host": holder.host, "pid": holder.pid, "started": holder.started}) + b"\n"
+def settle_closer_lock(path: Path) -> None:
+    """Note, after a take-over has waited, that nothing of the last closer is on its way, unless somebody has the lock."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            holder = _read_holder(file)
+            if holder is not None and _lock(file):
+                _write_record(file, _record(holder, given_back=True))
+        finally:
+            os.close(file)
+
+
+def _record(holder: LockHolder, *, given_back: bool = False) -> bytes:
+    body: dict[str, object] = {"host": holder.host, "pid": holder.pid, "started": holder.started}
+    return orjson.dumps({**body, "given_back": True} if given_back else body) + b"\n"
+
+
+def _is_given_back(record: bytes) -> bool:
+    """Return whether a record says so; one that is not whole does not."""
+    try:
+        return bool(orjson.loads(record)["given_back"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _write_record(file: int, record: bytes) -> None:
     """Name the holder. A full disk keeps nobody from the lock: the file then names nobody, or is not whole."""
     with contextlib.suppress(OSError):
-        os.ftruncate(file, 0)
-        os.pwrite(file, record, 0)
+        os.pwrite(file, record, 0)  # first: a file that is empty says that nobody ever had it
+        os.ftruncate(file, len(record))
 
 
 def _read_holder(file: int) -> LockHolder | None:

@@ -31,12 +31,12 @@ from velox_core.journal.imports import import_emergency_file, outside_files
 from velox_core.journal.queries import HighWater, JournalReader
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
-from velox_core.lease import NEVER, HeldLease, LeasedCloser, seconds_since_boot
+from velox_core.lease import NEVER, REQUEST_SECONDS_MAX, HeldLease, LeasedCloser, seconds_since_boot
 from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunFolder
-from velox_core.settings import Paths, Settings
+from velox_core.settings import BrokerType, Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
 UNREADABLE_EPOCH_FROM = 9_000  # epochs of engines that know neither ledger nor journal; leases count up from 1
@@ -104,7 +104,8 @@ def open_stores(
     """
     lock = EngineLock(run.folder / ENGINE_LOCK)
     stack.callback(lock.release)
-    closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
+    is_simulated = settings.broker.type is BrokerType.SIMULATED  # its requests end with the process
+    closer_lock = CloserLockFile(run.folder / CLOSER_LOCK, request_seconds=0.0 if is_simulated else REQUEST_SECONDS_MAX)
     stack.callback(closer_lock.close)
     known, exits_only = _what_was_begun(settings, run, identity)
     journal, records = _open_journal(settings, run, identity, stack, alerts)

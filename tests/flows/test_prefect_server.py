@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from prefect import Flow, get_client
+
+from flows.emergency_flatten import emergency_flatten
+from tasks.flatten import flatten
+from tests.flows.test_flows import artifacts, newest_runs
+from tests.unit.operations.test_flatten import held, hold
+from velox_core.domain.errors import VeloxError
+from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
+from velox_core.runs import RunState, write_state
+from velox_core.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,3 +48,26 @@ def test_prefect_yaml_names_flows_that_exist_with_parameters_that_they_take() ->
         assert set(deployment["parameters"]) <= set(flow.parameters.properties)
         assert (flow.retries or 0, flow.persist_result) == (0, False)
         assert deployment["schedules"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_emergency_flatten_closes_reports_and_fails_with_the_reason_when_it_cannot(var: Path, config: Path) -> None:
+    settings = load_settings(config, {})
+    folder = var / "replay" / "primary" / "2024-01-15-1"
+    write_state(folder, RunState.BEGUN)
+    hold(settings, folder, AAA=10, BBB=-3)
+    report: dict[str, Any] = await emergency_flatten(config=str(config), reason="a drill", by="the test")
+    assert (report["state"], report["run"], report["closed_by"]) == ("FLAT", "2024-01-15-1", "this process")
+    assert held(settings, folder) == {}
+    (halt,) = JsonLinesHaltFile(folder / HALT_FILE).records()
+    assert (halt.reason, halt.by, halt.closes) == ("a drill", "the test", True)
+    shown = (await artifacts("flatten-report"))[-1].data
+    assert "| AAA | 10 | 0 | FLAT | flat |" in shown
+    with pytest.raises(VeloxError, match="no run 2024-01-15-9"):
+        await emergency_flatten(config=str(config), run="2024-01-15-9")
+    (run,) = await newest_runs()
+    assert run.state.name == "Failed"
+    assert "no run 2024-01-15-9" in run.state.message
+    assert json.loads(json.dumps(report)) == report
+    assert (flatten.retries, flatten.persist_result, flatten.cache_policy.__class__.__name__) == (0, False, "_None")

@@ -159,6 +159,7 @@ def test_carried_position_is_charged_nothing_for_what_it_was_not_traded_today() 
 
     rig = Rig(make_limits(), schedule=ChargeSchedule(label="flat", brokerage_flat_paise=2_000))
     rig.broker.unseen = {"BBB": 7}
+    rig.broker.last_prices = {"BBB": 10_000}
     rig.emergency.trigger("asked", "me", NOW_MS)
     closing(rig, until_ms=4_000)
     assert rig.day_loss.charges_paise == 2_000

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from velox_core.control import CombinedControl, FileControl, IdentifiedRequest, LedgerControl, new_request, open_control
+from velox_core.control import (
+    CombinedControl,
+    FileControl,
+    IdentifiedRequest,
+    LedgerControl,
+    NamedControl,
+    new_request,
+    open_control,
+)
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.ledger.memory import MemoryLedger
 
@@ -280,3 +288,30 @@ def test_control_with_a_ledger_forgets_both_ways(tmp_path: Path) -> None:
     control.forget_requests()
     assert control.poll() is None
     assert open_control(tmp_path, ledger).poll() is None
+
+
+# -- whose status it is --------------------------------------------------------------------------------------------
+
+
+def test_named_control_numbers_each_status_and_says_whose_it_is(tmp_path: Path) -> None:
+    file = FileControl(tmp_path, status_file="other.json")
+    control = NamedControl(file, {"run_id": "a", "speed": 60.0})
+    found = []
+    for state in ("RUNNING", "RUNNING", "DONE"):
+        control.publish({"state": state, "run_id": "not this one"})
+        found.append(file.status() or {})
+    assert [(body["beat"], body["state"], body["run_id"], body["speed"]) for body in found] == [
+        (1, "RUNNING", "a", 60.0),
+        (2, "RUNNING", "a", 60.0),
+        (3, "DONE", "a", 60.0),
+    ]
+    assert {body["pid"] for body in found} == {os.getpid()}
+    assert FileControl(tmp_path).status() is None
+
+
+def test_ledger_control_of_another_status_leaves_the_engines_alone() -> None:
+    ledger = MemoryLedger()
+    LedgerControl(ledger).publish({"of": "engine"})
+    guard = LedgerControl(ledger, status_mark="guard")
+    guard.publish({"of": "guard"})
+    assert (LedgerControl(ledger).status(), guard.status()) == ({"of": "engine"}, {"of": "guard"})

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 import logging
 from datetime import date
 
 import pytest
 
+from tests.fakes.outside import FakeClock
 from tests.fakes.rig import DAY, NOW_MS, Rig, entry_signal, make_limits
-from velox_core.domain.errors import HaltedError, JournalUnavailable, NotFlatError, VeloxError
+from velox_core.domain.errors import HaltedError, InvariantError, JournalUnavailable, NotFlatError, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.domain.orders import ExitRank, OrderState, Product, Side
+from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.ports import SendStatus
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.layers import ReasonCode, Refusal
@@ -530,3 +533,65 @@ def test_reset_while_the_file_lacks_the_halt_and_is_full_writes_nothing_and_stay
     assert len(rig.emergency.reset("over", "p", NOW_MS, session_over=False)) == 1
     assert [bool(record.clears) for record in rig.halt_file.kept] == [False, True]
     assert not rig.emergency.active
+
+
+# -- as the safety guide calls it ------------------------------------------------------------------------------------
+
+
+def with_clock(clock: FakeClock | None) -> tuple[Rig, EmergencyExitManager]:
+    """Return a rig whose risk manager leads to an emergency exit manager that has a clock of its own, or none."""
+    rig = Rig()
+    rig.emergency = EmergencyExitManager(
+        trading_date=DAY,
+        risk_manager=rig.risk,
+        order_manager=rig.orders,
+        exit_door=rig.door,
+        broker=rig.broker,
+        journal=rig.journal,
+        halt_file=rig.halt_file,
+        alerts=rig.alerts,
+        clock=clock,
+    )
+    rig.risk.attach_emergency_exit_manager(rig.emergency)
+    return rig, rig.risk.get_emergency_exit_manager()
+
+
+def test_guides_calls_take_a_reason_and_a_name_and_read_the_clock_themselves() -> None:
+    rig, manager = with_clock(FakeClock(NOW_MS + 7_000))
+    rig.hold()
+    halt = manager.trigger("enough for today", "a person")
+    assert (halt.at_ms, halt.reason, halt.by, halt.kind) == (NOW_MS + 7_000, "enough for today", "a person", HaltKind.MANUAL)
+    assert [(o.symbol, o.side) for o in exits(rig)] == [("AAA", Side.SELL)]
+    with pytest.raises(NotFlatError):
+        manager.reset("too early", "a person")
+    fill_exits(rig)
+    (clear,) = manager.reset("it is over", "a person")
+    assert (clear.clears, clear.at_ms, clear.by) == (halt.halt_id, NOW_MS + 7_000, "a person")
+    assert not manager.active
+
+
+def test_reset_by_reason_and_name_never_ends_a_loss_halt_of_its_own_date() -> None:
+    _, manager = with_clock(FakeClock(NOW_MS + 7_000))
+    manager.trigger_loss(NOW_MS)
+    with pytest.raises(HaltedError, match="LOSS"):
+        manager.reset("please", "a person")
+
+
+def test_manager_without_a_clock_wants_the_time_named() -> None:
+    rig, manager = with_clock(None)
+    with pytest.raises(InvariantError, match="clock"):
+        manager.trigger("r", "b")
+    assert rig.halt_file.kept == []
+
+
+def test_both_views_are_json_with_ints_for_money() -> None:
+    rig, manager = with_clock(FakeClock(NOW_MS + 7_000))
+    rig.hold()
+    manager.trigger("enough", "me")
+    status, summary = manager.get_risk_status(), manager.get_daily_summary()
+    assert json.loads(json.dumps(status)) == status
+    assert json.loads(json.dumps(summary)) == summary
+    money = {name: value for view in (status, summary) for name, value in view.items() if name.endswith("_paise")}
+    assert len(money) == 7
+    assert {type(value) for value in money.values()} == {int}
+    assert (status["halted"], status["open_positions"], summary["flat"]) == (True, 1, False)

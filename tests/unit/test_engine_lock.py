@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.outside import FakeClock
 from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import (
     CloserLockFile,
@@ -19,6 +20,7 @@ from velox_core.engine_lock import (
     end_holder,
     own_holder,
     process_start,
+    settle_closer_lock,
 )
 from velox_core.ports import CloserHold, EndOfHolder, LockHolder
 
@@ -97,6 +99,91 @@ def test_closer_lock_dies_with_its_process(tmp_path: Path, other: subprocess.Pop
     other.kill()
     other.wait()
     lock = CloserLockFile(tmp_path / "closer.lock")
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def patient_lock(tmp_path: Path) -> tuple[CloserLockFile, FakeClock]:
+    clock = FakeClock()
+    return CloserLockFile(tmp_path / "closer.lock", request_seconds=10.0, monotonic=clock.monotonic), clock
+
+
+def test_closer_lock_of_a_holder_that_died_with_it_is_had_once_its_last_request_is_over(
+    tmp_path: Path, other: subprocess.Popen[str]
+) -> None:
+    other.kill()
+    other.wait()
+    lock, clock = patient_lock(tmp_path)
+    clock.seconds = 100.0
+    assert lock.take() is CloserHold.ELSEWHERE
+    lock.give_back()  # as a closer does that was refused: it says nothing of the dead one
+    clock.seconds = 109.9
+    assert lock.take() is CloserHold.ELSEWHERE
+    assert CloserLockFile(tmp_path / "closer.lock").take() is CloserHold.FRESH  # the kernel's lock is free meanwhile
+    lock.close()
+
+
+def test_closer_lock_is_fresh_after_the_last_request_of_a_dead_holder(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    other.kill()
+    other.wait()
+    lock, clock = patient_lock(tmp_path)
+    assert lock.take() is CloserHold.ELSEWHERE
+    clock.seconds = 10.0
+    assert [lock.take(), lock.take()] == [CloserHold.FRESH, CloserHold.UNBROKEN]
+    lock.give_back()
+    assert lock.take() is CloserHold.UNBROKEN
+    lock.close()
+
+
+def test_closer_lock_that_was_given_back_is_not_waited_for(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+    assert other.stdin is not None
+    assert other.stdout is not None
+    other.stdin.write("\n")
+    other.stdin.flush()
+    assert other.stdout.readline().strip() == "given back"
+    lock, _ = patient_lock(tmp_path)
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def test_closer_lock_that_nobody_ever_had_is_not_waited_for(tmp_path: Path) -> None:
+    lock, _ = patient_lock(tmp_path)
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def test_closer_lock_whose_record_is_not_whole_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "closer.lock").write_bytes(b'{"host":"h","pid":1,"sta')
+    lock, clock = patient_lock(tmp_path)
+    assert lock.take() is CloserHold.ELSEWHERE
+    clock.seconds = 10.0
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def test_closer_lock_of_another_holder_that_died_is_waited_for_anew(tmp_path: Path) -> None:
+    (tmp_path / "closer.lock").write_bytes(b'{"host":"h","pid":1,"started":"s"}\n')
+    lock, clock = patient_lock(tmp_path)
+    assert lock.take() is CloserHold.ELSEWHERE
+    clock.seconds = 9.0
+    (tmp_path / "closer.lock").write_bytes(b'{"host":"h","pid":2,"started":"s"}\n')
+    assert lock.take() is CloserHold.ELSEWHERE
+    clock.seconds = 18.9
+    assert lock.take() is CloserHold.ELSEWHERE
+    clock.seconds = 19.0
+    assert lock.take() is CloserHold.FRESH
+    lock.close()
+
+
+def test_closer_lock_of_a_killed_holder_is_not_waited_for_again_after_a_take_over(
+    tmp_path: Path, other: subprocess.Popen[str]
+) -> None:
+    settle_closer_lock(tmp_path / "closer.lock")  # it lives: nothing is said of it
+    other.kill()
+    other.wait()
+    lock, _ = patient_lock(tmp_path)
+    assert lock.take() is CloserHold.ELSEWHERE
+    settle_closer_lock(tmp_path / "closer.lock")
     assert lock.take() is CloserHold.FRESH
     lock.close()
 

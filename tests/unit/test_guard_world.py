@@ -202,10 +202,13 @@ def test_guard_leaves_what_a_stopped_engine_holds_until_the_time_of_day(make_run
     assert (run.held(), run.halts()) == ({}, [(HaltKind.FAULT, "guard")])
 
 
-def test_guard_does_not_take_an_engine_that_failed_for_one_that_holds(make_run: Callable[..., Run]) -> None:
-    run = make_run(on_stop="hold")
+@pytest.mark.parametrize(("on_stop", "state"), [("hold", RunState.ENDED_NOT_FLAT), ("flatten", RunState.BEGUN)])
+def test_guard_does_not_take_an_engine_that_failed_for_one_that_holds(
+    make_run: Callable[..., Run], on_stop: str, state: RunState
+) -> None:
+    run = make_run(on_stop=on_stop)
     run.buy_all()
-    write_state(run.folder, RunState.ENDED_NOT_FLAT)
+    write_state(run.folder, state)
     run.beat("DONE")
     guard = run.open_guard()
     run.step(guard, 30)

@@ -29,6 +29,7 @@ from velox_core.operations.recorded import RecordedRun, find_run, recorded_runs
 from velox_core.operations.run_logs import open_logs
 from velox_core.outside import Outside, OutsideRequest, RunEngine, open_outside, refuse_live
 from velox_core.settings import Paths, Settings
+from velox_core.simulated_account import BROKER_BOOK
 
 BOUND_SECONDS: Final = 180.0
 STEP_SECONDS: Final = 0.1
@@ -92,9 +93,16 @@ def run_to_flatten(settings: Settings, paths: Paths, *, on: date | None, run_id:
             if RunEngine(recorded.folder, request_seconds=0.0).runs():
                 return recorded
     try:
-        return find_run(settings, paths, on=on, run_id=run_id, advise_to_run=False)
+        recorded = find_run(settings, paths, on=on, run_id=run_id, advise_to_run=False)
     except VeloxError as error:
         raise VeloxError(f"{error}. Nothing was flattened") from error
+    book = recorded.folder / BROKER_BOOK
+    if not book.is_file() and not RunEngine(recorded.folder, request_seconds=0.0).runs():
+        raise VeloxError(
+            f"run {recorded.run.run_id} never reached its broker: {book} is not there, and no engine runs. Nothing was "
+            "flattened; if the file was moved, put it back"
+        )
+    return recorded
 
 
 def flatten_run(

@@ -17,14 +17,14 @@ from velox_core.bootstrap import RunRequest, prepare
 from velox_core.control import FileControl, LedgerControl
 from velox_core.domain.errors import LedgerUnavailable, VeloxError
 from velox_core.domain.halts import HaltKind, HaltRecord
-from velox_core.engine_lock import LockView, end_holder
+from velox_core.engine_lock import LockView, end_holder, settle_closer_lock
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.lease import REQUEST_SECONDS_MAX
 from velox_core.ledger.redis import RedisLedger
 from velox_core.run_stores import CLOSER_LOCK, ENGINE_LOCK, redis_url
 from velox_core.runs import RunFolder, RunState
 from velox_core.settings import BrokerType, Paths, Settings
-from velox_core.take_over import TakeOver, TakeOverPorts, take_over
+from velox_core.take_over import TakeOver, TakeOverPorts, TakeOverResult, take_over
 
 SIMULATED_REQUEST_SECONDS: Final = 0.0  # the simulated broker is in the engine's process: its requests end with it
 
@@ -62,7 +62,10 @@ def take_over_run(settings: Settings, paths: Paths, request: RunRequest, *, by: 
         )
         halt = _record(request.date, by=by, reason=reason, status=files.status() or {})
         is_simulated = settings.broker.type is BrokerType.SIMULATED
-        return run, take_over(ports, halt, request_seconds=SIMULATED_REQUEST_SECONDS if is_simulated else REQUEST_SECONDS_MAX)
+        done = take_over(ports, halt, request_seconds=SIMULATED_REQUEST_SECONDS if is_simulated else REQUEST_SECONDS_MAX)
+        if done.result is TakeOverResult.FREE:
+            settle_closer_lock(run.folder / CLOSER_LOCK)  # its last request was waited out
+        return run, done
 
 
 def _record(on: date, *, by: str, reason: str, status: Mapping[str, object]) -> HaltRecord:

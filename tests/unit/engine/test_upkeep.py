@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.rig import NOW_MS, Rig, entry_signal
 from velox_core.domain.errors import LedgerUnavailable
 from velox_core.domain.orders import Side
+from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.upkeep import LEDGER_RETRY_SECONDS, Upkeep
 from velox_core.exit_door import NEVER_MS
 from velox_core.ports import Severity
@@ -139,3 +140,11 @@ def test_difference_that_stays_is_told_once() -> None:
         upkeep.reconcile(NOW_MS + number * INTERVAL_MS)
     assert rig.alerts.titles == ["Our books and the broker's differ"]
     assert list(rig.risk.locks) == ["AAA"]
+
+
+def test_upkeep_misses_a_guard_that_is_silent() -> None:
+    rig = Rig()
+    upkeep = make_upkeep(rig, guard=GuardPresence(lambda: None, rig.alerts, silent_seconds=20.0))
+    for second in range(30):
+        upkeep.maintain(100.0 + second, NOW_MS)
+    assert rig.alerts.titles == ["No guard watches this run"]

@@ -216,9 +216,13 @@ def test_live_broker_is_refused_with_what_to_do(settings_with: SettingsWith, pat
 
 
 def test_run_to_flatten_is_the_one_that_an_engine_has(settings: Settings, paths: Paths, folder: Path) -> None:
+    (folder / BROKER_BOOK).touch()
     newer = folder.with_name("2024-01-15-2")
     write_state(newer, RunState.BEGUN)
     (newer / "status.json").write_text(json.dumps({"wall_ms": 1 << 50}), encoding="utf-8")
+    with pytest.raises(VeloxError, match="never reached its broker"):
+        run_to_flatten(settings, paths, on=None, run_id=None)
+    (newer / BROKER_BOOK).touch()
     assert run_to_flatten(settings, paths, on=None, run_id=None).run.run_id == "2024-01-15-2"
     lock = EngineLock(folder / ENGINE_LOCK)
     try:
