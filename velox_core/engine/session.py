@@ -441,12 +441,16 @@ class TradingSession:
             self._parts.sends.hurry(wanted)
 
     def _let_time_pass(self) -> None:
-        """Wait a moment on the feed. A feed that fails keeps no position from being closed."""
+        """Wait a moment on the feed; what it says still marks. A feed that fails keeps no position from being closed."""
         try:
-            self._parts.feed.next_row(FEED_WAIT_SECONDS)
+            row = self._parts.feed.next_row(FEED_WAIT_SECONDS)
         except Exception as error:  # closing goes on without prices
+            row = None
             _log.error("the feed failed while everything is closed: %s", error)
             time.sleep(FEED_WAIT_SECONDS)
+        if row is not None and row.ts_ms > self._plan.resume_after_ms:
+            self._parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
+            self._parts.order_manager.day_loss.mark_row(row.closes)
         self._now_ms = self._read_clock(0)
 
     def _close_after_fault(self, fault: str) -> None:
