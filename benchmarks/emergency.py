@@ -8,6 +8,8 @@
   what comes faster than 8 requests in any second, cancels counted. The bound is what that limit allows: the last of n
   requests cannot arrive before (n - 1) // 8 seconds, and is answered 30 ms later. Time runs from the first exit's arrival
   until the last is answered.
+- The command: from the start of `velox flatten` to its first request to the broker, beside bare Python that imports httpx,
+  connects and asks. The two take turns; medians are shown. The simulated broker's first request is a read of its book.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
@@ -36,6 +40,8 @@ TICKS, ROUNDS = 4_000, 5
 ORDERS_PER_SECOND = 8
 ROUND_TRIP_SECONDS = 0.03
 FLATTEN_SECONDS_MAX = 90.0
+STARTS = 7
+BARE = "import sys, httpx; httpx.Client(base_url=sys.argv[1], trust_env=False).get('/positions')"
 
 
 class LimitedBroker(HangingBroker):
@@ -160,6 +166,57 @@ def flatten(positions: int) -> dict[str, object]:
     }
 
 
+class Asked(BaseHTTPRequestHandler):
+    """Notes when it is asked."""
+
+    times: list[float] = []  # noqa: RUF012  # one server, one list
+
+    def do_GET(self) -> None:  # noqa: D102  # http.server's name
+        self.times.append(time.monotonic())
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
+
+
+def first_requests() -> dict[str, object]:
+    """Return the medians from a process' start to its first request: the command, and bare Python with httpx."""
+    server = HTTPServer(("127.0.0.1", 0), Asked)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    command, bare = [], []
+    velox = [sys.executable, "-m", "velox_core.cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "VELOX__VAR": folder}
+
+        def run(*arguments: str) -> str:
+            return subprocess.run(
+                [*velox, *arguments], env=environment, check=True, capture_output=True, text=True, timeout=FLATTEN_SECONDS_MAX
+            ).stdout
+
+        run("run", "--date", "2024-01-15", "--speed", "max", "--json")
+        for _ in range(STARTS):
+            began = time.monotonic()
+            shown = json.loads(run("flatten", "--reason", "benchmark", "--yes", "--json"))
+            command.append(shown["first_request_monotonic"] - began)
+            began = time.monotonic()
+            subprocess.run([sys.executable, "-c", BARE, url], env=environment, check=True, timeout=FLATTEN_SECONDS_MAX)
+            bare.append(Asked.times[-1] - began)
+        from velox_core.redis_server import EmbeddedRedis
+
+        EmbeddedRedis(Path(folder) / "redis").stop()
+    server.shutdown()
+    server.server_close()
+    return {
+        "first_request_seconds": round(statistics.median(command), 3),
+        "bare_first_request_seconds": round(statistics.median(bare), 3),
+        "first_request_over_bare_ratio": round(statistics.median(command) / statistics.median(bare), 3),
+        "first_request_over_bare_best_ratio": round(min(command) / min(bare), 3),
+    }
+
+
 def main() -> None:
     """Run once and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,6 +228,7 @@ def main() -> None:
         "tick_to_breach_p50_us": costs["far"],
         "tick_past_a_warning_p50_us": costs["past"],
         **flatten(arguments.positions),
+        **first_requests(),
         "positions": arguments.positions,
         "load_1_min": round(os.getloadavg()[0], 2),
         "python": sys.version.split()[0],
