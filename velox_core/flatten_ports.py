@@ -137,14 +137,16 @@ class FlattenRules:
 class OwnEvents:
     """A journal that keeps what one closer does, and leaves to the engine what it finds of others."""
 
-    def __init__(self, journal: Journal, prefix: str) -> None:
+    def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._prefix = prefix
+        self._own: set[str] = set()  # orders decided here: two closers that begin at one time share their ids' prefix
 
     def append(self, kind: EventKind, ts_ms: int, body: Body) -> None:
         """Add one event, if it is about our own orders, a position that we found, or a halt."""
         about = str(body.get("client_order_id", ""))
-        is_own = about.startswith(self._prefix) if about else kind is not EventKind.FILL
+        if kind is EventKind.INTENT or kind is EventKind.DECISION:
+            self._own.add(about)
+        is_own = about in self._own if about else kind is not EventKind.FILL
         found = kind is EventKind.FILL and str(body["trade_id"]).startswith(ADOPTED_TRADE)
         if found or (is_own and (kind in _OWN_KINDS or kind is EventKind.FILL)):
             self._journal.append(kind, ts_ms, body)

@@ -76,7 +76,7 @@ class Flattener:
         """Put gate, order manager, exit door and emergency exit manager together, as an engine does."""
         prefix = client_order_id_prefix(f"{rules.trading_date:%y%m%d}", rules.actor, rules.epoch)
         broker, alerts = ports.broker, ports.alerts
-        self._journal = journal = OwnEvents(ports.journal, prefix)
+        self._journal = journal = OwnEvents(ports.journal)
         self._risk = risk = RiskManager(
             limits=rules.limits,
             ledger=ports.ledger,

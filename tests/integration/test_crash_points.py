@@ -160,7 +160,7 @@ CASES += [("fall", case) for case in IN_A_FLATTEN + SEVERAL_IN_A_FLATTEN + ANYWH
 
 
 OFF_LOOP_CASES = [("calm", case) for case in OFF_THE_LOOP] + [("fall", case) for case in OFF_THE_LOOP_IN_A_FLATTEN]
-OFF_LOOP_SPEED = "2000"
+OFF_LOOP_SPEED = "500"  # more, and entries would wait for a place in the rate until they are too old
 
 
 class Engines:
