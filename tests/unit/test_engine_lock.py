@@ -188,6 +188,23 @@ def test_closer_lock_of_a_killed_holder_is_not_waited_for_again_after_a_take_ove
     lock.close()
 
 
+def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closer, view = CloserLockFile(tmp_path / "closer.lock"), LockView(tmp_path / "closer.lock")
+    taken: list[CloserHold] = []
+    close = os.close
+
+    def take_while_the_looker_is_at_it(file: int) -> None:
+        taken.append(closer.take())
+        close(file)
+
+    monkeypatch.setattr("velox_core.engine_lock.os.close", take_while_the_looker_is_at_it)
+    assert view.holder() is None
+    monkeypatch.undo()
+    assert taken == [CloserHold.FRESH]
+    assert view.holder() == own_holder()
+    closer.close()
+
+
 def test_locks_in_a_folder_that_cannot_be_made_say_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(VeloxError, match="cannot be made"):
