@@ -29,7 +29,7 @@ from velox_core.domain.errors import VeloxError
 from velox_core.ports import CloserHold, EndOfHolder, LockHolder
 
 ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"  # in a scope's folder
-_RECORD_BYTES_MAX = 512
+_RECORD_BYTES = 512  # a record with its padding
 _FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, process id (0): 64-bit Linux
 
 
@@ -104,7 +104,7 @@ class CloserLockFile:
             return CloserHold.UNBROKEN
         if not _lock(self._file):
             return CloserHold.ELSEWHERE
-        found = os.pread(self._file, _RECORD_BYTES_MAX, 0)
+        found = _read_record(self._file)
         is_ours = found in (self._own, self._given_back)
         if not is_ours and self._may_still_send(found):
             _unlock(self._file)
@@ -203,9 +203,12 @@ def end_holder(holder: LockHolder, wait_seconds: float) -> EndOfHolder:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise VeloxError(f"{path} cannot be made: {error.strerror}; make the folder writable, or set VELOX__VAR") from error
+    with contextlib.suppress(OSError):  # a disk that is full already keeps nobody from the lock
+        os.posix_fallocate(file, 0, _RECORD_BYTES)
+    return file
 
 
 def _lock(file: int) -> bool:
@@ -253,7 +256,7 @@ def settle_closer_lock(path: Path) -> None:
 
 def _record(holder: LockHolder, *, given_back: bool = False) -> bytes:
     body: dict[str, object] = {"host": holder.host, "pid": holder.pid, "started": holder.started}
-    return orjson.dumps({**body, "given_back": True} if given_back else body) + b"\n"
+    return orjson.dumps({**body, "given_back": True} if given_back else body)
 
 
 def _is_given_back(record: bytes) -> bool:
@@ -265,15 +268,22 @@ def _is_given_back(record: bytes) -> bool:
 
 
 def _write_record(file: int, record: bytes) -> None:
-    """Name the holder. A full disk keeps nobody from the lock: the file then names nobody, or is not whole."""
+    """Name the holder, over the record that is there: its room is the file's since `_open`, however full the disk is now.
+
+    Nothing is cut off first, so that no moment and no failure leaves a file that names nobody.
+    """
     with contextlib.suppress(OSError):
-        os.pwrite(file, record, 0)  # first: a file that is empty says that nobody ever had it
-        os.ftruncate(file, len(record))
+        os.pwrite(file, record.ljust(_RECORD_BYTES - 1) + b"\n", 0)
+
+
+def _read_record(file: int) -> bytes:
+    """Return the record without its padding: blanks, or zeros where nobody has written yet. Raises OSError."""
+    return os.pread(file, _RECORD_BYTES, 0).rstrip(b"\0 \n")
 
 
 def _read_holder(file: int) -> LockHolder | None:
     try:
-        body = orjson.loads(os.pread(file, _RECORD_BYTES_MAX, 0))
+        body = orjson.loads(_read_record(file))
         return LockHolder(host=str(body["host"]), pid=int(body["pid"]), started=str(body["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
