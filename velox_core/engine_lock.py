@@ -3,6 +3,7 @@
 - The lease keeps hosts apart and hands out epochs; these locks keep the processes of one host apart, ledger up or down.
 - Whoever holds `engine.lock` knows that any earlier engine of the scope on this host is dead, and may take its lease.
 - Everything that closes is sent under `closer.lock`. Nobody waits for it in a loop that trades: it is had now, or not.
+- To look at a lock is not to take it: any number of lookers keep nobody from it.
 - A closer that gave its lock back says so in the file: nothing of it is on its way. One that died with it may have sent an exit
   that has not arrived; whoever comes next waits the longest request out, and only then reads the book.
 - A file names who had its lock last: host, process id and the process' start. Only the lock counts; the name serves
@@ -17,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +29,8 @@ from velox_core.domain.errors import VeloxError
 from velox_core.ports import CloserHold, EndOfHolder, LockHolder
 
 ENGINE_LOCK, CLOSER_LOCK = "engine.lock", "closer.lock"  # in a scope's folder
-_RECORD_BYTES_MAX = 512
+_RECORD_BYTES = 512  # a record with its padding
+_FLOCK = struct.Struct("hhqqi4x")  # type, whence, start, length, process id (0): 64-bit Linux
 
 
 def process_start(pid: int) -> str:
@@ -101,10 +104,10 @@ class CloserLockFile:
             return CloserHold.UNBROKEN
         if not _lock(self._file):
             return CloserHold.ELSEWHERE
-        found = os.pread(self._file, _RECORD_BYTES_MAX, 0)
+        found = _read_record(self._file)
         is_ours = found in (self._own, self._given_back)
         if not is_ours and self._may_still_send(found):
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            _unlock(self._file)
             return CloserHold.ELSEWHERE
         self._held = True
         _write_record(self._file, self._own)
@@ -123,7 +126,7 @@ class CloserLockFile:
         if self._held:
             self._held = False
             _write_record(self._file, self._given_back)
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            _unlock(self._file)
 
     @property
     def holder(self) -> str:
@@ -164,7 +167,7 @@ class LockView:
         except OSError as error:
             raise VeloxError(f"{self.path} cannot be read: {error.strerror}; correct its rights") from error
         try:
-            if _lock(file, shared=True):
+            if not _is_locked(file):
                 return None
             return _read_holder(file) or LockHolder(host="", pid=0, started="")
         finally:
@@ -200,17 +203,43 @@ def end_holder(holder: LockHolder, wait_seconds: float) -> EndOfHolder:
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise VeloxError(f"{path} cannot be made: {error.strerror}; make the folder writable, or set VELOX__VAR") from error
+    with contextlib.suppress(OSError):  # a disk that is full already keeps nobody from the lock
+        os.posix_fallocate(file, 0, _RECORD_BYTES)
+    return file
 
 
-def _lock(file: int, *, shared: bool = False) -> bool:
+def _lock(file: int) -> bool:
     try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
     except OSError:
         return False
     return True
+
+
+def _unlock(file: int) -> None:
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_UNLCK))
+
+
+def _is_locked(file: int) -> bool:
+    """Return whether another holds the lock, without taking it: a look must not turn away whoever takes it meanwhile.
+
+    Raises: VeloxError when the kernel does not say.
+    """
+    try:
+        answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _whole_file(fcntl.F_WRLCK))
+    except OSError as error:
+        raise VeloxError(
+            f"the kernel does not say who holds a lock of a run: {error.strerror}; use a local file system"
+        ) from error
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _whole_file(kind: int) -> bytes:
+    """Return the kernel's `struct flock` for a whole file: the lock of an open file, which ends with its last descriptor."""
+    return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
 
 
 def settle_closer_lock(path: Path) -> None:
@@ -227,7 +256,7 @@ def settle_closer_lock(path: Path) -> None:
 
 def _record(holder: LockHolder, *, given_back: bool = False) -> bytes:
     body: dict[str, object] = {"host": holder.host, "pid": holder.pid, "started": holder.started}
-    return orjson.dumps({**body, "given_back": True} if given_back else body) + b"\n"
+    return orjson.dumps({**body, "given_back": True} if given_back else body)
 
 
 def _is_given_back(record: bytes) -> bool:
@@ -239,15 +268,22 @@ def _is_given_back(record: bytes) -> bool:
 
 
 def _write_record(file: int, record: bytes) -> None:
-    """Name the holder. A full disk keeps nobody from the lock: the file then names nobody, or is not whole."""
+    """Name the holder, over the record that is there: its room is the file's since `_open`, however full the disk is now.
+
+    Nothing is cut off first, so that no moment and no failure leaves a file that names nobody.
+    """
     with contextlib.suppress(OSError):
-        os.pwrite(file, record, 0)  # first: a file that is empty says that nobody ever had it
-        os.ftruncate(file, len(record))
+        os.pwrite(file, record.ljust(_RECORD_BYTES - 1) + b"\n", 0)
+
+
+def _read_record(file: int) -> bytes:
+    """Return the record without its padding: blanks, or zeros where nobody has written yet. Raises OSError."""
+    return os.pread(file, _RECORD_BYTES, 0).rstrip(b"\0 \n")
 
 
 def _read_holder(file: int) -> LockHolder | None:
     try:
-        body = orjson.loads(os.pread(file, _RECORD_BYTES_MAX, 0))
+        body = orjson.loads(_read_record(file))
         return LockHolder(host=str(body["host"]), pid=int(body["pid"]), started=str(body["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -186,6 +187,56 @@ def test_closer_lock_of_a_killed_holder_is_not_waited_for_again_after_a_take_ove
     settle_closer_lock(tmp_path / "closer.lock")
     assert lock.take() is CloserHold.FRESH
     lock.close()
+
+
+def test_looking_at_a_lock_takes_it_from_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closer, view = CloserLockFile(tmp_path / "closer.lock"), LockView(tmp_path / "closer.lock")
+    taken: list[CloserHold] = []
+    close = os.close
+
+    def take_while_the_looker_is_at_it(file: int) -> None:
+        taken.append(closer.take())
+        close(file)
+
+    monkeypatch.setattr("velox_core.engine_lock.os.close", take_while_the_looker_is_at_it)
+    assert view.holder() is None
+    monkeypatch.undo()
+    assert taken == [CloserHold.FRESH]
+    assert view.holder() == own_holder()
+    closer.close()
+
+
+def test_lock_names_its_holder_on_a_disk_that_has_filled_up_since_the_file_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "engine.lock"
+    CloserLockFile(path).close()  # the file is made; nobody has had the lock
+    blocks, size = path.stat().st_blocks, path.stat().st_size
+    write = os.pwrite
+
+    def full(file: int, record: bytes, offset: int) -> int:
+        if offset + len(record) > size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, record, offset)
+
+    def cut(file: int, length: int) -> None:
+        raise AssertionError("a record that is cut off names nobody when the next write fails")
+
+    monkeypatch.setattr("velox_core.engine_lock.os.pwrite", full)
+    monkeypatch.setattr("velox_core.engine_lock.os.ftruncate", cut)
+    lock = EngineLock(path)
+    assert LockView(path).holder() == own_holder()
+    assert blocks > 0
+    assert (path.stat().st_blocks, path.stat().st_size) == (blocks, size)
+    lock.release()
+
+
+@pytest.mark.parametrize("padding", [b"", b"\n", b"\0" * 300, b" " * 300 + b"\n"])
+def test_record_is_read_with_and_without_padding(tmp_path: Path, padding: bytes) -> None:
+    lock = EngineLock(tmp_path / "engine.lock")
+    (tmp_path / "engine.lock").write_bytes(b'{"host":"h","pid":1,"started":"s"}' + padding)
+    assert LockView(tmp_path / "engine.lock").holder() == LockHolder(host="h", pid=1, started="s")
+    lock.release()
 
 
 def test_locks_in_a_folder_that_cannot_be_made_say_so(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 - The journal's events are the only source of orders, fills, decisions and money; nothing is taken from memory or logs.
 - Money is paise, quantities shares, times epoch milliseconds of engine time. Everything in a report is JSON.
+- A closer outside the engine knows no strategies: its exits count for the strategy whose position they close. What no
+  strategy of this system opened is foreign.
 - A trade is what happens in one symbol between flat and flat; a reversal ends one trade and begins the next.
 - The worst loss is that of the worst minute mark: charges due less realised and open P&L, before the cost of closing.
 - Net P&L = realised P&L less charges; an open position's P&L is not in it, and the report then says "not flat".
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 from velox_core.domain.events import EventKind, JournalEvent
 
+FOREIGN_NAME: Final = "(foreign)"
 LAYER_NAMES: Final = {
     0: "Preconditions",
     1: "Emergency exit",
@@ -91,7 +94,7 @@ def build_report(events: Iterable[JournalEvent], facts: Mapping[str, Any]) -> di
 def _on_decision(tally: _Tally, event: JournalEvent) -> None:
     body = event.body
     tally.decisions += 1
-    strategy = _strategy(tally, str(body.get("strategy", "")))
+    strategy = _strategy(tally, _owner(tally, body))
     if body.get("approved") is True:
         tally.approved += 1
         strategy["approved"] += 1
@@ -126,7 +129,7 @@ def _on_fill(tally: _Tally, event: JournalEvent) -> None:
     tally.fills += 1
     tally.realised += realised
     tally.charges += charges
-    strategy = _strategy(tally, str(body.get("strategy", "")))
+    strategy = _strategy(tally, _owner(tally, body))
     strategy["fills"] += 1
     strategy["realised_paise"] += realised
     strategy["charges_paise"] += charges
@@ -167,7 +170,7 @@ def _book_trade(tally: _Tally, event: JournalEvent, *, before: int, after: int) 
 def _new_trade(event: JournalEvent) -> _OpenTrade:
     body = event.body
     return _OpenTrade(
-        strategy=str(body.get("strategy", "")),
+        strategy=str(body.get("strategy", "")) or FOREIGN_NAME,
         symbol=str(body.get("symbol", "")),
         side=str(body.get("side", "")),
         opened_ms=event.ts_ms,
@@ -279,6 +282,13 @@ def _as_report(tally: _Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
 def _strategy(tally: _Tally, name: str) -> dict[str, int]:
     empty = {"approved": 0, "refused": 0, "fills": 0, "trades": 0, "wins": 0, "realised_paise": 0, "charges_paise": 0}
     return tally.strategies.setdefault(name, empty)
+
+
+def _owner(tally: _Tally, body: Mapping[str, Any]) -> str:
+    """Return the strategy that an event counts for: its own, else that of the symbol's open trade, else foreign."""
+    own = str(body.get("strategy", ""))
+    trade = tally.open_trades.get(str(body.get("symbol", "")))
+    return own or (trade.strategy if trade is not None else FOREIGN_NAME)
 
 
 def _int(body: Mapping[str, Any], key: str) -> int:

@@ -13,6 +13,7 @@ from velox_core.domain.halts import HaltKind, HaltRecord, clear_of
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.operations import earlier_halts
 from velox_core.operations.checklist import ItemResult, Verdict
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.day_pass import check_day_pass
@@ -91,6 +92,40 @@ def test_run_whose_end_of_day_ran_blocks_nothing(settings: Settings, paths: Path
     write(folder, HALT)
     write_state(folder, RunState.CLOSED)
     assert earlier_halt(settings, paths, TODAY) is None
+
+
+def test_halt_stands_behind_a_date_in_between_that_ended_well(settings: Settings, paths: Paths, folder: Path) -> None:
+    write(folder, HALT)
+    write_state(folder.parent / "2024-01-16-1", RunState.ENDED)
+    write_state(folder.parent / "2024-01-17-1", RunState.CLOSED)
+    line = earlier_halt(settings, paths, date(2024, 1, 18))
+    assert line is not None
+    assert "2024-01-15-crash-1" in line.measured
+    write(folder, CLEAR)
+    assert earlier_halt(settings, paths, date(2024, 1, 18)) is None
+
+
+def test_journal_that_cannot_be_read_counts_as_a_halt_with_the_way_out(settings: Settings, paths: Paths, folder: Path) -> None:
+    (folder / "journal.db").write_bytes(b"no database at all" * 100)
+    line = earlier_halt(settings, paths, TODAY)
+    assert line is not None
+    assert "JOURNAL-UNREADABLE" in line.measured
+    assert f"restore {folder / 'journal.db'}" in line.advice
+    assert "flows.end_of_day" in line.advice
+    write_state(folder, RunState.CLOSED)
+    assert earlier_halt(settings, paths, TODAY) is None
+
+
+def test_more_earlier_runs_than_are_looked_at_refuse_the_day(
+    settings: Settings, paths: Paths, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier_halts, "RUNS_MAX", 1)
+    assert earlier_halt(settings, paths, date(2024, 1, 18)) is None
+    write_state(folder.parent / "2024-01-16-1", RunState.ENDED)
+    line = earlier_halt(settings, paths, date(2024, 1, 18))
+    assert line is not None
+    assert "2 runs of earlier days have no end of day" in line.measured
+    assert "--date 2024-01-15 --scenario crash" in line.advice
 
 
 def test_own_date_and_later_ones_are_not_asked(settings: Settings, paths: Paths, folder: Path) -> None:

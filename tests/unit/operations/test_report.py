@@ -125,6 +125,27 @@ def test_report_of_a_fill_through_zero_ends_one_trade_and_opens_the_next(journal
     assert report["charges_paise"] == 12
 
 
+def test_report_counts_an_exit_from_outside_for_the_strategy_whose_position_it_closes(journal: Journal) -> None:
+    journal.decision(approved=True)
+    journal.fill("1", "BUY", 10, 1_000, position=10, minute=1, charges=5)
+    journal.decision(approved=True, strategy="")
+    journal.fill("2", "SELL", 4, 900, position=6, minute=2, realised=-400, charges=3, strategy="")
+    journal.fill("3", "SELL", 6, 900, position=0, minute=3, realised=-600, charges=4, strategy="")
+    report = build_report(journal.events, FACTS)
+    (row,) = report["strategies"]
+    assert (row["strategy"], row["approved"], row["fills"], row["trades"], row["wins"]) == ("orb", 2, 3, 1, 0)
+    assert (row["realised_paise"], row["charges_paise"], row["net_paise"]) == (-1_000, 12, -1_012)
+    assert [(trade["strategy"], trade["net_paise"]) for trade in report["trades"]] == [("orb", -1_012)]
+
+
+def test_report_calls_foreign_what_no_strategy_opened(journal: Journal) -> None:
+    journal.fill("1", "BUY", 10, 1_000, position=10, minute=1, strategy="")
+    journal.fill("2", "SELL", 10, 900, position=0, minute=2, realised=-1_000, strategy="")
+    report = build_report(journal.events, FACTS)
+    assert [(row["strategy"], row["net_paise"]) for row in report["strategies"]] == [("(foreign)", -1_000)]
+    assert [trade["strategy"] for trade in report["trades"]] == ["(foreign)"]
+
+
 def test_report_counts_a_repeated_trade_id_once(journal: Journal) -> None:
     for _ in range(2):
         journal.fill("1", "BUY", 1, 1_000, position=1, minute=1, charges=5)
