@@ -10,9 +10,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
 
@@ -34,16 +35,30 @@ def flatten(arguments: Sequence[str]) -> int:
     stream = sys.stderr if chosen.json else sys.stdout
 
     def tell(sentence: str) -> None:
-        print(sentence, file=stream, flush=True)
+        _print(sentence, stream)
 
     report = flatten_run(settings, folders, recorded, reason=chosen.reason, by=chosen.by, tell=tell, bound_seconds=chosen.wait)
     if chosen.json:
         import json
 
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+        _print(json.dumps(report.to_json(), ensure_ascii=False, indent=2), sys.stdout)
     else:
-        print("\n".join(report.sentences))
+        _print("\n".join(report.sentences), sys.stdout)
     return report.exit_code
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print to a stream that may be closed, full or without a reader: the exit code says what came of it all the same."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # what stays in its buffer would fail again when Python ends, and change the exit code
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except ValueError:  # it was closed
+        pass
 
 
 def _ask(account: str, run_id: str) -> None:

@@ -120,7 +120,7 @@ def flatten_run(
     Args:
         settings, paths, recorded: which run.
         reason, by: of the halt.
-        tell: called with each sentence of progress.
+        tell: called with each sentence of progress; an OSError, ValueError or RuntimeError of it changes nothing.
         bound_seconds: after which it ends as not flat.
     Raises: ConfigError without a reason or a name; VeloxError when nothing could be begun.
     """
@@ -136,6 +136,7 @@ def flatten_run(
         latches={"ledger": lambda record: _to_ledger(settings, paths, recorded, record)},
         bound_ms=int(bound_seconds * 1_000),
     )
+    tell = _whatever_hears(tell)
     with _logs(settings, paths, tell), _not_interrupted(tell):
         with (
             open_alerts(settings, label=f"flatten {recorded.run.run_id}") as alerts,
@@ -148,9 +149,19 @@ def flatten_run(
             first_request=None if outside.account is None else outside.account.first_request,
             not_imported=bring_in(settings, recorded, outside.journal.path),
         )
-        with suppress(VeloxError):
+        with suppress(VeloxError, OSError):
             write_json(recorded.folder / RESULT_FILE, report.to_json())
     return report
+
+
+def _whatever_hears(tell: Tell) -> Tell:
+    """Return `tell` without its failures: output that goes away, fills up or is closed must not leave positions open."""
+
+    def say(sentence: str) -> None:
+        with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal came while the stream was written to
+            tell(sentence)
+
+    return say
 
 
 def _step_to_the_end(outside: Outside, tell: Tell) -> FlattenResult:
@@ -199,14 +210,15 @@ def _logs(settings: Settings, paths: Paths, tell: Tell) -> Iterator[None]:
     """Write the log files, if they can be written: an emergency does not wait for a disk."""
     try:
         logs = open_logs(settings, paths)
-    except VeloxError as error:
+    except (VeloxError, OSError) as error:
         tell(f"no log is written: {error}")
         yield
         return
     try:
         yield
     finally:
-        logs.stop()
+        with suppress(OSError, ValueError):
+            logs.stop()
 
 
 @contextmanager

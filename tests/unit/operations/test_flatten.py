@@ -234,6 +234,17 @@ def test_run_to_flatten_is_the_one_that_an_engine_has(settings: Settings, paths:
         run_to_flatten(settings, paths, on=date(2024, 1, 16), run_id=None)
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError("gone"), OSError("disk full"), ValueError("closed"), RuntimeError("again")])
+def test_output_that_fails_leaves_nothing_open(error: Exception, settings: Settings, paths: Paths, folder: Path) -> None:
+    hold(settings, folder, AAA=10)
+
+    def tell(sentence: str) -> None:
+        raise error
+
+    report = flatten(settings, paths, tell=tell)
+    assert (report.result.state, held(settings, folder)) == (FlattenState.FLAT, {})
+
+
 # -- how the engine is seen -----------------------------------------------------------------------------------------
 
 
@@ -342,6 +353,26 @@ def test_command_with_the_word_closes_and_ends_with_zero(
     assert "FLAT: run 2024-01-15-1" in shown
     assert held(settings, folder) == {}
     logging.getLogger("velox").handlers.clear()
+
+
+@pytest.mark.parametrize("kind", ["reader gone", "full"])
+def test_command_without_anybody_to_read_it_closes_and_its_exit_code_is_the_reports(
+    kind: str, settings: Settings, paths: Paths, folder: Path
+) -> None:
+    hold(settings, folder, AAA=10)
+    if kind == "full":
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reads, output = os.pipe()
+        os.close(reads)
+    command = [sys.executable, "-m", "velox_core.cli", "flatten", "--yes", "--reason", "r", "--config", str(settings.source)]
+    try:
+        done = subprocess.run(
+            command, stdout=output, stderr=output, env={**os.environ, "VELOX__VAR": str(paths.var)}, check=False, timeout=60
+        )
+    finally:
+        os.close(output)
+    assert (done.returncode, held(settings, folder)) == (0, {})
 
 
 def test_start_imports_nothing_slow_before_the_broker_is_asked() -> None:
