@@ -88,6 +88,7 @@ class FlattenPorts:
         latches: the other halt stores by name, each called once, before anything is sent.
         alerts: told what a person must know.
         closer_lock: the account's.
+        monotonic: real seconds that never go back: the bounds about processes.
         engine: the account's engine, seen from outside.
         sends: of a broker that is called off the caller's thread; None when sends are inline.
         instrument: what is known of a symbol, given the broker's last price in paise (0 for none); None for nothing.
@@ -99,6 +100,7 @@ class FlattenPorts:
     halt_file: HaltFile
     alerts: Alerts
     closer_lock: CloserLock
+    monotonic: Callable[[], float]
     engine: EngineWatch = field(default_factory=NoEngine)
     latches: Mapping[str, Callable[[HaltRecord], None]] = field(default_factory=dict)
     sends: SendQueue | None = None
@@ -114,8 +116,8 @@ class FlattenRules:
         limits, schedule: the account's; charges are booked by the schedule.
         actor, epoch, first_sequence: make the client order ids of this process unlike any other's.
         halt_id, kind, reason, by: of the halt that is latched; the id is new, the kind one that closes.
-        bound_ms: engine time after which it is NOT_FLAT.
-        request_ms: so long a request of a process that is gone may still be on its way; no FLAT before.
+        bound_ms: real time after which it is NOT_FLAT.
+        request_ms: real; so long a request of a process that is gone may still be on its way; no FLAT before.
         close_foreign: whether positions that this system never opened are closed too.
     """
 

@@ -8,7 +8,9 @@
 - Whoever closes has the closer's lock. A second flattener waits for it, then for the longest request of whoever had it, reads
   what the first one left, and never reverses.
 - It has no strategies and no prices but the broker's: its positions are what the broker says (`adoption`).
-- Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons.
+- Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons. What is
+  about processes (the whole, the acknowledgement, silence, another closer) is bounded in real time, which no replay hastens;
+  what is about orders in engine time.
 - FLAT is said when the broker says so, none of our orders is UNKNOWN, and no request of a dead process can still arrive.
 - What is sent is on the disk before it leaves, in the journal it is given: a file that needs no SQL.
 """
@@ -26,6 +28,7 @@ from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import Order, OrderState, OrderType, client_order_id_prefix
+from velox_core.domain.time import MS_PER_SECOND
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.exit_door import ExitDoor
 from velox_core.flat_proof import ENDED, FlattenResult, FlattenState, SymbolLine, SymbolOutcome
@@ -36,7 +39,7 @@ from velox_core.ports import Severity
 from velox_core.risk.breach import DayLoss
 from velox_core.risk_manager import RiskManager
 
-ACKNOWLEDGE_MS_MAX: Final = 10_000  # so long a running engine has to acknowledge the halt
+ACKNOWLEDGE_MS_MAX: Final = 10_000  # real time, as the next three: so long a running engine has to acknowledge the halt
 SILENT_MS_MAX: Final = 15_000  # an engine that acknowledged and then says nothing for so long hangs
 CLOSER_WAIT_MS_MAX: Final = 20_000  # after this a closer is asked about that says nothing
 NUMBERS_WAIT_MS: Final = 3_000  # so long the account of the loss waits for the broker before it is told without numbers
@@ -56,8 +59,9 @@ class Flattener:
         self._halt: HaltRecord | None = None
         self._not_latched: dict[str, str] = {}
         self._latched_rest = False
-        self._started_ms = self._ended_ms = 0
-        self._since_ms = 0  # when this state began
+        self._started_ms = self._ended_ms = 0  # engine time
+        self._real_ms = round(ports.monotonic() * MS_PER_SECOND)  # of this step
+        self._began_ms = self._since_ms = self._real_ms  # real: when it began, and when this state did
         self._beat: object = None
         self._beat_ms = 0
         self._closed_by = "nobody"
@@ -66,7 +70,7 @@ class Flattener:
         self._announced = False
         self._engine_ran = False
         self._is_handed_over = False  # another process closed until a moment ago
-        self._send_from_ms = 0  # what it sent has arrived by then
+        self._send_from_ms = 0  # real: what it sent has arrived by then
         self._cancelled_ms = -CANCEL_INTERVAL_MS
         self._before: dict[str, int] = {}
         self._shown: dict[str, str] = {}
@@ -132,17 +136,19 @@ class Flattener:
         """
         if self.ended:
             return self.state
-        self._started_ms = self._started_ms or now_ms
+        self._real_ms = round(self._ports.monotonic() * MS_PER_SECOND)
+        if not self._started_ms:
+            self._started_ms, self._began_ms = now_ms, self._real_ms
         if self.state is FlattenState.LATCHING:
             self._latch(now_ms)
         if self.state is FlattenState.ASKING or self.state is FlattenState.FOLLOWING:
             self._watch_engine(now_ms)
         if self.state is FlattenState.TAKING_OVER:
-            self._take_over(now_ms)
+            self._take_over()
         if self.state is FlattenState.CLOSING:
             self._close(now_ms)
         self._show(now_ms)
-        if not self.ended and now_ms - self._started_ms >= self._rules.bound_ms:
+        if not self.ended and self._real_ms - self._began_ms >= self._rules.bound_ms:
             self._give_up(now_ms)
         return self.state
 
@@ -194,9 +200,9 @@ class Flattener:
             self._not_latched["emergency file"] = str(error)
         if not taken:
             taken = self._latch_rest(halt)
-        if taken or not self._look_at_engine(now_ms).runs:
+        if taken or not self._look_at_engine().runs:
             self._say(f"halt {halt.halt_id} is latched" if taken else "NO store took the halt; it is closed all the same")
-            self._enter(FlattenState.ASKING, now_ms)
+            self._enter(FlattenState.ASKING)
 
     def _latch_rest(self, halt: HaltRecord) -> int:
         """Write the halt to the stores that may take long. Returns how many took it."""
@@ -211,7 +217,7 @@ class Flattener:
                 _log.error("[FLATTEN] the halt could not be written to the %s: %s", store, error)
         return taken
 
-    def _look_at_engine(self, now_ms: int) -> EngineWord:
+    def _look_at_engine(self) -> EngineWord:
         try:
             word = self._ports.engine.look(self._rules.halt_id)
         except VeloxError as error:
@@ -219,17 +225,17 @@ class Flattener:
             return EngineWord(runs=False)  # the closer's lock still keeps two closers apart
         self._engine_ran = self._engine_ran or word.runs
         if word.beat != self._beat:
-            self._beat, self._beat_ms = word.beat, now_ms
+            self._beat, self._beat_ms = word.beat, self._real_ms
         return word
 
     def _watch_engine(self, now_ms: int) -> None:
         """Wait for the engine's acknowledgement, then follow it until the broker says flat."""
-        word = self._look_at_engine(now_ms)
+        word = self._look_at_engine()
         if not word.runs:
             self._is_handed_over = self._engine_ran  # its last request may be on its way
             if self.state is FlattenState.FOLLOWING:
                 self._say("the engine ended before all was flat: this process closes")
-            self._enter(FlattenState.CLOSING, now_ms)
+            self._enter(FlattenState.CLOSING)
             return
         if self.state is FlattenState.ASKING:
             self._closed_by = "engine"
@@ -237,19 +243,19 @@ class Flattener:
                 self._latch_rest(self._halt)
             if word.acknowledges:
                 self._say("the engine acknowledges the halt and closes; it is followed")
-                self._enter(FlattenState.FOLLOWING, now_ms)
-            elif now_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
+                self._enter(FlattenState.FOLLOWING)
+            elif self._real_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
                 self._say(f"the engine did not acknowledge the halt within {ACKNOWLEDGE_MS_MAX // 1_000} s: it is taken over")
-                self._enter(FlattenState.TAKING_OVER, now_ms)
+                self._enter(FlattenState.TAKING_OVER)
             return
         found = self._look(now_ms)
         if found is not None and not found.lines and not self._adoption.converted and word.says_flat:
             self._prove(now_ms)
-        elif now_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
+        elif self._real_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
             self._say(f"the engine has said nothing for {SILENT_MS_MAX // 1_000} s: it is taken over")
-            self._enter(FlattenState.TAKING_OVER, now_ms)
+            self._enter(FlattenState.TAKING_OVER)
 
-    def _take_over(self, now_ms: int) -> None:
+    def _take_over(self) -> None:
         if self._halt is None:
             return
         try:
@@ -258,7 +264,7 @@ class Flattener:
             self._note(str(error))
             is_free = True  # what the closer's lock allows is done: a position left open is worse
         self._say("this process closes" if is_free else "the engine answers after all; it is followed")
-        self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING, now_ms)
+        self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING)
 
     # -- closing ----------------------------------------------------------------------------------------------
 
@@ -270,11 +276,11 @@ class Flattener:
             self._recovery.work(now_ms)
         if not self._closer.may_send(now_ms):
             self._is_handed_over = self._is_handed_over or not self._closer.is_ours
-            self._wait_for_closer(now_ms)
+            self._wait_for_closer()
             return
         if self._is_handed_over:
-            self._is_handed_over, self._send_from_ms = False, now_ms + self._rules.request_ms
-        if now_ms < self._send_from_ms:
+            self._is_handed_over, self._send_from_ms = False, self._real_ms + self._rules.request_ms
+        if self._real_ms < self._send_from_ms:
             return
         if self._send_from_ms:
             self._send_from_ms = 0
@@ -283,7 +289,7 @@ class Flattener:
                 return
         if not self._announced and not self._announce(now_ms):
             return
-        emergency.no_proof_before_ms = self._earliest_proof_ms()
+        emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
         if not emergency.continue_closing(now_ms):
             self._prove(now_ms)
             return
@@ -299,14 +305,14 @@ class Flattener:
     def _announce(self, now_ms: int) -> bool:
         """Read the book for the first time, tell of the exit with its numbers, cancel what works, and begin to close."""
         found = self._look(now_ms)
-        if self._halt is None or (found is None and now_ms - self._since_ms < NUMBERS_WAIT_MS):
+        if self._halt is None or (found is None and self._real_ms - self._since_ms < NUMBERS_WAIT_MS):
             return False
         if not self._latched_rest:
             self._latch_rest(self._halt)
         if found is not None and found.working:
             self._cancel_foreign(now_ms)
         self._announced = True
-        self._emergency.no_proof_before_ms = self._earliest_proof_ms()
+        self._emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
         failed = [f"{store}: {why}" for store, why in self._not_latched.items()]
         self._emergency.close_for(self._halt, failed, now_ms)
         return True
@@ -335,25 +341,26 @@ class Flattener:
             self._cancelled_ms = now_ms
             self._orders.cancel_foreign(now_ms)
 
-    def _wait_for_closer(self, now_ms: int) -> None:
+    def _wait_for_closer(self) -> None:
         """Wait for another closer; one that shows no sign of life is ended."""
         self._note(f"{self._ports.closer_lock.holder} closes; this process waits for it")
-        if now_ms - self._since_ms >= CLOSER_WAIT_MS_MAX and self._ports.engine.closer_hangs():
+        if self._real_ms - self._since_ms >= CLOSER_WAIT_MS_MAX and self._ports.engine.closer_hangs():
             self._say("the process that has the closer's lock gives no sign of life: it is taken over")
-            self._enter(FlattenState.TAKING_OVER, now_ms)
+            self._enter(FlattenState.TAKING_OVER)
 
-    def _earliest_proof_ms(self) -> int:
+    def _earliest_proof_ms(self, now_ms: int) -> int:
         """Return before when nothing is called flat: a request may be on its way, or an order be given up too early."""
         orders = self._orders
         given_up = [o.created_ms for tag, o in orders.not_placed.items() if tag not in orders.found_late]
-        return max([self._started_ms + self._rules.request_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
+        travels_ms = max(self._began_ms + self._rules.request_ms - self._real_ms, 0)
+        return max([now_ms + travels_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
 
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _prove(self, now_ms: int) -> None:
         self._show(now_ms)
         self._reason = ""
-        self._enter(FlattenState.FLAT, now_ms)
+        self._enter(FlattenState.FLAT)
         self._finish(now_ms)
         kept = "".join(f"; {shares} {symbol} is left alone, as configured" for symbol, shares in self._adoption.kept.items())
         self._say(f"FLAT: the broker confirms: no position, no working order{kept}")
@@ -371,7 +378,7 @@ class Flattener:
         if self._trouble:
             parts.append(self._trouble)
         self._reason = "; ".join(parts)
-        self._enter(FlattenState.NOT_FLAT, now_ms)
+        self._enter(FlattenState.NOT_FLAT)
         self._finish(now_ms)
         _log.critical("NOT FLAT: %s", self._reason, extra={"engine_ms": now_ms})
         self._ports.alerts.send(
@@ -392,9 +399,9 @@ class Flattener:
     def _has_looked(self) -> bool:
         return bool(self._before) or self._adoption.newest is not None
 
-    def _enter(self, state: FlattenState, now_ms: int) -> None:
+    def _enter(self, state: FlattenState) -> None:
         self.state = state
-        self._since_ms = now_ms
+        self._since_ms = self._real_ms
 
     def _note(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -248,7 +248,7 @@ class OutsideRequest:
         reason, by, halt_id, kind: of the halt; the id is new.
         actor: whose letter the orders carry.
         latches: halt stores beside the files, each tried once before anything is sent.
-        bound_ms: after which it is NOT_FLAT.
+        bound_ms: real time after which it is NOT_FLAT.
     """
 
     run: RunFolder
@@ -334,6 +334,7 @@ def open_outside(
             latches=request.latches,
             alerts=alerts,
             closer_lock=closer_lock,
+            monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,
         )

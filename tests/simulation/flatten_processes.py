@@ -375,6 +375,7 @@ class Closing(Process):
                 latches={"ledger": self._to_ledger, "journal": self._to_journal},
                 alerts=world.alerts,
                 closer_lock=SimCloserLock(world.holder, self.name),
+                monotonic=world.monotonic,
                 engine=SeenEngine(world, self),
                 instrument=lambda symbol, price_paise: world.instruments.get(symbol),
             ),

@@ -586,6 +586,38 @@ def test_engine_that_cannot_be_ended_leaves_the_closing_to_whoever_has_the_lock(
     assert (result.state, rig.sent) == (S.FLAT, [("AAA", "SELL", 10)])
 
 
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_engine_whose_time_jumps_is_followed_for_real_seconds(acknowledges: bool) -> None:
+    engine = FakeEngine(acknowledges=acknowledges)
+    engine.beats = False
+    rig = FlattenRig(engine)
+    rig.jump_ms = 60_000
+    rig.hold("AAA", 10)
+    began_ms = rig.real_ms
+
+    def live(now_ms: int) -> None:
+        if rig.real_ms - began_ms == 8_000:
+            engine.beats = True
+            engine.word = type(engine.word)(runs=True, acknowledges=True)
+        if rig.real_ms - began_ms == 16_000:
+            rig.broker.foreign("AAA", Side.SELL, 10, 9_900, told=False)
+            engine.word = type(engine.word)(runs=True, acknowledges=True, says_flat=True)
+
+    result = rig.run(before=live)
+    assert (result.state, result.closed_by, engine.taken_over) == (S.FLAT, "engine", 0)
+    assert 16_000 <= rig.real_ms - began_ms <= 17_000
+
+
+def test_bound_and_the_wait_for_another_closer_are_real_seconds() -> None:
+    engine = FakeEngine(runs=False)
+    engine.hangs = True
+    rig = FlattenRig(engine)
+    rig.jump_ms = 60_000
+    rig.hold("AAA", 10)
+    result = rig.run(rig.flattener(lock=FakeCloserLock(CloserHold.ELSEWHERE), bound_ms=19_000))
+    assert (result.state, engine.taken_over, rig.real_ms) == (S.NOT_FLAT, 0, 5_000 + 19_250)
+
+
 # -- two at once ----------------------------------------------------------------------------------------------------
 
 
