@@ -32,12 +32,14 @@ class EngineWord:
         runs: whether a process has the engine's lock.
         acknowledges: whether it says that it acts on the halt that was asked about.
         says_flat: whether it says that it holds nothing and works nothing.
+        pid: of that process, 0 when it is not known.
         beat: any value that changes with each status it writes.
     """
 
     runs: bool
     acknowledges: bool = False
     says_flat: bool = False
+    pid: int = 0
     beat: object = None
 
 

@@ -11,7 +11,8 @@
 - Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons. What is
   about processes (the whole, the acknowledgement, silence, another closer) is bounded in real time, which no replay hastens;
   what is about orders in engine time.
-- FLAT is said when the broker says so, none of our orders is UNKNOWN, and no request of a dead process can still arrive.
+- FLAT is said when the broker says so, none of our orders is UNKNOWN, no request of a dead process can still arrive, and no
+  engine that could not be ended, or not be seen, may go on trading.
 - What is sent is on the disk before it leaves, in the journal it is given: a file that needs no SQL.
 """
 
@@ -69,6 +70,7 @@ class Flattener:
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
         self._announced = False
         self._engine_ran = False
+        self._may_trade = ""  # what an engine that could not be ended, or seen, does beside this process
         self._is_handed_over = False  # another process closed until a moment ago
         self._send_from_ms = 0  # real: what it sent has arrived by then
         self._cancelled_ms = -CANCEL_INTERVAL_MS
@@ -221,7 +223,8 @@ class Flattener:
         try:
             word = self._ports.engine.look(self._rules.halt_id)
         except VeloxError as error:
-            self._note(f"whether an engine runs is not known: {error}")
+            self._may_trade = f"whether an engine runs and may still trade is not known: {error}"
+            self._note(self._may_trade)
             return EngineWord(runs=False)  # the closer's lock still keeps two closers apart
         self._engine_ran = self._engine_ran or word.runs
         if word.beat != self._beat:
@@ -262,6 +265,7 @@ class Flattener:
             is_free = self._ports.engine.take_over(self._halt)
         except VeloxError as error:
             self._note(str(error))
+            self._may_trade = str(error)
             is_free = True  # what the closer's lock allows is done: a position left open is worse
         self._say("this process closes" if is_free else "the engine answers after all; it is followed")
         self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING)
@@ -358,6 +362,11 @@ class Flattener:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _prove(self, now_ms: int) -> None:
+        """End: FLAT, unless an engine that was not ended may open something the next moment."""
+        if self._is_beside_an_engine():
+            self._trouble = self._may_trade
+            self._give_up(now_ms)
+            return
         self._show(now_ms)
         self._reason = ""
         self._enter(FlattenState.FLAT)
@@ -367,13 +376,27 @@ class Flattener:
         if self._closed_by == "engine":
             _log.critical("FLAT: closed by the engine, confirmed by the broker", extra={"engine_ms": now_ms})
 
+    def _is_beside_an_engine(self) -> bool:
+        """Return whether an engine that could not be ended or seen may still trade: it runs unheard, or is not seen now."""
+        if not self._may_trade:
+            return False
+        try:
+            word = self._ports.engine.look(self._rules.halt_id)
+        except VeloxError:
+            return True
+        if not word.runs or word.acknowledges:
+            return False
+        named = f"process {word.pid}" if word.pid else "an engine"
+        self._may_trade = f"{named} runs, has not acknowledged the halt and may still trade: {self._may_trade}"
+        return True
+
     def _give_up(self, now_ms: int) -> None:
         self._show(now_ms)
         left = [line for line in self._lines() if line.outcome not in (SymbolOutcome.FLAT, SymbolOutcome.KEPT)]
         parts = [f"{line.symbol} {line.outcome.value} ({line.text})" for line in left]
         if not self._has_looked:
             parts.append("the broker never answered")
-        elif not parts:
+        elif not parts and not self._may_trade:
             parts.append("the broker did not confirm it")
         if self._trouble:
             parts.append(self._trouble)

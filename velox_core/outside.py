@@ -179,10 +179,11 @@ class RunEngine:
             return EngineWord(runs=False)
         status = self._status.status() or {}
         if status.get("pid") != holder.pid:
-            return EngineWord(runs=True)  # it has said nothing yet; what is there is an earlier process'
+            return EngineWord(runs=True, pid=holder.pid)  # it has said nothing yet; what is there is an earlier process'
         acknowledged = status.get(ACKNOWLEDGED_KEY)
         return EngineWord(
             runs=True,
+            pid=holder.pid,
             acknowledges=isinstance(acknowledged, list) and halt_id in acknowledged,
             says_flat=not status.get("positions") and status.get("live_orders") == 0,
             beat=status.get("wall_ms"),

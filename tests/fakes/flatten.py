@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.fakes.broker import FakeBroker
@@ -33,12 +34,15 @@ class FakeEngine:
         self.looks = 0
         self.hangs = False
         self.beats = True
+        self.unseen = False
 
     def look(self, halt_id: str) -> EngineWord:
         self.looks += 1
         word = self.word
         beat = self.looks if self.beats else 0
-        return EngineWord(runs=word.runs, acknowledges=word.acknowledges, says_flat=word.says_flat, beat=beat)
+        if self.unseen:
+            raise VeloxError("the lock cannot be read (fake)")
+        return replace(word, beat=beat)
 
     def take_over(self, halt: HaltRecord) -> bool:
         self.taken_over += 1

@@ -577,13 +577,35 @@ def test_engine_that_answers_a_take_over_after_all_is_followed() -> None:
     assert (result.state, rig.sent) == (S.NOT_FLAT, [])
 
 
-def test_engine_that_cannot_be_ended_leaves_the_closing_to_whoever_has_the_lock() -> None:
-    engine = FakeEngine()
+@pytest.mark.parametrize("later", ["runs", "acknowledges", "ends"])
+def test_engine_that_cannot_be_ended_is_closed_beside_and_not_called_flat_while_it_may_trade(later: str) -> None:
+    engine = FakeEngine(pid=4711)
     engine.on_take_over = VeloxError("another user's process")
     rig = filling(FlattenRig(engine))
     rig.hold("AAA", 10)
+    word = {"runs": later != "ends", "acknowledges": later == "acknowledges", "pid": 4711}
+    rig.broker.on_place = lambda order: setattr(engine, "word", type(engine.word)(**word))
     result = rig.run()
-    assert (result.state, rig.sent) == (S.FLAT, [("AAA", "SELL", 10)])
+    assert (rig.sent, rig.net("AAA")) == ([("AAA", "SELL", 10)], 0)
+    if later == "runs":
+        assert (result.state, result.exit_code) == (S.NOT_FLAT, EXIT_NOT_FLAT)
+        assert "process 4711 runs, has not acknowledged the halt and may still trade: another user's process" in result.reason
+        assert rig.alerts.titles[-1] == "Flatten ended: NOT FLAT"
+    else:
+        assert result.state is S.FLAT
+
+
+@pytest.mark.parametrize("until_sent", [True, False])
+def test_engine_that_cannot_be_seen_is_closed_beside_and_not_called_flat(until_sent: bool) -> None:
+    engine = FakeEngine(runs=False)
+    engine.unseen = True
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    rig.broker.on_place = lambda order: setattr(engine, "unseen", not until_sent)
+    result = rig.run()
+    assert (rig.sent, rig.net("AAA")) == ([("AAA", "SELL", 10)], 0)
+    assert result.state is (S.FLAT if until_sent else S.NOT_FLAT)
+    assert until_sent or "is not known: the lock cannot be read" in result.reason
 
 
 @pytest.mark.parametrize("acknowledges", [True, False])
