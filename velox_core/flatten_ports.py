@@ -87,7 +87,7 @@ class FlattenPorts:
         journal: durable without SQL; it is given what is sent and done here, and nothing else.
         ledger: never asked: exits do not need it, and this process has no lease. A halt goes there through `latches`.
         halt_file: takes the halt first.
-        latches: the other halt stores by name, each called once, before anything is sent.
+        latches: the other halt stores by name, each called before anything is sent, and again while it raises.
         alerts: told what a person must know.
         closer_lock: the account's.
         monotonic: real seconds that never go back: the bounds about processes.

@@ -227,8 +227,15 @@ class RunEngine:
         return status.get("pid") == holder.pid and is_recent
 
     def _latch(self, halt: HaltRecord) -> list[str]:
-        """Write the halt of a take-over to the halt file. Raises VeloxError."""
-        JsonLinesHaltFile(self._folder / HALT_FILE).append(halt)
+        """Write the halt of a take-over to the halt file, or return why not.
+
+        It is only the question whether the process lives: the flattening has latched its own halt where it could, and one
+        that cannot even be asked on a full disk must not hang with positions open.
+        """
+        try:
+            JsonLinesHaltFile(self._folder / HALT_FILE).append(halt)
+        except VeloxError as error:
+            return [f"the halt file: {error}"]
         return []
 
     def _statuses(self, halt_id: str) -> Iterator[Mapping[str, object]]:
@@ -248,7 +255,7 @@ class OutsideRequest:
         run, trading_date: which run.
         reason, by, halt_id, kind: of the halt; the id is new.
         actor: whose letter the orders carry.
-        latches: halt stores beside the files, each tried once before anything is sent.
+        latches: halt stores beside the files, tried before anything is sent.
         bound_ms: real time after which it is NOT_FLAT.
     """
 

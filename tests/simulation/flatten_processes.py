@@ -500,7 +500,10 @@ class SeenEngine:
         return self._world.now_ms - process.beat_ms <= SIGN_OF_LIFE_MS_MAX
 
     def _latch(self, halt: HaltRecord) -> list[str]:
-        self._world.halt_file.append(halt)
+        try:
+            self._world.halt_file.append(halt)
+        except VeloxError as error:
+            return [str(error)]
         return []
 
     def _statuses(self, halt_id: str) -> Iterator[Mapping[str, object]]:

@@ -102,19 +102,61 @@ def test_stores_that_are_down_keep_nothing_open(broken: set[str], missing: list[
     rig.halt_file.full = "file" in broken
     rig.journal.error = JournalUnavailable("disk full") if "emergency" in broken else None
     result = rig.run()
-    assert result.state is S.FLAT
+    assert result.state is (S.FLAT if len(broken) < 4 else S.NOT_FLAT)
     assert rig.sent == [("AAA", "SELL", 10)]
+    assert result.halt_stands is (len(broken) < 4)
+    assert result.halt_stands or "no store took the halt" in result.reason
     assert [text.partition(":")[0] for text in result.not_latched] == missing
 
 
-def test_no_store_at_all_and_an_engine_that_may_trade_sends_nothing_and_is_not_flat() -> None:
+def no_store(rig: FlattenRig) -> None:
+    rig.latches_down = {"ledger", "journal"}
+    rig.halt_file.full, rig.journal.error = True, JournalUnavailable("disk full")
+
+
+def test_no_store_at_all_and_an_engine_that_cannot_hear_of_it_is_ended_and_closed_and_not_flat() -> None:
     engine = FakeEngine()
     rig = filling(FlattenRig(engine))
     rig.hold()
+    no_store(rig)
+    result = rig.run()
+    assert (result.state, engine.taken_over, rig.net()) == (S.NOT_FLAT, 1, 0)
+    assert "no store took the halt" in result.reason
+
+
+@pytest.mark.parametrize("healed", ["halt file", "emergency file", "ledger"])
+def test_store_that_answers_later_takes_the_halt_and_the_engine_hears_of_it(healed: str) -> None:
+    engine = FakeEngine()
+    rig = FlattenRig(engine)
+    rig.hold()
+    no_store(rig)
+
+    def heal(now_ms: int) -> None:
+        if now_ms == NOW_MS + 4_000:
+            rig.halt_file.full = healed != "halt file"
+            rig.journal.error = None if healed == "emergency file" else rig.journal.error
+            rig.latches_down -= {healed}
+        if now_ms == NOW_MS + 6_000:
+            assert flattener.result().halt_stands
+            engine.word = type(engine.word)(runs=True, acknowledges=True)
+            rig.broker.foreign("AAA", Side.SELL, 10, 9_900, told=False)
+        if now_ms == NOW_MS + 9_000:
+            engine.word = type(engine.word)(runs=True, acknowledges=True, says_flat=True)
+
+    flattener = rig.flattener()
+    result = rig.run(flattener, before=heal)
+    assert (result.state, result.closed_by, engine.taken_over) == (S.FLAT, "engine", 0)
+    assert healed not in {text.partition(":")[0] for text in result.not_latched}
+
+
+def test_store_that_missed_the_halt_is_tried_again_at_the_end() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
     rig.latches_down = {"ledger", "journal"}
-    rig.halt_file.full, rig.journal.error = True, JournalUnavailable("disk full")
-    result = rig.run(bound_ms=15_000)
-    assert (result.state, rig.sent, engine.taken_over) == (S.NOT_FLAT, [], 0)
+    rig.broker.on_place = lambda order: rig.latches_down.clear()
+    result = rig.run()
+    assert (result.state, result.not_latched) == (S.FLAT, ())
+    assert sorted(rig.latched) == ["journal", "ledger"]
 
 
 def test_intent_is_durable_before_each_close_leaves() -> None:

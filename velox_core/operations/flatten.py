@@ -57,13 +57,14 @@ class FlattenReport:
         """Return the end, for people."""
         result = self.result
         loss = "" if result.loss_paise is None else f"; the day's P&L is {rupees_text(-result.loss_paise)}"
+        where = "" if result.halt_stands else " nowhere"
         if result.state is FlattenState.FLAT:
             first = (
                 f"FLAT: run {self.run_id} holds nothing and works nothing, the broker says so{loss}. Halted: {result.halt_id}"
             )
         else:
             first = (
-                f"NOT FLAT: {result.reason}. The halt {result.halt_id} stands. Flatten again, or close the rest in the "
+                f"NOT FLAT: {result.reason}. The halt {result.halt_id} stands{where}. Flatten again, or close the rest in the "
                 "broker's app"
             )
         notes = [f"not reached: the {store}" for store in result.not_latched]

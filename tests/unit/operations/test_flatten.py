@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -297,6 +298,25 @@ def test_take_over_leaves_a_closer_that_gives_signs_of_life_alone(folder: Path) 
     finally:
         sign.end()
         lock.close()
+
+
+def test_hung_engine_is_ended_on_a_full_disk_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.outside.TAKE_OVER_ACKNOWLEDGE_SECONDS", 0.1)
+    code = (
+        "import sys, time; from pathlib import Path; from velox_core.engine_lock import EngineLock; "
+        "lock = EngineLock(Path(sys.argv[1])); print(flush=True); time.sleep(600)"
+    )
+    hung = subprocess.Popen([sys.executable, "-c", code, str(folder / ENGINE_LOCK)], stdout=subprocess.PIPE)
+    assert hung.stdout is not None
+    with hung:
+        hung.stdout.readline()
+        (folder / HALT_FILE).symlink_to("/dev/full")
+        halt = HaltRecord(halt_id="h", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=1)
+        try:
+            assert RunEngine(folder, request_seconds=0.0).take_over(halt) is True
+            assert hung.wait(timeout=60) == -signal.SIGKILL
+        finally:
+            hung.kill()
 
 
 def test_clock_goes_on_in_real_seconds_and_is_only_ever_set_forward() -> None:
