@@ -44,7 +44,9 @@ class EngineWord:
 
 
 class EngineWatch(Protocol):
-    """The account's engine, seen from outside."""
+    """The account's engine, seen from outside. `killed` are the ids of the processes that the last take-over ended."""
+
+    killed: tuple[int, ...]
 
     def look(self, halt_id: str) -> EngineWord:
         """Return what it says now. Raises VeloxError when it cannot be found out whether one runs."""
@@ -64,6 +66,8 @@ class EngineWatch(Protocol):
 
 class NoEngine:
     """An account without an engine: whoever flattens it is alone, but for other closers that live."""
+
+    killed: tuple[int, ...] = ()
 
     def look(self, halt_id: str) -> EngineWord:
         """Return that none runs."""

@@ -225,6 +225,8 @@ class Flattener:
     def _take_over(self, halt: HaltRecord) -> None:
         try:
             is_free = self._ports.engine.take_over(halt)
+            for pid in self._ports.engine.killed:
+                self._say(f"process {pid} was killed: it did not answer")
         except VeloxError as error:
             self._note(str(error))
             self._may_trade = str(error)

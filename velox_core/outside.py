@@ -160,6 +160,7 @@ class RunEngine:
     """
 
     def __init__(self, folder: Path, *, request_seconds: float) -> None:
+        self.killed: tuple[int, ...] = ()
         self._folder = folder
         self._request_seconds = request_seconds
         self._status = FileControl(folder)
@@ -208,6 +209,7 @@ class RunEngine:
             sleep=time.sleep,
         )
         done = take_over(ports, asked, request_seconds=self._request_seconds, acknowledge_seconds=TAKE_OVER_ACKNOWLEDGE_SECONDS)
+        self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
     def closer_hangs(self) -> bool:

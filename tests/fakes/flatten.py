@@ -31,6 +31,7 @@ class FakeEngine:
         self.word = EngineWord(**({"runs": True} | word))
         self.on_take_over: bool | VeloxError = True
         self.taken_over = 0
+        self.killed: tuple[int, ...] = ()
         self.looks = 0
         self.hangs = False
         self.beats = True
@@ -49,6 +50,7 @@ class FakeEngine:
         if isinstance(self.on_take_over, VeloxError):
             raise self.on_take_over
         if self.on_take_over:
+            self.killed = (self.word.pid,)
             self.word = EngineWord(runs=False)
         return self.on_take_over
 

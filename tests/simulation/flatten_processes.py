@@ -451,6 +451,7 @@ class SeenEngine:
     """The account's engine as a closer sees it, with the real take-over."""
 
     def __init__(self, world: FlattenWorld, own: Process) -> None:
+        self.killed: tuple[int, ...] = ()
         self._world = world
         self._own = own
         self._count = 0
@@ -489,6 +490,7 @@ class SeenEngine:
             sleep=lambda seconds: self._own.wait(int(seconds * MS_PER_SECOND)),
         )
         done = take_over(ports, asked, request_seconds=REQUEST_SECONDS, acknowledge_seconds=ACKNOWLEDGE_SECONDS)
+        self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
     def closer_hangs(self) -> bool:

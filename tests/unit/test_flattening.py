@@ -585,6 +585,7 @@ def test_engine_that_does_not_acknowledge_is_taken_over_and_then_closed() -> Non
     rig.broker.on_place = lambda order: first.append(rig.now_ms)
     result = rig.run()
     assert (result.state, engine.taken_over, rig.sent) == (S.FLAT, 1, [("AAA", "SELL", 10)])
+    assert "process 0 was killed: it did not answer" in rig.news
     assert first[0] - NOW_MS >= 10_000
 
 

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -121,7 +121,8 @@ def flatten_run(
     Args:
         settings, paths, recorded: which run.
         reason, by: of the halt.
-        tell: called with each sentence of progress; an OSError, ValueError or RuntimeError of it changes nothing.
+        tell: called with each sentence of progress and with the result; an OSError,
+            ValueError or RuntimeError of it changes nothing.
         bound_seconds: after which it ends as not flat.
     Raises: ConfigError without a reason or a name; VeloxError when nothing could be begun.
     """
@@ -148,8 +149,11 @@ def flatten_run(
             run_id=recorded.run.run_id,
             result=result,
             first_request=None if outside.account is None else outside.account.first_request,
-            not_imported=bring_in(settings, recorded, outside.journal.path),
+            not_imported="",
         )
+        tell(report.sentences[0])
+        tell("writing it to the journal...")  # its libraries take seconds to import
+        report = replace(report, not_imported=bring_in(settings, recorded, outside.journal.path))
         with suppress(VeloxError, OSError):
             write_json(recorded.folder / RESULT_FILE, report.to_json())
     return report

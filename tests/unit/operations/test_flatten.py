@@ -95,6 +95,7 @@ def test_flatten_closes_what_the_book_holds_without_any_store(settings: Settings
     hold(settings, folder, AAA=10, BBB=-4)
     told: list[str] = [""]
     report = flatten(settings, paths, told)
+    assert told[-2:] == [report.sentences[0], "writing it to the journal..."]
     assert (report.result.state, report.exit_code) == (FlattenState.FLAT, 0)
     assert held(settings, folder) == {}
     assert {line.symbol: line.held_before for line in report.result.lines} == {"AAA": 10, "BBB": -4}
@@ -313,7 +314,9 @@ def test_hung_engine_is_ended_on_a_full_disk_too(folder: Path, monkeypatch: pyte
         (folder / HALT_FILE).symlink_to("/dev/full")
         halt = HaltRecord(halt_id="h", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=1)
         try:
-            assert RunEngine(folder, request_seconds=0.0).take_over(halt) is True
+            engine = RunEngine(folder, request_seconds=0.0)
+            assert engine.take_over(halt) is True
+            assert engine.killed == (hung.pid,)
             assert hung.wait(timeout=60) == -signal.SIGKILL
         finally:
             hung.kill()
@@ -352,8 +355,19 @@ def test_command_wants_the_word_and_does_nothing_without_it(
 ) -> None:
     monkeypatch.setenv("VELOX__VAR", str(paths.var))
     hold(settings, folder, AAA=10)
+    last = {"state": "TRADING", "net_paise": -120_00, "positions": [{"symbol": "AAA", "quantity": 10}]}
+    (folder / "status.json").write_text(json.dumps(last), encoding="utf-8")
     assert run_main(monkeypatch, "--reason", "r", "--config", str(settings.source), typed=typed) == 2
-    assert "nothing was done" in capsys.readouterr().err
+    asked = capsys.readouterr().err
+    for wanted in (
+        "nothing was done",
+        "no terminal: give --yes",
+        "TRADING, open 10 AAA, P&L -120.00",
+        "hangs is killed",
+        "velox reset",
+        "it: \nvelox:",
+    ):
+        assert wanted in asked
     assert held(settings, folder) == {"AAA": 10}
     assert not (folder / HALT_FILE).exists()
 
