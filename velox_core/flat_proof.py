@@ -78,7 +78,8 @@ class FlattenResult:
         state: FLAT, NOT_FLAT, or how far it is.
         reason: '' when flat, else why not, for people.
         lines: one for each symbol that was held, worked in, or left alone.
-        halt_id: the halt under which it was done; `not_latched` are the stores that did not take it, with why.
+        halt_id: the halt under which it was done; `not_latched` are the stores that did not take it, with why;
+            `halt_stands`: whether any did.
         closed_by: 'engine', 'this process', or 'nobody' while neither has begun.
         loss_paise: the day's loss after it, charges included, negative for a profit; None when the broker never answered.
         started_ms, ended_ms: engine time.
@@ -93,6 +94,7 @@ class FlattenResult:
     loss_paise: int | None
     started_ms: int
     ended_ms: int
+    halt_stands: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -107,6 +109,7 @@ class FlattenResult:
             "reason": self.reason,
             "symbols": [line.to_json() for line in self.lines],
             "halt_id": self.halt_id,
+            "halt_stands": self.halt_stands,
             "not_latched": list(self.not_latched),
             "closed_by": self.closed_by,
             "loss_paise": self.loss_paise,

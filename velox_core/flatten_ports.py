@@ -32,17 +32,21 @@ class EngineWord:
         runs: whether a process has the engine's lock.
         acknowledges: whether it says that it acts on the halt that was asked about.
         says_flat: whether it says that it holds nothing and works nothing.
+        pid: of that process, 0 when it is not known.
         beat: any value that changes with each status it writes.
     """
 
     runs: bool
     acknowledges: bool = False
     says_flat: bool = False
+    pid: int = 0
     beat: object = None
 
 
 class EngineWatch(Protocol):
-    """The account's engine, seen from outside."""
+    """The account's engine, seen from outside. `killed` are the ids of the processes that the last take-over ended."""
+
+    killed: tuple[int, ...]
 
     def look(self, halt_id: str) -> EngineWord:
         """Return what it says now. Raises VeloxError when it cannot be found out whether one runs."""
@@ -62,6 +66,8 @@ class EngineWatch(Protocol):
 
 class NoEngine:
     """An account without an engine: whoever flattens it is alone, but for other closers that live."""
+
+    killed: tuple[int, ...] = ()
 
     def look(self, halt_id: str) -> EngineWord:
         """Return that none runs."""
@@ -85,9 +91,10 @@ class FlattenPorts:
         journal: durable without SQL; it is given what is sent and done here, and nothing else.
         ledger: never asked: exits do not need it, and this process has no lease. A halt goes there through `latches`.
         halt_file: takes the halt first.
-        latches: the other halt stores by name, each called once, before anything is sent.
+        latches: the other halt stores by name, each called before anything is sent, and again while it raises.
         alerts: told what a person must know.
         closer_lock: the account's.
+        monotonic: real seconds that never go back: the bounds about processes.
         engine: the account's engine, seen from outside.
         sends: of a broker that is called off the caller's thread; None when sends are inline.
         instrument: what is known of a symbol, given the broker's last price in paise (0 for none); None for nothing.
@@ -99,6 +106,7 @@ class FlattenPorts:
     halt_file: HaltFile
     alerts: Alerts
     closer_lock: CloserLock
+    monotonic: Callable[[], float]
     engine: EngineWatch = field(default_factory=NoEngine)
     latches: Mapping[str, Callable[[HaltRecord], None]] = field(default_factory=dict)
     sends: SendQueue | None = None
@@ -114,8 +122,8 @@ class FlattenRules:
         limits, schedule: the account's; charges are booked by the schedule.
         actor, epoch, first_sequence: make the client order ids of this process unlike any other's.
         halt_id, kind, reason, by: of the halt that is latched; the id is new, the kind one that closes.
-        bound_ms: engine time after which it is NOT_FLAT.
-        request_ms: so long a request of a process that is gone may still be on its way; no FLAT before.
+        bound_ms: real time after which it is NOT_FLAT.
+        request_ms: real; so long a request of a process that is gone may still be on its way; no FLAT before.
         close_foreign: whether positions that this system never opened are closed too.
     """
 

@@ -1,15 +1,17 @@
 """Closing the whole account from outside its engine: `velox flatten`, the guard, the emergency_flatten flow.
 
 - In this order: latch the halt, no entries, cancel what works, read the positions, close them, read again, prove flat.
-- One store must take the halt. The halt file and the emergency file come first, they need a disk only; the others are tried
-  before anything is sent, and keep nothing waiting.
+- The halt goes to every store that takes it (`flatten_latch`). None at all keeps nothing open, and is not called FLAT.
 - A living engine that acknowledges the halt closes by itself: it is followed, and the broker has the last word. One that
   does not is ended (`take_over`); only then does this process close.
 - Whoever closes has the closer's lock. A second flattener waits for it, then for the longest request of whoever had it, reads
   what the first one left, and never reverses.
 - It has no strategies and no prices but the broker's: its positions are what the broker says (`adoption`).
-- Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons.
-- FLAT is said when the broker says so, none of our orders is UNKNOWN, and no request of a dead process can still arrive.
+- Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons. What is
+  about processes (the whole, the acknowledgement, silence, another closer) is bounded in real time, which no replay hastens;
+  what is about orders in engine time.
+- FLAT is said when the broker says so, none of our orders is UNKNOWN, no request of a dead process can still arrive, and no
+  engine that could not be ended, or not be seen, may go on trading.
 - What is sent is on the disk before it leaves, in the journal it is given: a file that needs no SQL.
 """
 
@@ -20,15 +22,16 @@ from typing import Final
 
 from velox_core.adoption import Adoption, Look
 from velox_core.closer import Closer
-from velox_core.domain.errors import IntentRefused, JournalUnavailable, VeloxError
-from velox_core.domain.events import EventKind
+from velox_core.domain.errors import VeloxError
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import Order, OrderState, OrderType, client_order_id_prefix
+from velox_core.domain.time import MS_PER_SECOND
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.exit_door import ExitDoor
 from velox_core.flat_proof import ENDED, FlattenResult, FlattenState, SymbolLine, SymbolOutcome
+from velox_core.flatten_latch import HaltLatch
 from velox_core.flatten_ports import EngineWord, FlattenPorts, FlattenRules, OwnEvents
 from velox_core.order_manager import CANCEL_INTERVAL_MS, OrderManager
 from velox_core.order_recovery import SEARCH_MS_MAX, OrderRecovery
@@ -36,7 +39,7 @@ from velox_core.ports import Severity
 from velox_core.risk.breach import DayLoss
 from velox_core.risk_manager import RiskManager
 
-ACKNOWLEDGE_MS_MAX: Final = 10_000  # so long a running engine has to acknowledge the halt
+ACKNOWLEDGE_MS_MAX: Final = 10_000  # real time, as the next three: so long a running engine has to acknowledge the halt
 SILENT_MS_MAX: Final = 15_000  # an engine that acknowledged and then says nothing for so long hangs
 CLOSER_WAIT_MS_MAX: Final = 20_000  # after this a closer is asked about that says nothing
 NUMBERS_WAIT_MS: Final = 3_000  # so long the account of the loss waits for the broker before it is told without numbers
@@ -53,11 +56,10 @@ class Flattener:
         self._rules = rules
         self._instruments: dict[str, Instrument] = {}
         self._join(ports, rules)
-        self._halt: HaltRecord | None = None
-        self._not_latched: dict[str, str] = {}
-        self._latched_rest = False
-        self._started_ms = self._ended_ms = 0
-        self._since_ms = 0  # when this state began
+        self._halts: HaltLatch | None = None
+        self._started_ms = self._ended_ms = 0  # engine time
+        self._real_ms = round(ports.monotonic() * MS_PER_SECOND)  # of this step
+        self._began_ms = self._since_ms = self._real_ms  # real: when it began, and when this state did
         self._beat: object = None
         self._beat_ms = 0
         self._closed_by = "nobody"
@@ -65,8 +67,9 @@ class Flattener:
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
         self._announced = False
         self._engine_ran = False
+        self._may_trade = ""  # what an engine that could not be ended, or seen, does beside this process
         self._is_handed_over = False  # another process closed until a moment ago
-        self._send_from_ms = 0  # what it sent has arrived by then
+        self._send_from_ms = 0  # real: what it sent has arrived by then
         self._cancelled_ms = -CANCEL_INTERVAL_MS
         self._before: dict[str, int] = {}
         self._shown: dict[str, str] = {}
@@ -132,17 +135,19 @@ class Flattener:
         """
         if self.ended:
             return self.state
-        self._started_ms = self._started_ms or now_ms
-        if self.state is FlattenState.LATCHING:
-            self._latch(now_ms)
+        self._real_ms = round(self._ports.monotonic() * MS_PER_SECOND)
+        if not self._started_ms:
+            self._started_ms, self._began_ms = now_ms, self._real_ms
+        halts = self._halts or self._latch(now_ms)
+        halts.retry(self._real_ms)
         if self.state is FlattenState.ASKING or self.state is FlattenState.FOLLOWING:
-            self._watch_engine(now_ms)
+            self._watch_engine(halts, now_ms)
         if self.state is FlattenState.TAKING_OVER:
-            self._take_over(now_ms)
+            self._take_over(halts.record)
         if self.state is FlattenState.CLOSING:
-            self._close(now_ms)
+            self._close(halts, now_ms)
         self._show(now_ms)
-        if not self.ended and now_ms - self._started_ms >= self._rules.bound_ms:
+        if not self.ended and self._real_ms - self._began_ms >= self._rules.bound_ms:
             self._give_up(now_ms)
         return self.state
 
@@ -158,7 +163,8 @@ class Flattener:
             reason=self._reason,
             lines=tuple(self._lines()),
             halt_id=self._rules.halt_id,
-            not_latched=tuple(f"{store}: {why}" for store, why in self._not_latched.items()),
+            not_latched=() if self._halts is None else tuple(self._halts.missing),
+            halt_stands=self._halts is not None and self._halts.stands,
             closed_by=self._closed_by,
             loss_paise=self._orders.day_loss.loss_paise if self._has_looked else None,
             started_ms=self._started_ms,
@@ -167,102 +173,70 @@ class Flattener:
 
     # -- the halt, and the engine -----------------------------------------------------------------------------
 
-    def _latch(self, now_ms: int) -> None:
-        """Write the halt. Goes on once a store has it; with an engine that may trade and no store at all it waits."""
-        rules = self._rules
-        if self._halt is None:
-            self._halt = HaltRecord(
-                halt_id=rules.halt_id,
-                kind=rules.kind,
-                trading_date=rules.trading_date,
-                reason=rules.reason,
-                by=rules.by,
-                at_ms=now_ms,
-            )
-            self._journal.append(EventKind.HALT, now_ms, dict(self._halt.to_body()))
-        halt, taken = self._halt, 0
-        self._not_latched.clear()
-        try:
-            self._ports.halt_file.append(halt)
-            taken += 1
-        except VeloxError as error:
-            self._not_latched["halt file"] = str(error)
-        try:
-            self._journal.commit()
-            taken += 1
-        except (JournalUnavailable, IntentRefused) as error:
-            self._not_latched["emergency file"] = str(error)
-        if not taken:
-            taken = self._latch_rest(halt)
-        if taken or not self._look_at_engine(now_ms).runs:
-            self._say(f"halt {halt.halt_id} is latched" if taken else "NO store took the halt; it is closed all the same")
-            self._enter(FlattenState.ASKING, now_ms)
+    def _latch(self, now_ms: int) -> HaltLatch:
+        """Write the halt. With no store at all it is closed all the same, and an engine that cannot hear of it is ended."""
+        self._halts = halts = HaltLatch(self._ports, self._rules, self._journal, now_ms)
+        halts.to_files(self._real_ms)
+        if not halts.stands:
+            halts.to_rest()
+        told = f"halt {halts.record.halt_id} is latched"
+        self._say(told if halts.stands else "NO store took the halt: it is tried again, and closed all the same")
+        self._enter(FlattenState.ASKING)
+        return halts
 
-    def _latch_rest(self, halt: HaltRecord) -> int:
-        """Write the halt to the stores that may take long. Returns how many took it."""
-        self._latched_rest = True
-        taken = 0
-        for store, latch in self._ports.latches.items():
-            try:
-                latch(halt)
-                taken += 1
-            except VeloxError as error:
-                self._not_latched[store] = str(error)
-                _log.error("[FLATTEN] the halt could not be written to the %s: %s", store, error)
-        return taken
-
-    def _look_at_engine(self, now_ms: int) -> EngineWord:
+    def _look_at_engine(self) -> EngineWord:
         try:
             word = self._ports.engine.look(self._rules.halt_id)
         except VeloxError as error:
-            self._note(f"whether an engine runs is not known: {error}")
+            self._may_trade = f"whether an engine runs and may still trade is not known: {error}"
+            self._note(self._may_trade)
             return EngineWord(runs=False)  # the closer's lock still keeps two closers apart
         self._engine_ran = self._engine_ran or word.runs
         if word.beat != self._beat:
-            self._beat, self._beat_ms = word.beat, now_ms
+            self._beat, self._beat_ms = word.beat, self._real_ms
         return word
 
-    def _watch_engine(self, now_ms: int) -> None:
+    def _watch_engine(self, halts: HaltLatch, now_ms: int) -> None:
         """Wait for the engine's acknowledgement, then follow it until the broker says flat."""
-        word = self._look_at_engine(now_ms)
+        word = self._look_at_engine()
         if not word.runs:
             self._is_handed_over = self._engine_ran  # its last request may be on its way
             if self.state is FlattenState.FOLLOWING:
                 self._say("the engine ended before all was flat: this process closes")
-            self._enter(FlattenState.CLOSING, now_ms)
+            self._enter(FlattenState.CLOSING)
             return
         if self.state is FlattenState.ASKING:
             self._closed_by = "engine"
-            if self._halt is not None and not self._latched_rest:
-                self._latch_rest(self._halt)
+            halts.to_rest()
             if word.acknowledges:
                 self._say("the engine acknowledges the halt and closes; it is followed")
-                self._enter(FlattenState.FOLLOWING, now_ms)
-            elif now_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
+                self._enter(FlattenState.FOLLOWING)
+            elif self._real_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
                 self._say(f"the engine did not acknowledge the halt within {ACKNOWLEDGE_MS_MAX // 1_000} s: it is taken over")
-                self._enter(FlattenState.TAKING_OVER, now_ms)
+                self._enter(FlattenState.TAKING_OVER)
             return
         found = self._look(now_ms)
         if found is not None and not found.lines and not self._adoption.converted and word.says_flat:
             self._prove(now_ms)
-        elif now_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
+        elif self._real_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
             self._say(f"the engine has said nothing for {SILENT_MS_MAX // 1_000} s: it is taken over")
-            self._enter(FlattenState.TAKING_OVER, now_ms)
+            self._enter(FlattenState.TAKING_OVER)
 
-    def _take_over(self, now_ms: int) -> None:
-        if self._halt is None:
-            return
+    def _take_over(self, halt: HaltRecord) -> None:
         try:
-            is_free = self._ports.engine.take_over(self._halt)
+            is_free = self._ports.engine.take_over(halt)
+            for pid in self._ports.engine.killed:
+                self._say(f"process {pid} was killed: it did not answer")
         except VeloxError as error:
             self._note(str(error))
+            self._may_trade = str(error)
             is_free = True  # what the closer's lock allows is done: a position left open is worse
         self._say("this process closes" if is_free else "the engine answers after all; it is followed")
-        self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING, now_ms)
+        self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING)
 
     # -- closing ----------------------------------------------------------------------------------------------
 
-    def _close(self, now_ms: int) -> None:
+    def _close(self, halts: HaltLatch, now_ms: int) -> None:
         orders, emergency = self._orders, self._emergency
         self._closed_by = "this process"
         orders.poll(now_ms)
@@ -270,20 +244,20 @@ class Flattener:
             self._recovery.work(now_ms)
         if not self._closer.may_send(now_ms):
             self._is_handed_over = self._is_handed_over or not self._closer.is_ours
-            self._wait_for_closer(now_ms)
+            self._wait_for_closer()
             return
         if self._is_handed_over:
-            self._is_handed_over, self._send_from_ms = False, now_ms + self._rules.request_ms
-        if now_ms < self._send_from_ms:
+            self._is_handed_over, self._send_from_ms = False, self._real_ms + self._rules.request_ms
+        if self._real_ms < self._send_from_ms:
             return
         if self._send_from_ms:
             self._send_from_ms = 0
             self._closer.look_again()  # what was on its way is in the book by now
             if not self._closer.may_send(now_ms):
                 return
-        if not self._announced and not self._announce(now_ms):
+        if not self._announced and not self._announce(halts, now_ms):
             return
-        emergency.no_proof_before_ms = self._earliest_proof_ms()
+        emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
         if not emergency.continue_closing(now_ms):
             self._prove(now_ms)
             return
@@ -296,19 +270,17 @@ class Flattener:
         if not newest.lines and not orders.live and self._adoption.converted:
             self._give_up(now_ms)
 
-    def _announce(self, now_ms: int) -> bool:
+    def _announce(self, halts: HaltLatch, now_ms: int) -> bool:
         """Read the book for the first time, tell of the exit with its numbers, cancel what works, and begin to close."""
         found = self._look(now_ms)
-        if self._halt is None or (found is None and now_ms - self._since_ms < NUMBERS_WAIT_MS):
+        if found is None and self._real_ms - self._since_ms < NUMBERS_WAIT_MS:
             return False
-        if not self._latched_rest:
-            self._latch_rest(self._halt)
+        halts.to_rest()
         if found is not None and found.working:
             self._cancel_foreign(now_ms)
         self._announced = True
-        self._emergency.no_proof_before_ms = self._earliest_proof_ms()
-        failed = [f"{store}: {why}" for store, why in self._not_latched.items()]
-        self._emergency.close_for(self._halt, failed, now_ms)
+        self._emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
+        self._emergency.close_for(halts.record, halts.missing, now_ms)
         return True
 
     def _look(self, now_ms: int) -> Look | None:
@@ -335,49 +307,82 @@ class Flattener:
             self._cancelled_ms = now_ms
             self._orders.cancel_foreign(now_ms)
 
-    def _wait_for_closer(self, now_ms: int) -> None:
+    def _wait_for_closer(self) -> None:
         """Wait for another closer; one that shows no sign of life is ended."""
         self._note(f"{self._ports.closer_lock.holder} closes; this process waits for it")
-        if now_ms - self._since_ms >= CLOSER_WAIT_MS_MAX and self._ports.engine.closer_hangs():
+        if self._real_ms - self._since_ms >= CLOSER_WAIT_MS_MAX and self._ports.engine.closer_hangs():
             self._say("the process that has the closer's lock gives no sign of life: it is taken over")
-            self._enter(FlattenState.TAKING_OVER, now_ms)
+            self._enter(FlattenState.TAKING_OVER)
 
-    def _earliest_proof_ms(self) -> int:
+    def _earliest_proof_ms(self, now_ms: int) -> int:
         """Return before when nothing is called flat: a request may be on its way, or an order be given up too early."""
         orders = self._orders
         given_up = [o.created_ms for tag, o in orders.not_placed.items() if tag not in orders.found_late]
-        return max([self._started_ms + self._rules.request_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
+        travels_ms = max(self._began_ms + self._rules.request_ms - self._real_ms, 0)
+        return max([now_ms + travels_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
 
     # -- the end ----------------------------------------------------------------------------------------------
 
     def _prove(self, now_ms: int) -> None:
+        """End: FLAT, unless an engine that was not ended, or is started without the halt, may open something."""
+        is_beside = self._is_beside_an_engine()
+        if is_beside or not self._halt_stands():
+            self._trouble = self._may_trade if is_beside else ""
+            self._give_up(now_ms, is_confirmed=True)
+            return
         self._show(now_ms)
         self._reason = ""
-        self._enter(FlattenState.FLAT, now_ms)
+        self._enter(FlattenState.FLAT)
         self._finish(now_ms)
         kept = "".join(f"; {shares} {symbol} is left alone, as configured" for symbol, shares in self._adoption.kept.items())
         self._say(f"FLAT: the broker confirms: no position, no working order{kept}")
         if self._closed_by == "engine":
             _log.critical("FLAT: closed by the engine, confirmed by the broker", extra={"engine_ms": now_ms})
 
-    def _give_up(self, now_ms: int) -> None:
+    def _is_beside_an_engine(self) -> bool:
+        """Return whether an engine that could not be ended or seen may still trade: it runs unheard, or is not seen now."""
+        if not self._may_trade:
+            return False
+        try:
+            word = self._ports.engine.look(self._rules.halt_id)
+        except VeloxError:
+            return True
+        if not word.runs or word.acknowledges:
+            return False
+        named = f"process {word.pid}" if word.pid else "an engine"
+        self._may_trade = f"{named} runs, has not acknowledged the halt and may still trade: {self._may_trade}"
+        return True
+
+    def _halt_stands(self) -> bool:
+        """Try the stores that miss the halt once more. Returns whether one of them has it."""
+        if self._halts is None:
+            return False
+        self._halts.finish()
+        return self._halts.stands
+
+    def _give_up(self, now_ms: int, *, is_confirmed: bool = False) -> None:
         self._show(now_ms)
         left = [line for line in self._lines() if line.outcome not in (SymbolOutcome.FLAT, SymbolOutcome.KEPT)]
         parts = [f"{line.symbol} {line.outcome.value} ({line.text})" for line in left]
         if not self._has_looked:
             parts.append("the broker never answered")
         elif not parts:
-            parts.append("the broker did not confirm it")
+            held = "the broker holds nothing and works nothing now" if is_confirmed else "the broker did not confirm it"
+            parts.append(held)
         if self._trouble:
             parts.append(self._trouble)
+        stands = "The halt stands"
+        if not self._halt_stands():
+            stands = "The halt stands nowhere"
+            parts.append("no store took the halt, so an engine that starts would trade: free the disk and flatten again")
         self._reason = "; ".join(parts)
-        self._enter(FlattenState.NOT_FLAT, now_ms)
+        self._enter(FlattenState.NOT_FLAT)
         self._finish(now_ms)
         _log.critical("NOT FLAT: %s", self._reason, extra={"engine_ms": now_ms})
         self._ports.alerts.send(
             Severity.CRITICAL,
             "Flatten ended: NOT FLAT",
-            f"{self._reason}. The halt stands. Close what is left in the broker's app, or flatten again.",
+            f"{self._reason}. {stands}. Close what is left in the broker's app, or flatten again.",
         )
 
     def _finish(self, now_ms: int) -> None:
@@ -392,9 +397,9 @@ class Flattener:
     def _has_looked(self) -> bool:
         return bool(self._before) or self._adoption.newest is not None
 
-    def _enter(self, state: FlattenState, now_ms: int) -> None:
+    def _enter(self, state: FlattenState) -> None:
         self.state = state
-        self._since_ms = now_ms
+        self._since_ms = self._real_ms
 
     def _note(self, trouble: str) -> None:
         if trouble != self._trouble:

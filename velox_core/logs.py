@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from logging.handlers import QueueListener, RotatingFileHandler
 from pathlib import Path
@@ -134,9 +135,9 @@ class _LogFile(RotatingFileHandler):
         """Count; the first failure is also told on stderr, since the disk may be full."""
         self.failed += 1
         if self.failed == 1:
-            sys.stderr.write(
-                f"velox: {self.baseFilename} cannot be written: {sys.exc_info()[1]}. Trading goes on; free the disk.\n"
-            )
+            problem = sys.exc_info()[1]
+            with suppress(OSError, ValueError, AttributeError):  # nobody may be there to read it
+                sys.stderr.write(f"velox: {self.baseFilename} cannot be written: {problem}. Trading goes on; free the disk.\n")
 
     def close_counting(self) -> None:
         """Close; what a full disk keeps from being flushed is counted like a failed write."""

@@ -160,6 +160,7 @@ class RunEngine:
     """
 
     def __init__(self, folder: Path, *, request_seconds: float) -> None:
+        self.killed: tuple[int, ...] = ()
         self._folder = folder
         self._request_seconds = request_seconds
         self._status = FileControl(folder)
@@ -179,10 +180,11 @@ class RunEngine:
             return EngineWord(runs=False)
         status = self._status.status() or {}
         if status.get("pid") != holder.pid:
-            return EngineWord(runs=True)  # it has said nothing yet; what is there is an earlier process'
+            return EngineWord(runs=True, pid=holder.pid)  # it has said nothing yet; what is there is an earlier process'
         acknowledged = status.get(ACKNOWLEDGED_KEY)
         return EngineWord(
             runs=True,
+            pid=holder.pid,
             acknowledges=isinstance(acknowledged, list) and halt_id in acknowledged,
             says_flat=not status.get("positions") and status.get("live_orders") == 0,
             beat=status.get("wall_ms"),
@@ -207,6 +209,7 @@ class RunEngine:
             sleep=time.sleep,
         )
         done = take_over(ports, asked, request_seconds=self._request_seconds, acknowledge_seconds=TAKE_OVER_ACKNOWLEDGE_SECONDS)
+        self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
     def closer_hangs(self) -> bool:
@@ -226,8 +229,15 @@ class RunEngine:
         return status.get("pid") == holder.pid and is_recent
 
     def _latch(self, halt: HaltRecord) -> list[str]:
-        """Write the halt of a take-over to the halt file. Raises VeloxError."""
-        JsonLinesHaltFile(self._folder / HALT_FILE).append(halt)
+        """Write the halt of a take-over to the halt file, or return why not.
+
+        It is only the question whether the process lives: the flattening has latched its own halt where it could, and one
+        that cannot even be asked on a full disk must not hang with positions open.
+        """
+        try:
+            JsonLinesHaltFile(self._folder / HALT_FILE).append(halt)
+        except VeloxError as error:
+            return [f"the halt file: {error}"]
         return []
 
     def _statuses(self, halt_id: str) -> Iterator[Mapping[str, object]]:
@@ -247,8 +257,8 @@ class OutsideRequest:
         run, trading_date: which run.
         reason, by, halt_id, kind: of the halt; the id is new.
         actor: whose letter the orders carry.
-        latches: halt stores beside the files, each tried once before anything is sent.
-        bound_ms: after which it is NOT_FLAT.
+        latches: halt stores beside the files, tried before anything is sent.
+        bound_ms: real time after which it is NOT_FLAT.
     """
 
     run: RunFolder
@@ -334,6 +344,7 @@ def open_outside(
             latches=request.latches,
             alerts=alerts,
             closer_lock=closer_lock,
+            monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,
         )

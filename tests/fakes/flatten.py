@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.fakes.broker import FakeBroker
@@ -30,21 +31,26 @@ class FakeEngine:
         self.word = EngineWord(**({"runs": True} | word))
         self.on_take_over: bool | VeloxError = True
         self.taken_over = 0
+        self.killed: tuple[int, ...] = ()
         self.looks = 0
         self.hangs = False
         self.beats = True
+        self.unseen = False
 
     def look(self, halt_id: str) -> EngineWord:
         self.looks += 1
         word = self.word
         beat = self.looks if self.beats else 0
-        return EngineWord(runs=word.runs, acknowledges=word.acknowledges, says_flat=word.says_flat, beat=beat)
+        if self.unseen:
+            raise VeloxError("the lock cannot be read (fake)")
+        return replace(word, beat=beat)
 
     def take_over(self, halt: HaltRecord) -> bool:
         self.taken_over += 1
         if isinstance(self.on_take_over, VeloxError):
             raise self.on_take_over
         if self.on_take_over:
+            self.killed = (self.word.pid,)
             self.word = EngineWord(runs=False)
         return self.on_take_over
 
@@ -67,6 +73,8 @@ class FlattenRig:
         self.latches_down: set[str] = set()
         self.instrument_changes = instrument_changes
         self.now_ms = NOW_MS
+        self.real_ms = 5_000
+        self.jump_ms = 0  # by which engine time runs ahead with each step
         self.news: list[str] = []
         self._count = 0
 
@@ -106,6 +114,7 @@ class FlattenRig:
             latches={store: self._latch(store) for store in ("ledger", "journal")},
             alerts=self.alerts,
             closer_lock=lock or self.lock,
+            monotonic=lambda: self.real_ms / 1_000,
             engine=self.engine,
             instrument=self._instrument,
         )
@@ -119,15 +128,16 @@ class FlattenRig:
         before: Callable[[int], None] | None = None,
         **rules: Any,
     ) -> FlattenResult:
-        """Step until it has ended or so much engine time passed. `before` is called with the time before each step."""
+        """Step until it has ended or so much real time passed. `before` is called with the time before each step."""
         flattener = flattener or self.flattener(**rules)
-        until_ms = self.now_ms + int(seconds * 1_000)
-        while not flattener.ended and self.now_ms < until_ms:
+        until_ms = self.real_ms + int(seconds * 1_000)
+        while not flattener.ended and self.real_ms < until_ms:
             if before is not None:
                 before(self.now_ms)
             flattener.step(self.now_ms)
             self.news += flattener.news()
-            self.now_ms += STEP_MS
+            self.now_ms += STEP_MS + self.jump_ms
+            self.real_ms += STEP_MS
             self.broker.now_ms = self.now_ms
         return flattener.result()
 

@@ -93,18 +93,6 @@ def test_engine_that_hangs_is_ended_and_its_account_closed(account: Account) -> 
     assert never_reversed(account)
 
 
-def test_engine_that_lives_closes_by_itself_and_is_followed(account: Account) -> None:
-    engine = account.start(speed="600")
-    wait_for_a_position(account, engine)
-    body = answer(flatten(account))
-    assert body["closed_by"] == "engine"
-    assert engine.poll() is None, "the engine was ended, and it lived"
-    assert account.book("SELECT count(*) FROM orders WHERE substr(tag, 7, 1) = 'C'") == [(0,)]
-    assert account.held_at_the_broker() == {}
-    engine.send_signal(signal.SIGTERM)
-    engine.communicate(timeout=WAIT_SECONDS)
-
-
 def test_signals_do_not_end_it_and_nothing_but_the_book_is_needed(account: Account) -> None:
     engine = account.start()
     wait_for_a_position(account, engine)

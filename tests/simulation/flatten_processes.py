@@ -375,6 +375,7 @@ class Closing(Process):
                 latches={"ledger": self._to_ledger, "journal": self._to_journal},
                 alerts=world.alerts,
                 closer_lock=SimCloserLock(world.holder, self.name),
+                monotonic=world.monotonic,
                 engine=SeenEngine(world, self),
                 instrument=lambda symbol, price_paise: world.instruments.get(symbol),
             ),
@@ -450,6 +451,7 @@ class SeenEngine:
     """The account's engine as a closer sees it, with the real take-over."""
 
     def __init__(self, world: FlattenWorld, own: Process) -> None:
+        self.killed: tuple[int, ...] = ()
         self._world = world
         self._own = own
         self._count = 0
@@ -488,6 +490,7 @@ class SeenEngine:
             sleep=lambda seconds: self._own.wait(int(seconds * MS_PER_SECOND)),
         )
         done = take_over(ports, asked, request_seconds=REQUEST_SECONDS, acknowledge_seconds=ACKNOWLEDGE_SECONDS)
+        self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
     def closer_hangs(self) -> bool:
@@ -499,7 +502,10 @@ class SeenEngine:
         return self._world.now_ms - process.beat_ms <= SIGN_OF_LIFE_MS_MAX
 
     def _latch(self, halt: HaltRecord) -> list[str]:
-        self._world.halt_file.append(halt)
+        try:
+            self._world.halt_file.append(halt)
+        except VeloxError as error:
+            return [str(error)]
         return []
 
     def _statuses(self, halt_id: str) -> Iterator[Mapping[str, object]]:

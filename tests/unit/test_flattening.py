@@ -102,19 +102,61 @@ def test_stores_that_are_down_keep_nothing_open(broken: set[str], missing: list[
     rig.halt_file.full = "file" in broken
     rig.journal.error = JournalUnavailable("disk full") if "emergency" in broken else None
     result = rig.run()
-    assert result.state is S.FLAT
+    assert result.state is (S.FLAT if len(broken) < 4 else S.NOT_FLAT)
     assert rig.sent == [("AAA", "SELL", 10)]
+    assert result.halt_stands is (len(broken) < 4)
+    assert result.halt_stands or "no store took the halt" in result.reason
     assert [text.partition(":")[0] for text in result.not_latched] == missing
 
 
-def test_no_store_at_all_and_an_engine_that_may_trade_sends_nothing_and_is_not_flat() -> None:
+def no_store(rig: FlattenRig) -> None:
+    rig.latches_down = {"ledger", "journal"}
+    rig.halt_file.full, rig.journal.error = True, JournalUnavailable("disk full")
+
+
+def test_no_store_at_all_and_an_engine_that_cannot_hear_of_it_is_ended_and_closed_and_not_flat() -> None:
     engine = FakeEngine()
     rig = filling(FlattenRig(engine))
     rig.hold()
+    no_store(rig)
+    result = rig.run()
+    assert (result.state, engine.taken_over, rig.net()) == (S.NOT_FLAT, 1, 0)
+    assert "no store took the halt" in result.reason
+
+
+@pytest.mark.parametrize("healed", ["halt file", "emergency file", "ledger"])
+def test_store_that_answers_later_takes_the_halt_and_the_engine_hears_of_it(healed: str) -> None:
+    engine = FakeEngine()
+    rig = FlattenRig(engine)
+    rig.hold()
+    no_store(rig)
+
+    def heal(now_ms: int) -> None:
+        if now_ms == NOW_MS + 4_000:
+            rig.halt_file.full = healed != "halt file"
+            rig.journal.error = None if healed == "emergency file" else rig.journal.error
+            rig.latches_down -= {healed}
+        if now_ms == NOW_MS + 6_000:
+            assert flattener.result().halt_stands
+            engine.word = type(engine.word)(runs=True, acknowledges=True)
+            rig.broker.foreign("AAA", Side.SELL, 10, 9_900, told=False)
+        if now_ms == NOW_MS + 9_000:
+            engine.word = type(engine.word)(runs=True, acknowledges=True, says_flat=True)
+
+    flattener = rig.flattener()
+    result = rig.run(flattener, before=heal)
+    assert (result.state, result.closed_by, engine.taken_over) == (S.FLAT, "engine", 0)
+    assert healed not in {text.partition(":")[0] for text in result.not_latched}
+
+
+def test_store_that_missed_the_halt_is_tried_again_at_the_end() -> None:
+    rig = filling(FlattenRig())
+    rig.hold()
     rig.latches_down = {"ledger", "journal"}
-    rig.halt_file.full, rig.journal.error = True, JournalUnavailable("disk full")
-    result = rig.run(bound_ms=15_000)
-    assert (result.state, rig.sent, engine.taken_over) == (S.NOT_FLAT, [], 0)
+    rig.broker.on_place = lambda order: rig.latches_down.clear()
+    result = rig.run()
+    assert (result.state, result.not_latched) == (S.FLAT, ())
+    assert sorted(rig.latched) == ["journal", "ledger"]
 
 
 def test_intent_is_durable_before_each_close_leaves() -> None:
@@ -543,6 +585,7 @@ def test_engine_that_does_not_acknowledge_is_taken_over_and_then_closed() -> Non
     rig.broker.on_place = lambda order: first.append(rig.now_ms)
     result = rig.run()
     assert (result.state, engine.taken_over, rig.sent) == (S.FLAT, 1, [("AAA", "SELL", 10)])
+    assert "process 0 was killed: it did not answer" in rig.news
     assert first[0] - NOW_MS >= 10_000
 
 
@@ -577,13 +620,67 @@ def test_engine_that_answers_a_take_over_after_all_is_followed() -> None:
     assert (result.state, rig.sent) == (S.NOT_FLAT, [])
 
 
-def test_engine_that_cannot_be_ended_leaves_the_closing_to_whoever_has_the_lock() -> None:
-    engine = FakeEngine()
+@pytest.mark.parametrize("later", ["runs", "acknowledges", "ends"])
+def test_engine_that_cannot_be_ended_is_closed_beside_and_not_called_flat_while_it_may_trade(later: str) -> None:
+    engine = FakeEngine(pid=4711)
     engine.on_take_over = VeloxError("another user's process")
     rig = filling(FlattenRig(engine))
     rig.hold("AAA", 10)
+    word = {"runs": later != "ends", "acknowledges": later == "acknowledges", "pid": 4711}
+    rig.broker.on_place = lambda order: setattr(engine, "word", type(engine.word)(**word))
     result = rig.run()
-    assert (result.state, rig.sent) == (S.FLAT, [("AAA", "SELL", 10)])
+    assert (rig.sent, rig.net("AAA")) == ([("AAA", "SELL", 10)], 0)
+    if later == "runs":
+        assert (result.state, result.exit_code) == (S.NOT_FLAT, EXIT_NOT_FLAT)
+        assert "process 4711 runs, has not acknowledged the halt and may still trade: another user's process" in result.reason
+        assert rig.alerts.titles[-1] == "Flatten ended: NOT FLAT"
+    else:
+        assert result.state is S.FLAT
+
+
+@pytest.mark.parametrize("until_sent", [True, False])
+def test_engine_that_cannot_be_seen_is_closed_beside_and_not_called_flat(until_sent: bool) -> None:
+    engine = FakeEngine(runs=False)
+    engine.unseen = True
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    rig.broker.on_place = lambda order: setattr(engine, "unseen", not until_sent)
+    result = rig.run()
+    assert (rig.sent, rig.net("AAA")) == ([("AAA", "SELL", 10)], 0)
+    assert result.state is (S.FLAT if until_sent else S.NOT_FLAT)
+    assert until_sent or "is not known: the lock cannot be read" in result.reason
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_engine_whose_time_jumps_is_followed_for_real_seconds(acknowledges: bool) -> None:
+    engine = FakeEngine(acknowledges=acknowledges)
+    engine.beats = False
+    rig = FlattenRig(engine)
+    rig.jump_ms = 60_000
+    rig.hold("AAA", 10)
+    began_ms = rig.real_ms
+
+    def live(now_ms: int) -> None:
+        if rig.real_ms - began_ms == 8_000:
+            engine.beats = True
+            engine.word = type(engine.word)(runs=True, acknowledges=True)
+        if rig.real_ms - began_ms == 16_000:
+            rig.broker.foreign("AAA", Side.SELL, 10, 9_900, told=False)
+            engine.word = type(engine.word)(runs=True, acknowledges=True, says_flat=True)
+
+    result = rig.run(before=live)
+    assert (result.state, result.closed_by, engine.taken_over) == (S.FLAT, "engine", 0)
+    assert 16_000 <= rig.real_ms - began_ms <= 17_000
+
+
+def test_bound_and_the_wait_for_another_closer_are_real_seconds() -> None:
+    engine = FakeEngine(runs=False)
+    engine.hangs = True
+    rig = FlattenRig(engine)
+    rig.jump_ms = 60_000
+    rig.hold("AAA", 10)
+    result = rig.run(rig.flattener(lock=FakeCloserLock(CloserHold.ELSEWHERE), bound_ms=19_000))
+    assert (result.state, engine.taken_over, rig.real_ms) == (S.NOT_FLAT, 0, 5_000 + 19_250)
 
 
 # -- two at once ----------------------------------------------------------------------------------------------------

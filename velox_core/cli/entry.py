@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 
 from velox_core.domain.errors import EXIT_OPERATING_ERROR, VeloxError
 
@@ -29,16 +30,17 @@ def main() -> None:
         _say("velox: interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # the reader of our output went away (`velox status | head`): not an error of ours
+        # the reader of our output went away (`velox status | head`): not an error of ours, but never the end of a flattening
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(EXIT_OPERATING_ERROR if sys.argv[1:2] == ["flatten"] else 0)
     except Exception as error:  # the outermost frame: a bug is told in one line and kept for its report
         _say(f"velox: internal error, {type(error).__name__}: {error}\nThis is a bug. Its details are in {_keep_traceback()}")
         sys.exit(EXIT_OPERATING_ERROR)
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    with suppress(OSError, ValueError, AttributeError):  # nobody may be there to read it; the exit code counts
+        sys.stderr.write(text + "\n")
 
 
 def _keep_traceback() -> str:

@@ -10,11 +10,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
+from velox_core.control import FileControl
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+from velox_core.domain.money import rupees_text
 
 WORD: Final = "FLATTEN"
 BOUND_SECONDS_MAX: Final = 3_600.0
@@ -30,28 +33,62 @@ def flatten(arguments: Sequence[str]) -> int:
     folders = paths(os.environ, settings.root)
     recorded = run_to_flatten(settings, folders, on=chosen.date, run_id=chosen.run)
     if not chosen.yes:
-        _ask(settings.account, recorded.run.run_id)
+        _ask(settings.account, recorded.run.run_id, _known(recorded.folder, recorded.trading_date))
     stream = sys.stderr if chosen.json else sys.stdout
 
     def tell(sentence: str) -> None:
-        print(sentence, file=stream, flush=True)
+        _print(sentence, stream)
 
     report = flatten_run(settings, folders, recorded, reason=chosen.reason, by=chosen.by, tell=tell, bound_seconds=chosen.wait)
     if chosen.json:
         import json
 
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+        _print(json.dumps(report.to_json(), ensure_ascii=False, indent=2), sys.stdout)
     else:
-        print("\n".join(report.sentences))
+        _print("\n".join([*report.sentences[1:], "done"]), sys.stdout)  # the first was told before the slow part
     return report.exit_code
 
 
-def _ask(account: str, run_id: str) -> None:
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print to a stream that may be closed, full or without a reader: the exit code says what came of it all the same."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # what stays in its buffer would fail again when Python ends, and change the exit code
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except ValueError:  # it was closed
+        pass
+
+
+def _known(folder: Path, on: date) -> str:
+    """Return what the run's engine said last, a line for people to decide by; only the date when it said nothing."""
+    status = FileControl(folder).status() or {}
+    lines = status.get("positions")
+    held = [line for line in lines if isinstance(line, dict)] if isinstance(lines, list) else []
+    shown = ", ".join(f"{line.get('quantity')} {line.get('symbol')}" for line in held) or "nothing"
+    if not status:
+        return f"{on}: no engine has said anything.\n"
+    net = status.get("net_paise")
+    gained = f", P&L {rupees_text(net)}" if isinstance(net, int) else ""
+    return f"{on}, last said by the engine: {status.get('state', 'state unknown')}, open {shown}{gained}.\n"
+
+
+def _ask(account: str, run_id: str, known: str) -> None:
     """Have the word typed. Raises VeloxError when it is not."""
-    sys.stderr.write(f"This closes every position of account {account}, run {run_id}, and halts it.\nType {WORD} to do it: ")
+    is_there = sys.stdin is not None and sys.stdin.isatty()
+    sys.stderr.write(
+        f"This closes every position of account {account}, run {run_id}, and halts it. "
+        "An engine that hangs is killed.\n"
+        f"{known}Entries stay refused afterwards; `velox reset` lets it trade again.\nType {WORD} to do it: "
+    )
     sys.stderr.flush()
-    if sys.stdin.readline().strip() != WORD:
-        error = VeloxError(f"{WORD} was not typed: nothing was done (--yes does not ask)")
+    if sys.stdin is None or sys.stdin.readline().strip() != WORD:
+        asked = "" if is_there else "no terminal: give --yes. "
+        error = VeloxError(f"{asked}{WORD} was not typed: nothing was done (--yes does not ask)")
+        sys.stderr.write("\n")
         error.exit_code = EXIT_BAD_USAGE
         raise error
 
@@ -59,7 +96,8 @@ def _ask(account: str, run_id: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="velox flatten",
-        description="Halt the account and close every position of the day's product, now, engine or not.",
+        description="Halt the account and close every position of the day's product, now, engine or not. "
+        "An engine that hangs is killed.",
         epilog="Of the run that an engine trades, else of the newest. Exit code 0 FLAT, 4 NOT FLAT.",
         allow_abbrev=False,
     )

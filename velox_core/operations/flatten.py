@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -57,13 +57,14 @@ class FlattenReport:
         """Return the end, for people."""
         result = self.result
         loss = "" if result.loss_paise is None else f"; the day's P&L is {rupees_text(-result.loss_paise)}"
+        where = "" if result.halt_stands else " nowhere"
         if result.state is FlattenState.FLAT:
             first = (
                 f"FLAT: run {self.run_id} holds nothing and works nothing, the broker says so{loss}. Halted: {result.halt_id}"
             )
         else:
             first = (
-                f"NOT FLAT: {result.reason}. The halt {result.halt_id} stands. Flatten again, or close the rest in the "
+                f"NOT FLAT: {result.reason}. The halt {result.halt_id} stands{where}. Flatten again, or close the rest in the "
                 "broker's app"
             )
         notes = [f"not reached: the {store}" for store in result.not_latched]
@@ -120,7 +121,8 @@ def flatten_run(
     Args:
         settings, paths, recorded: which run.
         reason, by: of the halt.
-        tell: called with each sentence of progress.
+        tell: called with each sentence of progress and with the result; an OSError,
+            ValueError or RuntimeError of it changes nothing.
         bound_seconds: after which it ends as not flat.
     Raises: ConfigError without a reason or a name; VeloxError when nothing could be begun.
     """
@@ -136,6 +138,7 @@ def flatten_run(
         latches={"ledger": lambda record: _to_ledger(settings, paths, recorded, record)},
         bound_ms=int(bound_seconds * 1_000),
     )
+    tell = _whatever_hears(tell)
     with _logs(settings, paths, tell), _not_interrupted(tell):
         with (
             open_alerts(settings, label=f"flatten {recorded.run.run_id}") as alerts,
@@ -146,11 +149,24 @@ def flatten_run(
             run_id=recorded.run.run_id,
             result=result,
             first_request=None if outside.account is None else outside.account.first_request,
-            not_imported=bring_in(settings, recorded, outside.journal.path),
+            not_imported="",
         )
-        with suppress(VeloxError):
+        tell(report.sentences[0])
+        tell("writing it to the journal...")  # its libraries take seconds to import
+        report = replace(report, not_imported=bring_in(settings, recorded, outside.journal.path))
+        with suppress(VeloxError, OSError):
             write_json(recorded.folder / RESULT_FILE, report.to_json())
     return report
+
+
+def _whatever_hears(tell: Tell) -> Tell:
+    """Return `tell` without its failures: output that goes away, fills up or is closed must not leave positions open."""
+
+    def say(sentence: str) -> None:
+        with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: a signal came while the stream was written to
+            tell(sentence)
+
+    return say
 
 
 def _step_to_the_end(outside: Outside, tell: Tell) -> FlattenResult:
@@ -199,14 +215,15 @@ def _logs(settings: Settings, paths: Paths, tell: Tell) -> Iterator[None]:
     """Write the log files, if they can be written: an emergency does not wait for a disk."""
     try:
         logs = open_logs(settings, paths)
-    except VeloxError as error:
+    except (VeloxError, OSError) as error:
         tell(f"no log is written: {error}")
         yield
         return
     try:
         yield
     finally:
-        logs.stop()
+        with suppress(OSError, ValueError):
+            logs.stop()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,7 @@ def test_flatten_closes_what_the_book_holds_without_any_store(settings: Settings
     hold(settings, folder, AAA=10, BBB=-4)
     told: list[str] = [""]
     report = flatten(settings, paths, told)
+    assert told[-2:] == [report.sentences[0], "writing it to the journal..."]
     assert (report.result.state, report.exit_code) == (FlattenState.FLAT, 0)
     assert held(settings, folder) == {}
     assert {line.symbol: line.held_before for line in report.result.lines} == {"AAA": 10, "BBB": -4}
@@ -234,6 +236,17 @@ def test_run_to_flatten_is_the_one_that_an_engine_has(settings: Settings, paths:
         run_to_flatten(settings, paths, on=date(2024, 1, 16), run_id=None)
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError("gone"), OSError("disk full"), ValueError("closed"), RuntimeError("again")])
+def test_output_that_fails_leaves_nothing_open(error: Exception, settings: Settings, paths: Paths, folder: Path) -> None:
+    hold(settings, folder, AAA=10)
+
+    def tell(sentence: str) -> None:
+        raise error
+
+    report = flatten(settings, paths, tell=tell)
+    assert (report.result.state, held(settings, folder)) == (FlattenState.FLAT, {})
+
+
 # -- how the engine is seen -----------------------------------------------------------------------------------------
 
 
@@ -288,6 +301,27 @@ def test_take_over_leaves_a_closer_that_gives_signs_of_life_alone(folder: Path) 
         lock.close()
 
 
+def test_hung_engine_is_ended_on_a_full_disk_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.outside.TAKE_OVER_ACKNOWLEDGE_SECONDS", 0.1)
+    code = (
+        "import sys, time; from pathlib import Path; from velox_core.engine_lock import EngineLock; "
+        "lock = EngineLock(Path(sys.argv[1])); print(flush=True); time.sleep(600)"
+    )
+    hung = subprocess.Popen([sys.executable, "-c", code, str(folder / ENGINE_LOCK)], stdout=subprocess.PIPE)
+    assert hung.stdout is not None
+    with hung:
+        hung.stdout.readline()
+        (folder / HALT_FILE).symlink_to("/dev/full")
+        halt = HaltRecord(halt_id="h", kind=HaltKind.MANUAL, trading_date=DAY, reason="r", by="b", at_ms=1)
+        try:
+            engine = RunEngine(folder, request_seconds=0.0)
+            assert engine.take_over(halt) is True
+            assert engine.killed == (hung.pid,)
+            assert hung.wait(timeout=60) == -signal.SIGKILL
+        finally:
+            hung.kill()
+
+
 def test_clock_goes_on_in_real_seconds_and_is_only_ever_set_forward() -> None:
     seconds = [100.0]
     clock = OutsideClock(5_000, monotonic=lambda: seconds[0])
@@ -321,8 +355,19 @@ def test_command_wants_the_word_and_does_nothing_without_it(
 ) -> None:
     monkeypatch.setenv("VELOX__VAR", str(paths.var))
     hold(settings, folder, AAA=10)
+    last = {"state": "TRADING", "net_paise": -120_00, "positions": [{"symbol": "AAA", "quantity": 10}]}
+    (folder / "status.json").write_text(json.dumps(last), encoding="utf-8")
     assert run_main(monkeypatch, "--reason", "r", "--config", str(settings.source), typed=typed) == 2
-    assert "nothing was done" in capsys.readouterr().err
+    asked = capsys.readouterr().err
+    for wanted in (
+        "nothing was done",
+        "no terminal: give --yes",
+        "TRADING, open 10 AAA, P&L -120.00",
+        "hangs is killed",
+        "velox reset",
+        "it: \nvelox:",
+    ):
+        assert wanted in asked
     assert held(settings, folder) == {"AAA": 10}
     assert not (folder / HALT_FILE).exists()
 
@@ -342,6 +387,26 @@ def test_command_with_the_word_closes_and_ends_with_zero(
     assert "FLAT: run 2024-01-15-1" in shown
     assert held(settings, folder) == {}
     logging.getLogger("velox").handlers.clear()
+
+
+@pytest.mark.parametrize("kind", ["reader gone", "full"])
+def test_command_without_anybody_to_read_it_closes_and_its_exit_code_is_the_reports(
+    kind: str, settings: Settings, paths: Paths, folder: Path
+) -> None:
+    hold(settings, folder, AAA=10)
+    if kind == "full":
+        output = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reads, output = os.pipe()
+        os.close(reads)
+    command = [sys.executable, "-m", "velox_core.cli", "flatten", "--yes", "--reason", "r", "--config", str(settings.source)]
+    try:
+        done = subprocess.run(
+            command, stdout=output, stderr=output, env={**os.environ, "VELOX__VAR": str(paths.var)}, check=False, timeout=60
+        )
+    finally:
+        os.close(output)
+    assert (done.returncode, held(settings, folder)) == (0, {})
 
 
 def test_start_imports_nothing_slow_before_the_broker_is_asked() -> None:
