@@ -2,7 +2,7 @@
 
 - What is closed is what the broker's positions say: a position that no trade of today explains (carried over, or its trades
   cannot be read) is booked as found, and one that is not there any more is booked as gone. From then on it is like any other.
-- A difference counts when it stood still: the same in two looks, longer after a fill of ours, and while no order of ours
+- A difference counts when it stood still: the same in two looks, longer after any trade, and while no order of ours
   works in the symbol. Positions that lag behind the trades must not make an exit leave twice.
 - While the broker says less than we do, no exit of the symbol leaves: it could reverse the position. That is bounded.
 - Trades that cannot be read keep nothing open for long: after a bound the positions count without them, and what such a
@@ -26,7 +26,7 @@ from velox_core.risk_manager import RiskManager
 
 LOOK_INTERVAL_MS: Final = 1_000
 SETTLE_MS: Final = 1_000  # a difference that stood still for so long counts
-SETTLE_AFTER_FILL_MS: Final = 5_000  # for so long where an order of ours traded a moment ago
+SETTLE_AFTER_FILL_MS: Final = 5_000  # for so long where anybody's order traded a moment ago
 RECENT_FILL_MS: Final = 10_000
 DOUBT_MS_MAX: Final = 15_000  # a difference that never stands still counts after this
 TRADELESS_MS_MIN: Final = 10_000  # so long trades must be unreadable before positions count without them
@@ -173,11 +173,11 @@ class Adoption:
                 self._orders.count_unexplained(symbol, None, line.last_price_paise)  # marks what we hold, and counts nothing
             if there == held or symbol in working:
                 self._doubts.pop(symbol, None)
-            elif self._stands_still(symbol, there - held, held, now_ms):
+            elif self._stands_still(symbol, there - held, held, now_ms) and self._knows_conversion(
+                symbol, there - held, others.get(symbol, 0)
+            ):
                 del self._doubts[symbol]
                 price_paise = self._orders.mark_of(symbol) or (line.last_price_paise if line is not None else 0)
-                if others.get(symbol):
-                    self._note_conversion(symbol, there - held, others[symbol])
                 self._adopt(symbol, held, there, price_paise, now_ms)
                 if tradeless:
                     self._without_trades[symbol] = now_ms
@@ -199,19 +199,21 @@ class Adoption:
         if (doubt.difference, doubt.own) != (difference, own):
             self._doubts[symbol] = _Doubt(difference, own, now_ms, doubt.first_ms)
             return False
-        traded = any(
-            order.symbol == symbol and order.filled_quantity and now_ms - order.updated_ms < RECENT_FILL_MS
-            for order in self._orders.orders.values()
-        )
+        traded = now_ms - self._orders.last_trade_ms.get(symbol, -RECENT_FILL_MS) < RECENT_FILL_MS
         return now_ms - doubt.since_ms >= (SETTLE_AFTER_FILL_MS if traded else SETTLE_MS)
 
-    def _note_conversion(self, symbol: str, difference: int, elsewhere: int) -> None:
-        """Note shares that left the day's product and stand in another one, beyond what trades of that one explain."""
+    def _knows_conversion(self, symbol: str, difference: int, elsewhere: int) -> bool:
+        """Note shares that left the day's product and stand in another one, beyond what trades of that one explain.
+
+        Returns False when that cannot be told now: without it, what was converted would count as gone.
+        """
+        if not elsewhere:
+            return True
         try:
             trades = self._broker.trades()
         except BrokerError as error:
             _log.warning("Whether %s was converted is not known: %s", symbol, error)
-            return
+            return False
         product = self._risk.product
         surplus = elsewhere - sum(t.side.sign * t.quantity for t in trades if t.symbol == symbol and t.product is not product)
         converted = min(-difference, surplus) if difference < 0 < surplus else 0
@@ -219,6 +221,7 @@ class Adoption:
         if converted:
             self.converted[symbol] = converted
             _log.critical("%s %s were converted to another product: they are not closed here", converted, symbol)
+        return True
 
     def _adopt(self, symbol: str, held: int, there: int, price_paise: int, now_ms: int) -> None:
         difference = there - held

@@ -97,19 +97,20 @@ class CloserLockFile:
         self._dead = b""  # the record of a holder that died with the lock, and from when on nothing of it can arrive
         self._dead_until = 0.0
         self._held = False
+        self._has_held = False  # ever: what an earlier lock of this process left in the market is not known here
 
     def take(self) -> CloserHold:
-        """Take the lock if nobody has it. FRESH when another process had it last: it may have closed something."""
+        """Take the lock if nobody has it. FRESH when anybody else had it last, an earlier closing of this process included."""
         if self._held:
             return CloserHold.UNBROKEN
         if not _lock(self._file):
             return CloserHold.ELSEWHERE
         found = _read_record(self._file)
-        is_ours = found in (self._own, self._given_back)
+        is_ours = self._has_held and found in (self._own, self._given_back)
         if not is_ours and self._may_still_send(found):
             _unlock(self._file)
             return CloserHold.ELSEWHERE
-        self._held = True
+        self._held = self._has_held = True
         _write_record(self._file, self._own)
         return CloserHold.UNBROKEN if is_ours else CloserHold.FRESH
 

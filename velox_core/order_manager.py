@@ -21,7 +21,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
 from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
-from velox_core.domain.positions import FOREIGN, Position
+from velox_core.domain.positions import ADOPTED_TRADE, FOREIGN, Position
 from velox_core.durable_journal import DurableJournal
 from velox_core.inline_sends import InlineSends
 from velox_core.ports import (
@@ -87,7 +87,7 @@ class OrderManager:
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
         self.unresolved_exits: dict[str, str] = {}  # UNKNOWN, and not replaced a second time: what a person has to know
         self.day_loss = day_loss
-        self.fill_count = 0
+        self.fill_count, self.last_trade_ms = 0, dict[str, int]()  # of a symbol, anybody's, by the broker's stamp
         self._broker, self.sends = broker, sends or InlineSends()
         self._lease = lease
         self._journal = journal
@@ -258,6 +258,8 @@ class OrderManager:
         if held or self.overshot:
             self._note_overshoot(position, order, fill, now_ms)
         self.fill_count += 1
+        if not fill.trade_id.startswith(ADOPTED_TRADE):
+            self.last_trade_ms[symbol] = fill.ts_ms
         self._journal.append(_FILL, fill.ts_ms, fill_body(fill, strategy_id, charges_paise, realised_paise, position))
         entry_ended = order is not None and self._advance(order, fill) and order.rank is None
         self._risk.record_fill(
@@ -490,5 +492,6 @@ class OrderManager:
             order.filled_value_paise += fill.quantity * fill.price_paise
             order.charges_paise += charges_paise
         self.fill_count += 1
+        self.last_trade_ms[fill.symbol] = fill.ts_ms
         self.day_loss.charges_paise += charges_paise
         self._mark(fill.symbol, position.quantity, position.cost_paise, fill.price_paise)

@@ -294,3 +294,17 @@ def test_sole_closer_always_has_it() -> None:
     assert closer.take() is CloserHold.UNBROKEN
     closer.give_back()
     assert closer.take() is CloserHold.UNBROKEN
+
+
+def test_closer_that_follows_another_of_its_own_process_finds_the_lock_fresh(tmp_path: Path) -> None:
+    path = tmp_path / "closer.lock"
+    for ends in ("give_back", "close"):
+        first = CloserLockFile(path)
+        assert first.take() is CloserHold.FRESH
+        getattr(first, ends)()
+        first.close()
+    second = CloserLockFile(path)
+    assert [second.take(), second.take()] == [CloserHold.FRESH, CloserHold.UNBROKEN]
+    second.give_back()
+    assert second.take() is CloserHold.UNBROKEN
+    second.close()

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import logging
 import random
+from dataclasses import replace
 
 import pytest
 
+from tests.fakes.broker import FakeBroker
 from tests.fakes.flatten import FakeEngine, FlattenRig
 from tests.fakes.outside import FakeCloserLock
 from tests.fakes.rig import NOW_MS
@@ -14,7 +16,7 @@ from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailabl
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, OrderState, OrderType, Product, Side
 from velox_core.flat_proof import FlattenState, SymbolOutcome
-from velox_core.ports import CloserHold, SendStatus
+from velox_core.ports import BrokerPosition, CloserHold, SendStatus
 
 S = FlattenState
 
@@ -715,3 +717,50 @@ def test_closer_without_a_sign_of_life_is_taken_over() -> None:
 
     result = rig.run(flattener, seconds=60, before=free)
     assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)
+
+
+class LaggingBroker(FakeBroker):
+    """Its positions are told late: until `lag_until_ms` they say `lag_quantity` of AAA."""
+
+    lag_until_ms = 0
+    lag_quantity = 0
+
+    def positions(self) -> list[BrokerPosition]:
+        found = super().positions()
+        if self.now_ms >= self.lag_until_ms:
+            return found
+        return [replace(p, quantity=self.lag_quantity) if p.symbol == "AAA" else p for p in found]
+
+
+def lagging(lag_ms: int, quantity: int) -> FlattenRig:
+    rig = FlattenRig()
+    rig.broker = broker = LaggingBroker()
+    broker.now_ms = NOW_MS
+    broker.lag_until_ms, broker.lag_quantity = NOW_MS + lag_ms, quantity
+    broker.fill_prices = {"AAA": 10_000}
+    rig.hold("AAA", 10)
+    return rig
+
+
+@pytest.mark.parametrize("lag_ms", [500, 1_500, 4_500])
+def test_entry_of_a_dead_engine_that_the_positions_do_not_show_yet_is_closed(lag_ms: int) -> None:
+    rig = lagging(lag_ms, 0)
+    result = rig.run()
+    assert (result.state, rig.net("AAA"), rig.sent) == (S.FLAT, 0, [("AAA", "SELL", 10)])
+
+
+@pytest.mark.parametrize("lag_ms", [500, 1_500, 4_500])
+def test_exit_of_a_dead_engine_that_the_positions_do_not_show_yet_is_not_sent_again(lag_ms: int) -> None:
+    rig = lagging(lag_ms, 10)
+    rig.hold("AAA", -10, tag="240116E00010000002")
+    result = rig.run()
+    assert (result.state, rig.net("AAA"), rig.sent) == (S.FLAT, 0, [])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_converted_position_is_never_flat_however_many_reads_fail(seed: int) -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+    rig.broker.converted = {"AAA": 10}
+    rig.broker.flaky = random.Random(seed)
+    assert rig.run(seconds=70, bound_ms=60_000).state is S.NOT_FLAT
