@@ -23,6 +23,7 @@ from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
 
 GUARD_NAME: Final = "guard"  # the author of its halts
 BPS: Final = 10_000
+EXCUSED_SECONDS_MAX: Final = 240.0  # so long an engine that closes is left to it; above what a flattening takes
 _NOT_YET: Final = -1.0
 
 BeatKey = tuple[int, int, int]  # process id, number of the heartbeat, wall time: another key is another heartbeat
@@ -187,6 +188,7 @@ class Memory:
     paused_seconds: float = 0.0  # of the pause that it waits for now
     loss_since: float = _NOT_YET
     late_since: float = _NOT_YET
+    excused_since: float = _NOT_YET  # since when an engine that closes is left to it
 
 
 def judge(memory: Memory, sight: Sight, rules: GuardRules) -> tuple[Memory, Verdict | None]:
@@ -194,12 +196,14 @@ def judge(memory: Memory, sight: Sight, rules: GuardRules) -> tuple[Memory, Verd
     memory = _after_pause(memory, sight.now, rules)
     silent_seconds = min(sight.beat_ages)
     answers = silent_seconds <= rules.heartbeat_timeout_seconds
-    excused = sight.closes and answers
+    excused_since = _since(memory.excused_since, sight.closes and answers and sight.exposed, sight.now)
+    excused = excused_since >= 0 and sight.now - excused_since < EXCUSED_SECONDS_MAX
     past = sight.loss_paise is not None and sight.loss_paise >= rules.loss_trigger_paise
     late = 0 < rules.late_ms <= sight.market_ms
     memory = replace(
         memory,
         judged=sight.now,
+        excused_since=excused_since,
         loss_since=_since(memory.loss_since, past and sight.exposed and not excused, sight.now),
         late_since=_since(memory.late_since, late and sight.exposed and not excused, sight.now),
     )

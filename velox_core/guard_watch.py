@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from velox_core.domain.charges import ChargeSchedule
@@ -128,13 +128,14 @@ class AccountGuard:
     Args:
         account: see there.
         now: the moment it begins; heartbeats count as fresh then.
+        before: the guard of the same account that failed, if one did: what it has heard, and when, still counts.
     """
 
-    def __init__(self, account: GuardedAccount, now: float) -> None:
+    def __init__(self, account: GuardedAccount, now: float, before: AccountGuard | None = None) -> None:
         self._account = account
-        self._seen = [RouteSeen(since=now) for _ in account.routes]
-        self._time = MarketTime(account.speed)
-        self._memory = Memory()
+        self._seen = [RouteSeen(since=now) for _ in account.routes] if before is None else list(before._seen)
+        self._time = MarketTime(account.speed) if before is None else before._time
+        self._memory = Memory() if before is None else replace(before._memory, judged=now)  # no pause of its own
         self._status: Mapping[str, object] = {}
         self._flattener: Flattener | None = None
         self._state: FlattenState | None = None
@@ -155,7 +156,7 @@ class AccountGuard:
         """Look, judge and act once. Never raises for what the outside does."""
         self._hear(now)
         now_ms = self._time.at(now)
-        self._account.feed.follow(now_ms)
+        self._follow_prices(now_ms)
         if self._flattener is not None:
             self._continue(self._flattener, now, now_ms)
             return
@@ -189,6 +190,15 @@ class AccountGuard:
             self._flattener = None
 
     # -- seeing -----------------------------------------------------------------------------------------------
+
+    def _follow_prices(self, now_ms: int) -> None:
+        """Bring the prices up. Without them the loss is not known; whether the engine lives is judged all the same."""
+        try:
+            self._account.feed.follow(now_ms)
+        except (VeloxError, OSError, ValueError, LookupError) as error:
+            self._tell("feed", "The guard has no prices", f"{type(error).__name__}: {error}")
+        else:
+            self._tell("feed", "", "The guard has prices again")
 
     def _hear(self, now: float) -> None:
         for index, route in enumerate(self._account.routes):

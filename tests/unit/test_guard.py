@@ -9,6 +9,7 @@ import pytest
 
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.guard import (
+    EXCUSED_SECONDS_MAX,
     Cause,
     GuardRules,
     MarketTime,
@@ -175,6 +176,16 @@ def test_judge_of_a_loss_leaves_it_to_an_engine_that_answers_and_closes() -> Non
     assert verdicts(every_second(past, 60)) == [None] * 60
     silent = [cause_of(v) for v in verdicts(every_second(past, 2, beat_ages=(21.0, 21.0)))]
     assert silent == [Cause.SILENT_ENGINE] * 2
+
+
+def test_judge_of_an_engine_that_closes_without_end_acts_after_a_bound() -> None:
+    past = replace(CALM, loss_paise=900_000, closes=True)
+    excused = int(EXCUSED_SECONDS_MAX)
+    found = [cause_of(v) for v in verdicts(every_second(past, excused + 11))]
+    assert found == [None] * (excused + 10) + [Cause.LOSS]
+    flat = [*every_second(past, excused - 1), replace(past, now=past.now + excused - 1, exposed=False)]
+    again = every_second(replace(past, now=past.now + excused), 60)
+    assert verdicts([*flat, *again]) == [None] * (excused + 60)
 
 
 def test_judge_of_a_loss_that_recovers_begins_to_count_again() -> None:

@@ -154,6 +154,18 @@ def test_guard_of_an_engine_that_dies_with_a_position_closes_once_the_bound_is_o
     assert world.guard.closing
 
 
+def test_guard_without_a_feed_still_sees_that_the_engine_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = holding()
+
+    def no_prices(now_ms: int) -> None:
+        raise ValueError("a bar that makes no sense")
+
+    monkeypatch.setattr(world.feed, "follow", no_prices)
+    world.silent(int(BOUND) + 2)
+    assert world.causes == [Cause.SILENT_ENGINE]
+    assert world.alerts.titles.count("The guard has no prices") == 1
+
+
 def test_guard_of_an_engine_that_dies_with_nothing_open_does_nothing() -> None:
     world = World()
     world.live(3)

@@ -89,6 +89,7 @@ class GuardedRuns:
         self._guards: dict[Path, tuple[AccountGuard, ExitStack]] = {}
         self._not_before: dict[Path, float] = {}
         self._told: dict[Path, str] = {}
+        self._failed: dict[Path, AccountGuard] = {}  # guards to be opened anew: their ages go on
         self._next_find = 0.0
 
     def step(self, now: float) -> None:
@@ -102,6 +103,7 @@ class GuardedRuns:
             except Exception as error:  # the outermost loop: one run's failure keeps no other from being guarded
                 _log.critical("[GUARD] %s: the guard of this run failed; it is opened anew", folder.name, exc_info=error)
                 self._tell(folder, f"{type(error).__name__}: {error}")
+                self._failed[folder] = guard
                 self._drop(folder)
                 self._not_before[folder] = now + REOPEN_SECONDS
 
@@ -129,7 +131,7 @@ class GuardedRuns:
         for folder in [folder for folder in self._guards if folder not in found and not self._guards[folder][0].closing]:
             _log.info("[GUARD] %s has ended; it is not watched any more", folder.name)
             self._drop(folder)
-        for known in (self._not_before, self._told):
+        for known in (self._not_before, self._told, self._failed):
             for folder in [folder for folder in known if folder not in found]:
                 del known[folder]
         for folder, status in found.items():
@@ -144,7 +146,7 @@ class GuardedRuns:
                 self._tell(folder, str(error))
                 self._not_before[folder] = now + REOPEN_SECONDS
                 return
-            self._guards[folder] = (AccountGuard(account, now), stack.pop_all())
+            self._guards[folder] = (AccountGuard(account, now, self._failed.pop(folder, None)), stack.pop_all())
         self._told.pop(folder, None)
         _log.info("[GUARD] %s is watched, at speed %g", folder.name, account.speed)
 

@@ -17,6 +17,7 @@ from velox_core.control import GUARD_FILE, FileControl, NamedControl
 from velox_core.domain.errors import ConfigError, DataError, VeloxError
 from velox_core.domain.orders import Side
 from velox_core.engine_lock import CloserLockFile
+from velox_core.guard import Cause
 from velox_core.guard_watch import GuardedAccount
 from velox_core.operations.checklist import Verdict, run_item
 from velox_core.operations.guard import RUN_AGE_SECONDS_MAX, RUNS_MAX, GuardedRuns, runs_to_guard, watch_account
@@ -235,3 +236,16 @@ def test_checklist_guard_item_warns_on_a_laptop_and_passes_beside_a_guard(settin
     lock.close()
     off = run_item("guard", settings_with(extra="  guard: {enabled: false}\n"), paths)
     assert (off.verdict, "switched off" in off.measured) == (Verdict.WARNED, True)
+
+
+def test_guard_that_fails_again_and_again_keeps_the_age_of_the_heartbeats(runs: Runs) -> None:
+    world = runs.begin("a")
+    world.broker.foreign("AAA", Side.BUY, 1, 100_00)
+    runs.pass_seconds(5)
+    quotes = world.feed.quotes
+    for second in range(60):  # the engine is dead from here on; each guard lives for a few seconds only
+        world.feed.quotes = quotes if second % 12 else None  # type: ignore[assignment]
+        runs.now += 1.0
+        runs.runs.step(runs.now)
+    assert len(runs.opened) > 2
+    assert {verdict.cause for verdict in world.verdicts} == {Cause.SILENT_ENGINE}
