@@ -174,7 +174,7 @@ class Adoption:
             if there == held or symbol in working:
                 self._doubts.pop(symbol, None)
             elif self._stands_still(symbol, there - held, held, now_ms) and self._knows_conversion(
-                symbol, there - held, others.get(symbol, 0)
+                symbol, held, there - held, others.get(symbol, 0)
             ):
                 del self._doubts[symbol]
                 price_paise = self._orders.mark_of(symbol) or (line.last_price_paise if line is not None else 0)
@@ -202,12 +202,12 @@ class Adoption:
         traded = now_ms - self._orders.last_trade_ms.get(symbol, -RECENT_FILL_MS) < RECENT_FILL_MS
         return now_ms - doubt.since_ms >= (SETTLE_AFTER_FILL_MS if traded else SETTLE_MS)
 
-    def _knows_conversion(self, symbol: str, difference: int, elsewhere: int) -> bool:
+    def _knows_conversion(self, symbol: str, held: int, difference: int, elsewhere: int) -> bool:
         """Note shares that left the day's product and stand in another one, beyond what trades of that one explain.
 
         Returns False when that cannot be told now: without it, what was converted would count as gone.
         """
-        if not elsewhere:
+        if not elsewhere or held * difference >= 0:  # a conversion only takes shares away
             return True
         try:
             trades = self._broker.trades()

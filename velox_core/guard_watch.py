@@ -133,9 +133,9 @@ class AccountGuard:
 
     def __init__(self, account: GuardedAccount, now: float, before: AccountGuard | None = None) -> None:
         self._account = account
-        self._seen = [RouteSeen(since=now) for _ in account.routes] if before is None else list(before._seen)
-        self._time = MarketTime(account.speed) if before is None else before._time
-        self._memory = Memory() if before is None else replace(before._memory, judged=now)  # no pause of its own
+        self._seen: list[RouteSeen] = [RouteSeen(since=now) for _ in account.routes] if before is None else list(before._seen)
+        self._time: MarketTime = MarketTime(account.speed) if before is None else before._time
+        self._memory: Memory = Memory() if before is None else replace(before._memory, judged=now)  # no pause of its own
         self._status: Mapping[str, object] = {}
         self._flattener: Flattener | None = None
         self._state: FlattenState | None = None

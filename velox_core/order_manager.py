@@ -87,7 +87,7 @@ class OrderManager:
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
         self.unresolved_exits: dict[str, str] = {}  # UNKNOWN, and not replaced a second time: what a person has to know
         self.day_loss = day_loss
-        self.fill_count, self.last_trade_ms = 0, dict[str, int]()  # of a symbol, anybody's, by the broker's stamp
+        self.fill_count, self.last_trade_ms = 0, dict[str, int]()  # of a symbol, anybody's: when it was booked
         self._broker, self.sends = broker, sends or InlineSends()
         self._lease = lease
         self._journal = journal
@@ -259,7 +259,7 @@ class OrderManager:
             self._note_overshoot(position, order, fill, now_ms)
         self.fill_count += 1
         if not fill.trade_id.startswith(ADOPTED_TRADE):
-            self.last_trade_ms[symbol] = fill.ts_ms
+            self.last_trade_ms[symbol] = max(fill.ts_ms, now_ms)  # heard of late, it is as fresh as one of now
         self._journal.append(_FILL, fill.ts_ms, fill_body(fill, strategy_id, charges_paise, realised_paise, position))
         entry_ended = order is not None and self._advance(order, fill) and order.rank is None
         self._risk.record_fill(
