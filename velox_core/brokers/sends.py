@@ -10,8 +10,9 @@
 - While a read of the book is overdue (`holds_entries`) no entry leaves: a broker that is slower to read than orders are
   sent would never be read to the end. Exits and cancels are not held back.
 - A request without an answer after `answer_seconds` is reported UNKNOWN and gives its lane free. Its late answer is
-  reported all the same. Its thread counts as hung until then; entries and cancels get only a share of the hung ones, and a
-  cancel of one order is asked for again while at most one earlier request for it hangs.
+  reported all the same. One whose thread has not come to the call by then never makes it: NOT_SENT, which is certain.
+  Its thread counts as hung until it ends; entries and cancels get only a share of the hung ones, and a cancel of one
+  order is asked for again while at most one earlier request for it hangs.
 - With a rate limit a request waits for its place in the second (`rate_limit`): exits and cancels first, and entries leave
   them some places. A thread wakes the queue when a place becomes free.
 - A request leaves once. What was withdrawn, or waited too long, cannot leave any more: one lock decides.
@@ -75,7 +76,7 @@ class SendBounds:
 class Request:
     """One call to the broker. `name` is the client order id, or for a cancel the broker's order id."""
 
-    __slots__ = ("added", "call", "departure", "kind", "lane", "name", "since")
+    __slots__ = ("added", "call", "departure", "fate", "kind", "lane", "name", "since")
 
     def __init__(self, kind: RequestKind, lane: str, name: str, call: Callable[[], SendOutcome]) -> None:
         self.kind = kind
@@ -85,6 +86,7 @@ class Request:
         self.added = 0.0  # monotonic
         self.since = 0.0  # monotonic: when it began to wait, then when it left
         self.departure: Departure | None = None  # its place in the rate, once it left
+        self.fate = threading.Lock()  # whoever has it decided: its thread that the call is made, or the queue that it never is
 
 
 Ask = Callable[[Request], SendOutcome]
@@ -125,6 +127,7 @@ class Sends:
         self._waiting: list[Request] = []
         self._flying: list[Request] = []
         self._hung: list[Request] = []
+        self._revoked: list[Request] = []  # started, never begun, and given up: their threads send nothing any more
         self._reports: list[SendReport] = []
 
     def add(self, request: Request) -> str:
@@ -136,8 +139,8 @@ class Sends:
             if len(self._waiting) >= bounds.waiting_max:
                 return f"{len(self._waiting)} requests wait for the broker already"
             if request.kind is RequestKind.ENTRY:
-                if len(self._hung) >= bounds.entries_hung_max:
-                    return f"the broker owes {len(self._hung)} answers"
+                if self._stuck_count() >= bounds.entries_hung_max:
+                    return f"the broker owes {self._stuck_count()} answers"
                 if sum(other.kind is RequestKind.ENTRY for other in self._waiting) >= bounds.entries_waiting_max:
                     return f"{bounds.entries_waiting_max} entries wait for the broker already"
             self._note_change(request)
@@ -191,6 +194,10 @@ class Sends:
 
     # -- with the lock held -----------------------------------------------------------------------------------
 
+    def _stuck_count(self) -> int:
+        """Return how many threads are overdue, whether their call began or not."""
+        return len(self._hung) + len(self._revoked)
+
     def _note_change(self, request: Request) -> None:
         if request.kind is not RequestKind.CANCEL:
             self.generation += 1
@@ -206,12 +213,14 @@ class Sends:
     def _judge_age(self, now: float) -> None:
         bounds = self._bounds
         for request in [r for r in self._flying if now - r.since >= bounds.answer_seconds]:
+            is_revoked = request.fate.acquire(blocking=False)
             self._flying.remove(request)
-            self._hung.append(request)
+            (self._revoked if is_revoked else self._hung).append(request)
             self._note_change(request)
-            reason = f"no answer within {bounds.answer_seconds:g} s"
+            status = SendStatus.NOT_SENT if is_revoked else SendStatus.UNKNOWN
+            reason = f"{'not begun' if is_revoked else 'no answer'} within {bounds.answer_seconds:g} s"
             _log.error("[SEND] %s %s %s: %s", request.kind.value, request.lane, request.name, reason)
-            self._report(request, SendOutcome(SendStatus.UNKNOWN, "", reason))
+            self._report(request, SendOutcome(status, "", reason))
         for request in [r for r in self._waiting if self._is_too_late(r, now)]:
             self._give_up(request, _too_late_text(request, now))
 
@@ -269,13 +278,13 @@ class Sends:
     def _next(self, now: float) -> Request | None:
         """Return the request that leaves next, or None."""
         bounds, flying = self._bounds, self._flying
-        if not self._waiting or len(flying) >= bounds.in_flight_max or len(self._hung) >= bounds.hung_max:
+        if not self._waiting or len(flying) >= bounds.in_flight_max or self._stuck_count() >= bounds.hung_max:
             return None
         if self._rate is not None and self._rate.wait_seconds(now, is_entry=False) > 0:
             return None
         busy = {request.lane for request in flying}
         closing = {request.lane for request in flying if request.kind is RequestKind.EXIT}
-        cancels_may = len(self._hung) < bounds.cancels_hung_max
+        cancels_may = self._stuck_count() < bounds.cancels_hung_max
         for request in self._waiting:
             if request.kind is RequestKind.ENTRY or (request.kind is RequestKind.CANCEL and not cancels_may):
                 continue
@@ -308,7 +317,7 @@ class Sends:
     def _ask(self, request: Request) -> SendOutcome:
         """Make the call, unless it may not be made any more."""
         now = self._monotonic()
-        if self._is_too_late(request, now):
+        if self._is_too_late(request, now) or not request.fate.acquire(blocking=False):
             return SendOutcome(SendStatus.NOT_SENT, "", _too_late_text(request, now))
         if withheld := self._withholds(request.kind is RequestKind.ENTRY):
             return SendOutcome(SendStatus.NOT_SENT, "", withheld)
@@ -316,6 +325,10 @@ class Sends:
 
     def _finish(self, request: Request, outcome: SendOutcome) -> None:
         with self._changed:
+            if request in self._revoked:
+                self._revoked.remove(request)  # reported long ago, and nothing left
+                self._start_what_may()
+                return
             if request in self._flying:
                 self._flying.remove(request)
             else:

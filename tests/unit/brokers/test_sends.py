@@ -198,6 +198,24 @@ def test_request_whose_thread_begins_too_late_never_calls_the_broker(desk: Desk,
     assert (desk.sent, desk.fake.placed) == ([], [])
 
 
+def test_request_whose_thread_never_came_to_the_call_is_never_sent_and_the_next_exit_leaves(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[threading.Thread] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda thread: held.append(thread))
+        desk.place("X1", is_exit=True)
+    assert desk.pass_seconds(ANSWER - 0.001) == {}
+    assert desk.pass_seconds(0.001) == {"X1": "NOT_SENT"}  # certain: it cannot reach the broker any more
+    assert not desk.broker.is_owed("X1")
+    desk.place("X2", is_exit=True)
+    desk.wait_for("X2", "ACKNOWLEDGED")
+    held[0].start()
+    held[0].join()
+    assert desk.news() == {}
+    assert desk.sent == ["X2"]
+
+
 def test_exit_waits_for_an_entry_in_flight_of_its_symbol_within_a_bound_only(desk: Desk) -> None:
     desk.gate.shut.add("place")
     desk.place("A1")
