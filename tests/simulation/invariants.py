@@ -266,8 +266,8 @@ class Invariants:
                 self._judge_ledger(engine)
                 self._judge_exits(engine, now_ms)
                 self.over_exits.judge(engine, now_ms, blind=self._blind)
-                self._judge_flat_after_loss(now_ms)
-        if now_ms > self._judged_ms:
+                self._judge_flat_after_loss(engine, now_ms)
+        if now_ms > self._judged_ms and (self._stepped or self._minute() < MINUTES):
             self._booked_now.clear()  # a fill's price is the newest until the next close; after the data there is none
         self._stepped = True
         self._judged_ms = now_ms
@@ -421,7 +421,7 @@ class Invariants:
         due = (orders.day_loss.realised_paise, orders.day_loss.charges_paise)
         require(money == due, f"the ledger has realised P&L and charges of {money}, the books of {due}")
 
-    def _judge_flat_after_loss(self, now_ms: int) -> None:
+    def _judge_flat_after_loss(self, engine: Engine, now_ms: int) -> None:
         """After a LOSS halt nothing stays open for long, and not for a while without an alert."""
         world, held = self._world, self.held()
         if not self._loss_halted or not held:
@@ -443,6 +443,12 @@ class Invariants:
                 order.state is OrderState.REJECTED and order.placed_ms >= self._held_since_ms
                 for order in exchange.orders.values()
             )
+            orders = engine.order_manager
+            for tag in orders.unresolved_exits:  # its answer was lost and a second one's too: it is not replaced again
+                symbol = orders.orders[tag].symbol
+                told = f"{symbol} is not being closed again by us" in world.alerts.titles()
+                require(told, f"an exit of {symbol} is not replaced, and nobody was told")
+                failed = failed or symbol in held
             require(failed, f"{minutes} minutes after the LOSS halt {held} is held, and the broker never failed")
 
     # -- at the end -------------------------------------------------------------------------------------------

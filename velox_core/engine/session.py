@@ -257,8 +257,12 @@ class TradingSession:
         self._work(now_ms)
 
     def _warm_up(self, row: MinuteRow) -> None:
-        """Let strategies see what an earlier process of this run already traded on; their signals are history."""
+        """Let strategies see what an earlier process of this run already traded on; their signals are history.
+
+        Its prices mark what is open: the newest of them may be the last that comes.
+        """
         self._recent.append(row)
+        self._parts.order_manager.day_loss.mark_row(row.closes)
         for host in self._parts.strategies:
             if not host.disabled and host.on_minute(row.ts_ms, row) is None:
                 self._report_disabled(host)
