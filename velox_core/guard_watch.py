@@ -136,7 +136,7 @@ class AccountGuard:
         self._seen: list[RouteSeen] = [RouteSeen(since=now) for _ in account.routes] if before is None else list(before._seen)
         self._time: MarketTime = MarketTime(account.speed) if before is None else before._time
         self._memory: Memory = Memory() if before is None else replace(before._memory, judged=now)  # no pause of its own
-        self._status: Mapping[str, object] = {}
+        self._status: Mapping[str, object] = {} if before is None else before._status
         self._flattener: Flattener | None = None
         self._state: FlattenState | None = None
         self._closing_ms = 0  # engine time of the closing
@@ -305,9 +305,9 @@ class AccountGuard:
             self._end(now)
 
     def _end(self, now: float) -> None:
-        """End a closing. What follows is judged anew; the closing itself was no pause."""
+        """End a closing. What follows is judged anew, but for an engine's excuse; the closing itself was no pause."""
         self.close()
-        self._memory = Memory()
+        self._memory = Memory(excused_since=self._memory.excused_since)
         self._retry_at = now + RETRY_SECONDS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.orders import Product, Side
 from velox_core.flat_proof import FlattenState
-from velox_core.guard import Cause, GuardRules, Verdict
+from velox_core.guard import EXCUSED_SECONDS_MAX, Cause, GuardRules, Verdict
 from velox_core.guard_account import Price
 from velox_core.guard_watch import RETRY_SECONDS, AccountGuard, GuardedAccount
 
@@ -432,3 +433,23 @@ def test_guard_that_closed_watches_on_and_closes_what_comes_late() -> None:
     assert world.causes == [Cause.SILENT_ENGINE]
     world.silent(int(RETRY_SECONDS) + 1)
     assert world.causes == [Cause.SILENT_ENGINE] * 2
+
+
+def test_guard_opened_anew_still_leaves_alone_what_a_stopped_engine_keeps() -> None:
+    world = holding()
+    world.account = replace(world.account, holds=lambda status: bool(status.get("keeps")))
+    world.guard = AccountGuard(world.account, world.now)
+    world.live(3, keeps=True)
+    world.guard = AccountGuard(world.account, world.now + 1.0, before=world.guard)
+    world.silent(int(BOUND) * 2)
+    assert world.causes == []
+
+
+def test_guard_whose_closing_ended_gives_an_engine_that_closes_no_second_excuse() -> None:
+    world = holding()
+    world.feed.quotes["AAA"] = 50_00
+    world.script = [FlattenState.FOLLOWING] * 5 + [FlattenState.NOT_FLAT]
+    world.live(int(EXCUSED_SECONDS_MAX + ACT) + 2, state="FLATTENING")
+    assert world.causes == [Cause.LOSS]
+    world.live(int(RETRY_SECONDS + ACT) + 10, state="FLATTENING")
+    assert world.causes[:2] == [Cause.LOSS] * 2

@@ -91,9 +91,13 @@ class GuardedRuns:
         self._told: dict[Path, str] = {}
         self._failed: dict[Path, AccountGuard] = {}  # guards to be opened anew: their ages go on
         self._next_find = 0.0
+        self._stepped = 0.0
 
     def step(self, now: float) -> None:
         """Find runs, and take each guard one step further. Never raises for what a run does."""
+        if now - self._stepped > REOPEN_SECONDS:
+            self._failed.clear()  # this process was away: what they heard is no sign of how the engines are now
+        self._stepped = now
         if now >= self._next_find:
             self._next_find = now + FIND_SECONDS
             self._take_up(now)
