@@ -400,7 +400,9 @@ class Invariants:
     def _judge_wait(self) -> None:
         """Exits that wait for another closer are told."""
         world = self._world
-        waits = bool(world.closer.holder not in ("", world.engine_name) and world.engine and world.engine.exit_door.goals)
+        held = {p.symbol for p in world.engine.order_manager.open_positions()} if world.engine else set()
+        goals = held & world.engine.exit_door.goals.keys() if world.engine else set()  # a flat one has nothing to send
+        waits = bool(world.closer.holder not in ("", world.engine_name) and goals)
         self._waits = self._waits + 1 if waits else 0
         require(
             self._waits < WAIT_MINUTES_MAX or "Exits wait for another closer" in world.alerts.titles(),
