@@ -204,7 +204,7 @@ class Invariants:
         )
         strategy = world.journal.intents[tag]
         owners = self._owners()
-        own = {s for s in held if owners.get(s) == strategy}
+        own = {s for s in held if owners.get(s) == strategy and not self._by_hand(s)}
         own |= {o.position.symbol for o in live if o.tag in self._sent_entries and world.journal.intents[o.tag] == strategy}
         require(
             len(own) < limits.max_positions_per_strategy,
