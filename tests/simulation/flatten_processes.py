@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tests.simulation.market import DAY, OPEN_MS, TICK_PAISE
 from tests.simulation.stores import Crash, Outages, SimCloserLock, SimJournal
 from tests.simulation.world import SCHEDULE
+from velox_core.closing_progress import read_progress
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
@@ -460,17 +461,20 @@ class SeenEngine:
     def look(self, halt_id: str) -> EngineWord:
         """Return what the engine says now."""
         status = self._world.status
-        if self._locks[0].holder() is None:
+        holder = self._locks[0].holder()
+        if holder is None:
             return EngineWord(runs=False)
         acknowledged = status.get(ACKNOWLEDGED_KEY)
         return EngineWord(
             runs=True,
             acknowledges=isinstance(acknowledged, list) and halt_id in acknowledged,
             says_flat=not status.get("positions") and status.get("live_orders") == 0,
+            pid=holder.pid,
             beat=status.get("beat"),
+            progress=read_progress(status),
         )
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Free the locks from whoever does not answer."""
         self._count += 1
         asked = HaltRecord(
@@ -489,7 +493,13 @@ class SeenEngine:
             monotonic=self._world.monotonic,
             sleep=lambda seconds: self._own.wait(int(seconds * MS_PER_SECOND)),
         )
-        done = take_over(ports, asked, request_seconds=REQUEST_SECONDS, acknowledge_seconds=ACKNOWLEDGE_SECONDS)
+        done = take_over(
+            ports,
+            asked,
+            request_seconds=REQUEST_SECONDS,
+            acknowledge_seconds=ACKNOWLEDGE_SECONDS,
+            stalled_pid=stalled_pid,
+        )
         self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
