@@ -23,6 +23,8 @@ import orjson
 
 from velox_core.brokers.book import newest_ms
 from velox_core.brokers.charges import load_charges
+from velox_core.brokers.paced import PacedBroker, PacedLock
+from velox_core.brokers.rate_limit import RateLimit
 from velox_core.calendar import load_instruments
 from velox_core.closing_progress import read_progress
 from velox_core.control import FileControl
@@ -343,15 +345,19 @@ def open_outside(
     sign = SignOfLife(run.folder)
     closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
     instrument = _instruments(settings, on)
+    rate = RateLimit(settings.engine.orders_per_second)
+    paced = PacedBroker(
+        broker or account, rate, is_beside_an_engine=engine.runs, waiting=lambda: sign.give({"state": "CLOSING"})
+    )
     try:
         ports = FlattenPorts(
-            broker=broker or account,
+            broker=paced,
             journal=journal,
             ledger=MemoryLedger(),
             halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
             latches=request.latches,
             alerts=alerts,
-            closer_lock=closer_lock,
+            closer_lock=PacedLock(closer_lock, rate, always=True),
             monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,

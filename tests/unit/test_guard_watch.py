@@ -148,6 +148,18 @@ def holding(**changes: float) -> World:
 # -- heartbeats ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("skew_ms", [-3_600_000, 3_600_000])
+def test_guard_and_engine_whose_clocks_are_apart_count_the_guards_own_seconds(skew_ms: int) -> None:
+    world = holding()
+    for _ in range(100):
+        world.live(1, wall_ms=5_000 + skew_ms)  # its clock even stands still
+    assert world.causes == []
+    world.silent(int(BOUND))
+    assert world.causes == []
+    world.silent(1)
+    assert world.causes == [Cause.SILENT_ENGINE]
+
+
 def test_guard_of_an_engine_that_dies_with_a_position_closes_once_the_bound_is_over() -> None:
     world = holding()
     world.silent(int(BOUND))
