@@ -297,7 +297,8 @@ class AccountGuard:
             return
         if state is not self._state:
             self._state = state
-            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra={"engine_ms": now_ms})
+            closing = {"engine_ms": self._closing_ms}  # as the flattener's lines: the market's time goes faster in a replay
+            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra=closing)
         if state is FlattenState.FLAT or state is FlattenState.NOT_FLAT:
             if state is FlattenState.FLAT:
                 self._told.pop("closing", None)

@@ -13,7 +13,7 @@ from velox_core.settings import Paths, Settings
 
 def guard_foreground(settings: Settings, paths: Paths) -> int:
     """Guard the account until a signal asks for the end, and return the exit code. Raises ConfigError, VeloxError."""
-    logs = open_logs(settings, paths, rotates=False)
+    logs = open_logs(settings, paths, rotates=False, is_engine=False)
     sys.stderr.write(f"velox: guarding account {settings.account}; log: {logs_folder(settings, paths)}. Ctrl-C ends it\n")
     try:
         with open_alerts(settings, label="guard") as alerts:

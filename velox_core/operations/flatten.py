@@ -214,7 +214,7 @@ def bring_in(settings: Settings, recorded: RecordedRun, emergency_file: Path) ->
 def _logs(settings: Settings, paths: Paths, tell: Tell) -> Iterator[None]:
     """Write the log files, if they can be written: an emergency does not wait for a disk."""
     try:
-        logs = open_logs(settings, paths)
+        logs = open_logs(settings, paths, is_engine=False)
     except (VeloxError, OSError) as error:
         tell(f"no log is written: {error}")
         yield
