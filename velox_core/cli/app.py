@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
+from velox_core.cli.explain import explain
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(alerts_app, name="alerts")
+app.command()(explain)
 
 
 def _show_version(wanted: bool) -> None:
@@ -295,12 +297,22 @@ def summary(
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the run's journal to this file, one event a line.")
     ] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="A table of dates, from this one.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="A table of dates, to this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the summary of a run.
+    """Show the summary of a run, or with --from and --to of several dates.
 
-    The newest run, the newest of a date, or the one that --run names; --list shows which there are.
+    The newest run, the newest of a date, or the one that --run names; --list shows which there are. Of each date of a range
+    the newest finished run counts.
     """
+    if first is not None or last is not None:
+        from velox_core.cli.explain import show_range
+
+        if date is not None or run_id is not None or list_runs or export is not None:
+            raise typer.BadParameter("--from and --to show a range of dates: leave out --date, --run, --list and --export")
+        show_range(first, last, config, as_json=as_json)
+        raise typer.Exit
     from velox_core.operations.recorded import find_run
     from velox_core.operations.runs import export_run, load_report, run_lines
 
