@@ -149,6 +149,7 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
             symbols=settings.feed.symbols,
             options=settings.feed.reading,
             security_class=rules.instruments.security_class,
+            tick_table=rules.tick_table,
         )
     stem = f"{on}-{scenario}" if scenario else f"{on}"
     account = Scope(broker_type="simulated", account=settings.account)

@@ -95,18 +95,35 @@ def unpacked_bytes(path: Path) -> bytes | None:
     """Return the content of a `.zst` file; None for any other. Raises DataError when it cannot be unpacked, or is too large."""
     if path.suffix.lower() != ZSTANDARD_SUFFIX:
         return None
+    found = _unpacked(path, UNPACKED_BYTES_MAX + 1)
+    if len(found) > UNPACKED_BYTES_MAX:
+        raise DataError(f"{path} is larger than {UNPACKED_BYTES_MAX} bytes when unpacked; split it by date or share")
+    return found
+
+
+def _unpacked(path: Path, bytes_max: int) -> bytes:
+    """Return the first bytes of what a `.zst` file holds. Raises DataError."""
     import zstandard
 
     try:
         with path.open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True) as reader:
-            found: bytes = reader.read(UNPACKED_BYTES_MAX + 1)
+            found: bytes = reader.read(bytes_max)
+            return found
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check that it is a readable file") from error
     except zstandard.ZstdError as error:
         raise DataError(f"{path} cannot be unpacked as zstandard ({error}); pack it again with `zstd`") from error
-    if len(found) > UNPACKED_BYTES_MAX:
-        raise DataError(f"{path} is larger than {UNPACKED_BYTES_MAX} bytes when unpacked; split it by date or share")
-    return found
+
+
+def first_line(path: Path, unpacked: bytes | None = None) -> str:
+    """Return the first line of a CSV file, of a `.zst` too. Raises DataError when it cannot be read."""
+    if unpacked is None and path.suffix.lower() == ZSTANDARD_SUFFIX:
+        unpacked = _unpacked(path, _LINE_BYTES_MAX)
+    try:
+        with path.open("rb") if unpacked is None else io.BytesIO(unpacked) as stream:
+            return stream.readline(_LINE_BYTES_MAX).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check that it is a readable file") from error
 
 
 def csv_header(path: Path, unpacked: bytes | None) -> CsvHeader:

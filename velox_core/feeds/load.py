@@ -17,7 +17,7 @@ import numpy as np
 from velox_core.domain.errors import DataError
 from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.sessions import Phase, SessionCalendar, SessionDay
-from velox_core.domain.market.ticks import SecurityClass
+from velox_core.domain.market.ticks import SecurityClass, TickTable
 from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.feeds.columns import Ints, RawColumns
 from velox_core.feeds.csv_source import read_csv
@@ -26,6 +26,8 @@ from velox_core.feeds.options import NOTHING_SAID, SourceOptions
 from velox_core.feeds.parquet_source import read_parquet
 from velox_core.feeds.prints import judge_day
 from velox_core.feeds.quality import DropRule, DropTally, Hours, clean_rows, count_undated, plausible_days, settle_minutes
+from velox_core.feeds.tick_csv import is_tick_file
+from velox_core.feeds.tick_day import load_tick_day, tick_dates
 from velox_core.feeds.timing import Timing, agreed, settled_timing, starts_of_bars, timing_of
 
 PREVIOUS_CLOSE_AGE_DAYS_MAX = 10
@@ -74,8 +76,9 @@ def load_day(
     symbols: tuple[str, ...] = (),
     options: SourceOptions = NOTHING_SAID,
     security_class: ClassOf | None = None,
+    tick_table: TickTable | None = None,
 ) -> DayColumns:
-    """Read one trading date.
+    """Read one trading date, of bars or of ticks.
 
     Args:
         path: a data file, or a folder of them (docs/data-format.md).
@@ -85,10 +88,14 @@ def load_day(
         options: how the times are meant, where the files do not show it.
         security_class: the class of a share on a date, so that the bars of its closing auction are told from its
             continuous trading; None takes the longest hours of any class.
+        tick_table: tick sizes by date, which the prices of ticks are held against.
     Raises: DataError in one line: what is missing or unusable, where, and what to do.
     """
     session = _session(day, calendar)
     files = data_files(path)
+    if ticks := tick_files(path, files):
+        windows_ms = _continuous_windows(session, SecurityClass)
+        return load_tick_day(path, ticks, day, windows_ms, calendar, symbols=symbols, options=options, tick_table=tick_table)
     found = _Found(day=day, calendar=calendar, class_of=security_class)
     for number, (file, raw, timing) in enumerate(_timed(_near(files, day), calendar, options, symbols)):
         _take(found, raw, timing, file, number)
@@ -113,10 +120,22 @@ def load_day(
 
 def available_dates(path: Path) -> list[date]:
     """Return the dates that the files at `path` have rows of, oldest first. Raises DataError as `load_day` does."""
+    files = data_files(path)
+    if ticks := tick_files(path, files):
+        return _dates(tick_dates(ticks))
     found: set[int] = set()
-    for file in data_files(path):
+    for file in files:
         found.update(np.unique(plausible_days(read_file(file).ts_ms)).tolist())
     return _dates(found)
+
+
+def tick_files(path: Path, files: Sequence[DataFile]) -> list[DataFile]:
+    """Return the files, if they are ticks; none if they are bars. Raises DataError when some are and some are not."""
+    ticks = [file for file in files if is_tick_file(file)]
+    if ticks and len(ticks) != len(files):
+        bars = next(file for file in files if file not in ticks)
+        raise DataError(f"{path} has files of ticks ({ticks[0].path.name}) and of bars ({bars.path.name}); keep one kind there")
+    return ticks
 
 
 def read_file(file: DataFile) -> RawColumns:

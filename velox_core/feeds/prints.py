@@ -52,6 +52,7 @@ def judge_day(
     _count(DropRule.FROZEN, symbol, ts_ms, values, still, tally)
     ts_ms, values = ts_ms[~still], values[:, ~still]
     _note(symbol, ts_ms, values, tally, previous_close_paise)
+    _count_missing(symbol, ts_ms, tally, bar_ms)
     if ts_ms.size and (silent := (end_ms - int(ts_ms[-1]) - bar_ms) // MS_PER_MINUTE) >= STOP_MINUTES_MIN:
         last = ist_datetime(int(ts_ms[-1]) + bar_ms)
         tally.add(DropRule.STOPS_EARLY, silent, f"{symbol}: the last bar ends at {last:%Y-%m-%d %H:%M}", symbol)
@@ -120,8 +121,20 @@ def _note(symbol: str, ts_ms: Ints, values: Ints, tally: DropTally, previous_clo
         away = np.abs(values[:4] - previous_close_paise).max(axis=0) * _BPS > EDGE_BPS_MAX * previous_close_paise
         _count(DropRule.BEYOND_BAND, symbol, ts_ms, values, away, tally)
     volume = values[4]
+    _count(DropRule.NO_VOLUME, symbol, ts_ms, values, (volume == 0) & ~flat, tally)
     if volume.size >= RUNNING_BARS_MIN and volume[-1] > volume[0] and bool((np.diff(volume) >= 0).all()):
         _count(DropRule.RUNNING_VOLUME, symbol, ts_ms, values, np.ones(volume.size, dtype=np.bool_), tally)
+
+
+def _count_missing(symbol: str, ts_ms: Ints, tally: DropTally, bar_ms: int) -> None:
+    """Count the minutes without a bar between the first and the last, with the longest silence as the example."""
+    gaps = np.diff(ts_ms) - bar_ms
+    missing = int(gaps.sum()) // MS_PER_MINUTE
+    if missing > 0:
+        longest = int(np.argmax(gaps))
+        begin = ist_datetime(int(ts_ms[longest]) + bar_ms)
+        minutes = int(gaps[longest]) // MS_PER_MINUTE
+        tally.add(DropRule.MISSING, missing, f"{symbol}: {minutes} from {begin:%Y-%m-%d %H:%M}", symbol)
 
 
 def _count(rule: DropRule, symbol: str, ts_ms: Ints, values: Ints, mask: Mask, tally: DropTally) -> None:

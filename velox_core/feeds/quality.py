@@ -57,6 +57,8 @@ class DropRule(StrEnum):
     STILL_PRICE = "price that does not move (kept)"
     BEYOND_BAND = "beyond 20 % of the close before (kept)"
     RUNNING_VOLUME = "volume that never falls, perhaps the day's total (kept)"
+    NO_VOLUME = "price that moved without volume (kept)"
+    MISSING = "minutes without a bar"
     STOPS_EARLY = "no bar for the rest of the session (minutes)"
 
 
@@ -67,6 +69,8 @@ NOTED = frozenset(
         DropRule.STILL_PRICE,
         DropRule.BEYOND_BAND,
         DropRule.RUNNING_VOLUME,
+        DropRule.NO_VOLUME,
+        DropRule.MISSING,
         DropRule.STOPS_EARLY,
     )
 )

@@ -20,8 +20,9 @@ from velox_core.domain.errors import DataError
 from velox_core.domain.market.sessions import SessionCalendar, SessionDay
 from velox_core.domain.market.ticks import SecurityClass
 from velox_core.domain.time import IST_OFFSET_MS, MS_PER_DAY, MS_PER_MINUTE, MS_PER_SECOND
-from velox_core.feeds.columns import UNREADABLE_MS, Ints, RawColumns
+from velox_core.feeds.columns import UNREADABLE_MS, Ints, Mask, RawColumns
 from velox_core.feeds.options import BAR_MINUTES, NaiveTimes, SourceOptions, Stamps
+from velox_core.feeds.tick_columns import RawTicks
 
 PLAUSIBLE_FROM_MS = 631_152_000_000  # 1990-01-01 UTC: before NSE traded on screens (1994)
 PLAUSIBLE_TO_MS = 4_102_444_800_000  # 2100-01-01 UTC
@@ -68,7 +69,7 @@ def timing_of(raw: RawColumns, calendar: SessionCalendar, options: SourceOptions
         path: the file, for messages.
     Raises: DataError where the bars contradict themselves or the layout, or have a length that is not known.
     """
-    naive = _naive_times(raw, calendar, options, path)
+    naive = None if raw.naive is None else _zone(raw.ts_ms, raw.naive, calendar, options, path)
     moved = _in_zone(raw, naive)
     last_second = not raw.layout.exact and _all_on_last_second(moved.ts_ms)
     stamps_ms = moved.ts_ms + MS_PER_SECOND if last_second else moved.ts_ms
@@ -123,6 +124,13 @@ def starts_of_bars(raw: RawColumns, timing: Timing) -> RawColumns:
     return replace(moved, ts_ms=np.where(moved.ts_ms == UNREADABLE_MS, UNREADABLE_MS, moved.ts_ms + shift_ms))
 
 
+def ticks_in_zone(raw: RawTicks, calendar: SessionCalendar, options: SourceOptions, *, path: object) -> RawTicks:
+    """Return a file of ticks with its times as they are meant. Raises DataError as `timing_of` does."""
+    if raw.naive is None or _zone(raw.ts_ms, raw.naive, calendar, options, path) is not NaiveTimes.UTC:
+        return raw
+    return replace(raw, ts_ms=np.where(raw.naive & (raw.ts_ms != UNREADABLE_MS), raw.ts_ms + IST_OFFSET_MS, raw.ts_ms))
+
+
 def _in_zone(raw: RawColumns, naive: NaiveTimes | None) -> RawColumns:
     """Move the times without an offset from Indian time, as they were read, to UTC when that is what they are."""
     if naive is not NaiveTimes.UTC or raw.naive is None:
@@ -135,13 +143,11 @@ def _all_on_last_second(ts_ms: Ints) -> bool:
     return known.size >= DISTANCES_MIN and bool((known // MS_PER_SECOND % 60 == 59).all())
 
 
-def _naive_times(raw: RawColumns, calendar: SessionCalendar, options: SourceOptions, path: object) -> NaiveTimes | None:
+def _zone(ts_ms: Ints, naive: Mask, calendar: SessionCalendar, options: SourceOptions, path: object) -> NaiveTimes:
     """Return the zone of the times without an offset: Indian, unless only UTC puts them into the sessions."""
-    if raw.naive is None:
-        return None
     if options.naive_times is not None:
         return options.naive_times
-    stamps = raw.ts_ms[raw.naive & (plausible_days(raw.ts_ms) >= 0)]
+    stamps = ts_ms[naive & (plausible_days(ts_ms) >= 0)]
     total, as_ist = _inside(stamps, calendar)
     _, as_utc = _inside(stamps + IST_OFFSET_MS, calendar)
     if not total or as_ist >= _IST_INSIDE_MAX * total:
@@ -150,7 +156,7 @@ def _naive_times(raw: RawColumns, calendar: SessionCalendar, options: SourceOpti
         return NaiveTimes.UTC
     if as_utc > as_ist:
         raise DataError(
-            f"{path}: its times have no offset and fit the sessions neither as Indian time ({as_ist} of {total} bars inside) "
+            f"{path}: its times have no offset and fit the sessions neither as Indian time ({as_ist} of {total} rows inside) "
             f"nor as UTC ({as_utc}). Say it: --naive-times ist or --naive-times utc, or system.feed.naive_times"
         )
     return NaiveTimes.IST

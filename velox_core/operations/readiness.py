@@ -75,6 +75,7 @@ def day_universe(day: Day) -> tuple[str, ...]:
             symbols=feed.symbols,
             options=feed.reading,
             security_class=rules.instruments.security_class,
+            tick_table=rules.tick_table,
         ).universe
     except DataError as error:
         special = " It is a special session, which files of ordinary days leave out." if day.special else ""

@@ -45,8 +45,8 @@ def content(row: MinuteRow) -> tuple[int, list[int], list[int], list[int], list[
 
 
 def counts(day: DayColumns) -> dict[str, int]:
-    """Return the rows by rule, but for the early end that the few bars of these files have."""
-    return {drop.rule: drop.count for drop in day.drops if drop.rule != DropRule.STOPS_EARLY}
+    """Return the rows by rule, but for the silences that the few bars of these files have."""
+    return {drop.rule: drop.count for drop in day.drops if drop.rule not in (DropRule.STOPS_EARLY, DropRule.MISSING)}
 
 
 # Real days
