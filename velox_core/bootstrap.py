@@ -143,7 +143,15 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     else:
         if path is None:
             raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
-        day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
+        day = load_day(
+            path,
+            on,
+            rules.calendar,
+            symbols=settings.feed.symbols,
+            options=settings.feed.reading,
+            security_class=rules.instruments.security_class,
+            tick_table=rules.tick_table,
+        )
     stem = f"{on}-{scenario}" if scenario else f"{on}"
     account = Scope(broker_type="simulated", account=settings.account)
     run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
@@ -184,6 +192,7 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         else settings.engine.heartbeat_seconds,
         reconcile_seconds=RECONCILE_SECONDS,
         source=day.source,
+        granularity=day.granularity,
         synthetic=day.synthetic,
     )
 
@@ -279,7 +288,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         simulated = SimulatedBroker(
             replay.day.universe,
             instruments=instruments,
-            config=simulation_config(settings),
+            config=simulation_config(settings, replay.day.bar_minutes),
             book=SqliteBook(run.folder / BROKER_BOOK),
         )
         stack.callback(simulated.close)
@@ -403,6 +412,9 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
     journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.stores.epoch, "pid": os.getpid()})
+    if (day := opened.replay.day).drops:
+        counts = {"dropped": day.rows_by_rule(kept=False), "noted": day.rows_by_rule(kept=True)}
+        journal.append(EventKind.SESSION, plan.open_ms, {"phase": "DATA", **counts})
     session = engine.session(replace(plan, resume_after_ms=engine.resumed_ms))
     _log.info(
         "[SESSION] %s run %s on %s%s, %s bars, loss limit %s, pid %s", plan.trading_date, run.run_id, plan.source,
@@ -471,7 +483,8 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "source": plan.source,
         "granularity": plan.granularity,
         "bars": day.bar_count,
-        "dropped_rows": {drop.rule: drop.count for drop in day.drops},
+        "dropped_rows": day.rows_by_rule(kept=False),
+        "data_quality": day.quality_json(),
         "flat": flat,
         "halted": result.halted,
         "stopped": result.stopped,

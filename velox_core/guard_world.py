@@ -95,7 +95,9 @@ def guarded_run(
     book = folder / BROKER_BOOK
     if not book.is_file():
         raise BrokerError(f"run {folder.name} has no broker's book ({book}) yet")
-    broker = SimulatedBroker(day.universe, instruments=instruments, config=simulation_config(settings), book=SqliteBook(book))
+    broker = SimulatedBroker(
+        day.universe, instruments=instruments, config=simulation_config(settings, day.bar_minutes), book=SqliteBook(book)
+    )
     stack.callback(broker.close)
     broker.advance(BOOK_READ_AT_MS)
     ledger = stack.enter_context(closing(RedisLedger(ledger_server(settings, paths), run.scope.key, day.trading_date)))

@@ -186,18 +186,19 @@ class SimulatedExchange:
         ts_ms = row.ts_ms
         slippage_bps = self.config.slippage_bps
         slippage_ticks = self.config.slippage_ticks
+        bar_ms = self.config.bar_minutes * MS_PER_MINUTE
         for order in working:
             if order.arrives_ms > ts_ms or not closes[order.listing.column] or (self.locked and self._is_locked(order)):
                 resting.append(order)
                 continue
-            price = fill_price_paise(order, row, slippage_bps, slippage_ticks)
+            price = fill_price_paise(order, row, slippage_bps, slippage_ticks, bar_ms)
             if not price:
                 resting.append(order)
                 continue
             quantity = order.quantity - order.filled_quantity
             if order.first_part and not order.filled_quantity:
                 quantity = order.first_part
-            begun_ms = ts_ms - MS_PER_MINUTE
+            begun_ms = ts_ms - bar_ms
             self.execute(order, price, quantity, order.arrives_ms if order.arrives_ms > begun_ms else begun_ms)
             if order.state is not _FILLED:
                 resting.append(order)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
+from velox_core.feeds.options import NaiveTimes, Stamps
 from velox_core.settings.rules import (
     CLASS_PATH_PATTERN,
     NAME_PATTERN,
@@ -83,6 +84,9 @@ class Feed(Section):
     symbols: list[Symbol] = []
     scenario: Annotated[str | None, optional(text("the name of a scenario, such as calm or crash", NAME_PATTERN))] = None
     speed: Annotated[float, replay_speed()] = 1.0
+    stamps: Annotated[Stamps | None, optional(choice(Stamps))] = None
+    naive_times: Annotated[NaiveTimes | None, optional(choice(NaiveTimes))] = None
+    bar_minutes: Annotated[int | None, optional(whole("minutes", 1, 60))] = None
 
 
 class Strategy(Section):

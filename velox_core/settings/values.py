@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar, final
 from urllib.parse import SplitResult, quote, urlsplit
 
+from velox_core.feeds.options import NOTHING_SAID, SourceOptions
 from velox_core.risk.limits import RiskLimits
 
 Value = TypeVar("Value")
@@ -176,13 +177,15 @@ class RiskSettings:
 class FeedSettings:
     """Where bars come from. A `scenario` (synthetic bars) wins over `path`; no symbols means all that the data has.
 
-    `speed` is engine seconds per wall second; 0.0 means as fast as possible (`max` in the file).
+    `speed` is engine seconds per wall second; 0.0 means as fast as possible (`max` in the file). `reading` is what the file
+    says about data that do not show it themselves: `stamps`, `naive_times`, `bar_minutes`.
     """
 
     path: Path | None
     symbols: tuple[str, ...]
     scenario: str | None
     speed: float
+    reading: SourceOptions = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
