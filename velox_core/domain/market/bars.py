@@ -77,6 +77,7 @@ class DayColumns:
         synthetic: True when no market made these prices; every output says so.
         previous_close_paise: per symbol, the last price of the session before, or 0 when unknown.
         drops: what was refused, by rule.
+        bands_paise: per symbol, the day's lowest and highest price, empty where the source does not tell.
     """
 
     trading_date: date
@@ -86,6 +87,7 @@ class DayColumns:
     synthetic: bool = False
     previous_close_paise: tuple[int, ...] = ()
     drops: tuple[RowDrops, ...] = field(default=())
+    bands_paise: tuple[tuple[int, int], ...] = ()
 
     def __iter__(self) -> Iterator[MinuteRow]:
         return iter(self.rows)
