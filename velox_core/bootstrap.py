@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 
 from velox_core.alert_setup import open_alerts
@@ -49,7 +48,7 @@ from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assembl
 from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.engine.strategy_watch import watch_strategies
 from velox_core.feeds.replay import ReplayFeed, load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.guard import beat_key
@@ -60,10 +59,10 @@ from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
-from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
+from velox_core.settings import BrokerType, Paths, Settings
 from velox_core.simulated_account import BROKER_BOOK, simulation_config
 from velox_core.stop_signals import StopSignals, stop_signals
-from velox_core.strategies.base import Strategy
+from velox_core.strategy_loading import hosted_strategies
 
 RECONCILE_SECONDS = 30.0
 BOOK_READ_AT_MS = 1 << 60  # whoever reads the whole book sees orders of any time
@@ -138,7 +137,7 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     scenario = request.scenario or (None if request.data else settings.feed.scenario)
     path = None if scenario else request.data or settings.feed.path
     if scenario:
-        symbols = settings.feed.symbols or default_symbols(scenario)
+        symbols = settings.feed.symbols or default_symbols(scenario, settings.feed.scenario_symbols)
         day = synthetic_day(on, symbols, scenario, session, seed=settings.simulation.seed)
     else:
         if path is None:
@@ -197,38 +196,6 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
     )
 
 
-def load_strategy(chosen: StrategySettings) -> Strategy:
-    """Return a configured strategy. Raises ConfigError that names where it stands in the file."""
-    module_name, _, class_name = chosen.class_path.partition(":")
-    where = f"{chosen.origin or 'strategies'}: {chosen.name}"
-    try:
-        loaded = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"{where}: class_path {chosen.class_path!r} cannot be loaded: {error}") from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Strategy)):
-        raise ConfigError(f"{where}: {chosen.class_path!r} is not a Strategy (velox_core.strategies.base)")
-    try:
-        return loaded(chosen.name, chosen.parameters)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def hosted_strategies(settings: Settings, universe: tuple[str, ...]) -> tuple[HostedStrategy, ...]:
-    """Return the enabled strategies on their columns. Raises ConfigError for a symbol that the data has not."""
-    hosts = []
-    for chosen in settings.strategies:
-        if chosen.enabled:
-            missing = [symbol for symbol in chosen.symbols if symbol not in universe]
-            if missing:
-                raise ConfigError(
-                    f"{chosen.origin or 'strategies'}: {chosen.name}: no data for {', '.join(missing)}; the data has "
-                    f"{', '.join(universe)}"
-                )
-            columns = tuple(universe.index(symbol) for symbol in (chosen.symbols or universe))
-            hosts.append(HostedStrategy(load_strategy(chosen), columns, universe))
-    return tuple(hosts)
-
-
 def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
     """Return the universe's instruments as of the date. Without a previous close the first price stands in for it."""
     day = replay.day
@@ -240,10 +207,12 @@ def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
         if all(first_prices):
             break
     closes = day.previous_close_paise or (0,) * len(day.universe)
-    return {
-        symbol: replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
-        for column, symbol in enumerate(day.universe)
-    }
+    bands = day.bands_paise or ((0, 0),) * len(day.universe)
+    instruments = {}
+    for column, symbol in enumerate(day.universe):
+        known = replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
+        instruments[symbol] = replace(known, lower_band_paise=bands[column][0], upper_band_paise=bands[column][1])
+    return instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,7 +393,8 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     for drop in opened.replay.day.drops:
         _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
     signals.tell(session.request_stop)
-    result = session.run()
+    with watch_strategies(engine.rules.strategies):
+        result = session.run()
     exposure = engine.emergency.broker_exposure()
     flat = result.flat and exposure == []
     held = bool(result.stopped) and plan.on_stop is OnStop.HOLD

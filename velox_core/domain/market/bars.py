@@ -113,6 +113,7 @@ class DayColumns:
         drops: what was refused, and what is unusual, by rule.
         bar_minutes: the length of a bar; a row comes at its end.
         ticks: the ticks of a day of ticks, oldest first; None for a day of bars.
+        bands_paise: per symbol, the day's lowest and highest price, empty where the source does not tell.
     """
 
     trading_date: date
@@ -124,6 +125,7 @@ class DayColumns:
     drops: tuple[RowDrops, ...] = field(default=())
     bar_minutes: int = 1
     ticks: list[TickBatch] | None = None
+    bands_paise: tuple[tuple[int, int], ...] = ()
 
     def __iter__(self) -> Iterator[MinuteRow]:
         return iter(self.rows)
