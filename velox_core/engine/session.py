@@ -487,4 +487,5 @@ class TradingSession:
         shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
         own = {"rows": self._rows, "reset": self._reset_answer, "breach_age_ms": self._breach_age_ms}
+        own["differences"] = self._upkeep.differences
         return {"state": state, **shown, "phase": phase, **own}
