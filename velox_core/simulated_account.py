@@ -33,8 +33,8 @@ from velox_core.settings import Settings
 BROKER_BOOK: Final = "broker.db"
 
 
-def simulation_config(settings: Settings) -> SimulationConfig:
-    """Return the simulated broker's behaviour as configured."""
+def simulation_config(settings: Settings, bar_minutes: int = 1) -> SimulationConfig:
+    """Return the simulated broker's behaviour as configured, for bars of a length."""
     chosen = settings.simulation
     return SimulationConfig(
         seed=chosen.seed,
@@ -45,6 +45,7 @@ def simulation_config(settings: Settings) -> SimulationConfig:
         partial_fill_probability=chosen.partial_fill_probability,
         reject_probability=chosen.reject_probability,
         margin_multiplier=chosen.margin_multiplier,
+        bar_minutes=bar_minutes,
     )
 
 
