@@ -58,7 +58,7 @@ class Flattener:
         self._instruments: dict[str, Instrument] = {}
         self._join(ports, rules)
         self._halts: HaltLatch | None = None
-        self._started_ms = self._ended_ms = 0  # engine time
+        self._started_ms = self._ended_ms = self._engine_ms = 0  # engine time; the last is of this step
         self._real_ms = round(ports.monotonic() * MS_PER_SECOND)  # of this step
         self._began_ms = self._since_ms = self._real_ms  # real: when it began, and when this state did
         self._beat: object = None
@@ -69,7 +69,7 @@ class Flattener:
         self._reason = ""
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
         self._announced = False
-        self._engine_ran = False
+        self._engine_ran = self._engine_told = False  # whether an engine had the account, and told of the emergency
         self._may_trade = ""  # what an engine that could not be ended, or seen, does beside this process
         self._is_handed_over = False  # another process closed until a moment ago
         self._send_from_ms = 0  # real: what it sent has arrived by then
@@ -139,6 +139,7 @@ class Flattener:
         if self.ended:
             return self.state
         self._real_ms = round(self._ports.monotonic() * MS_PER_SECOND)
+        self._engine_ms = now_ms
         if not self._started_ms:
             self._started_ms, self._began_ms = now_ms, self._real_ms
         halts = self._halts or self._latch(now_ms)
@@ -212,6 +213,7 @@ class Flattener:
             self._closed_by = "engine"
             halts.to_rest()
             if word.acknowledges:
+                self._engine_told = True  # it writes the block before it acknowledges
                 self._say("the engine acknowledges the halt and closes; it is followed")
                 self._enter(FlattenState.FOLLOWING)
             elif self._real_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
@@ -292,7 +294,7 @@ class Flattener:
             self._cancel_foreign(now_ms)
         self._announced = True
         self._emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
-        self._emergency.close_for(halts.record, halts.missing, now_ms)
+        self._emergency.close_for(halts.record, halts.missing, now_ms, is_told=self._engine_told)
         return True
 
     def _look(self, now_ms: int) -> Look | None:
@@ -420,7 +422,7 @@ class Flattener:
 
     def _say(self, text: str) -> None:
         self._news.append(text)
-        _log.warning("[FLATTEN] %s", text)
+        _log.warning("[FLATTEN] %s", text, extra={"engine_ms": self._engine_ms})
 
     def _show(self, now_ms: int) -> None:
         """Tell of each symbol whose way to zero went on."""

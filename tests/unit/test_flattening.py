@@ -672,7 +672,7 @@ def test_engine_with_nothing_left_at_the_broker_that_does_not_say_flat_is_not_ta
     assert (result.state, engine.taken_over) == (S.NOT_FLAT, 0)
 
 
-def test_engine_that_dies_while_it_closes_is_followed_by_this_process() -> None:
+def test_engine_that_dies_while_it_closes_is_followed_by_this_process(caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine(acknowledges=True)
     rig = filling(FlattenRig(engine))
     rig.hold("AAA", 10)
@@ -683,6 +683,19 @@ def test_engine_that_dies_while_it_closes_is_followed_by_this_process() -> None:
 
     result = rig.run(before=die)
     assert (result.state, result.closed_by, rig.sent) == (S.FLAT, "this process", [("AAA", "SELL", 10)])
+    lines = [r.getMessage() for r in caplog.records if r.name == "velox.emergency"]
+    assert "🚨 EMERGENCY EXIT TRIGGERED 🚨" not in lines  # the engine wrote it when it took the halt up
+    assert any(line.startswith("FLAT: The broker confirms") for line in lines)
+
+
+def test_each_line_of_a_flattening_has_its_engine_time(caplog: pytest.LogCaptureFixture) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.run()
+    records = [r for r in caplog.records if r.name == "velox.emergency"]
+    times = [getattr(record, "engine_ms", None) for record in records]
+    assert all(isinstance(at_ms, int) and NOW_MS <= at_ms < NOW_MS + 180_000 for at_ms in times), times
+    assert times == sorted(times, key=lambda at_ms: at_ms or 0)
 
 
 def test_engine_that_answers_a_take_over_after_all_is_followed() -> None:
