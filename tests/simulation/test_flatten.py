@@ -88,7 +88,7 @@ def test_flattening_without_a_look_after_another_closer_sends_beside_lost_exits(
 
 def test_flattening_beside_the_orders_of_a_dead_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velox_core.closer.Closer.others", lambda self, symbol, side: [])
-    assert " made " in _first_break(range(1_195, 1_215))
+    assert " made " in _first_break(range(451, 452))
 
 
 def test_take_over_that_waits_for_no_request_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
