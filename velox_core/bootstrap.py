@@ -21,6 +21,7 @@ from velox_core.alert_setup import open_alerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.paced import engines_lock
 from velox_core.brokers.rate_limit import RateLimit
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
@@ -303,7 +304,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                     metrics.control(control), published_facts(settings, replay), alerts.counters, metrics.counters
                 ),
                 alerts=alerts,
-                closer_lock=stores.closer_lock,
+                closer_lock=engines_lock(stores.closer_lock, off_loop.rate if off_loop else None),
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
                 guard=guard_presence(settings, paths, replay.speed, alerts),
             ),

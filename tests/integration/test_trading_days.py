@@ -23,6 +23,7 @@ from velox_core.feeds.replay import available_dates
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.report import build_report
+from velox_core.operations.session_story import build_story
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunState, read_state
 from velox_core.settings import Paths, Settings, load_settings
@@ -78,6 +79,7 @@ def test_trading_day_tcs_ends_flat_and_its_summary_is_what_the_fills_say(world: 
     assert report["flat"]
     assert report["fill_count"] >= 2
     assert report["net_paise"] == net_from_fills_alone(events, TCS_DAY)
+    assert build_story(events, {}).equity[-1][1] == report["net_paise"]  # the curve ends at what the fills say
     assert read_state(outcome.run.folder) is RunState.ENDED
     status = json.loads((outcome.run.folder / "status.json").read_text())
     assert (status["state"], status["pid"], status["run_id"]) == ("DONE", os.getpid(), outcome.run.run_id)

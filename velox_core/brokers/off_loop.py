@@ -59,6 +59,7 @@ class OffLoopBroker:
         launch: Launch | None = None,
     ) -> None:
         bounds = read_bounds or ReadBounds()
+        self.rate = rate
         self._broker = broker
         self._lease = lease
         self._sends = Sends(

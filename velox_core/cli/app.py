@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
+from velox_core.cli.explain import explain, report
 from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
     DateOption,
     JsonOption,
+    PlainOption,
     RunDateOption,
     RunIdOption,
     ScenarioOption,
@@ -35,6 +37,8 @@ app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(metrics_app, name="metrics")
+app.command()(explain)
+app.command()(report)
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,6 +67,7 @@ def day(
     speed: SpeedOption = None,
     data: DataOption = None,
     scenario: ScenarioOption = None,
+    plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole trading day as Prefect flows.
@@ -73,7 +78,13 @@ def day(
     from velox_core.cli.day import DayRequest, run_day
 
     request = DayRequest(
-        config=config, date=optional_date(date), speed=optional_speed(speed), data=data, scenario=scenario, as_json=as_json
+        config=config,
+        date=optional_date(date),
+        speed=optional_speed(speed),
+        data=data,
+        scenario=scenario,
+        as_json=as_json,
+        plain=plain,
     )
     raise typer.Exit(run_day(request))
 
@@ -94,6 +105,7 @@ def run(
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why it is taken over, kept in the halt record.")] = "",
     by: Annotated[str, typer.Option("--by", help="Who takes it over.")] = "command line",
+    plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the trading engine in the foreground, without Prefect.
@@ -128,7 +140,7 @@ def run(
         if freed is None:
             raise typer.Exit
         request = freed
-    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json))
+    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json, plain=plain))
 
 
 @app.command()
@@ -335,12 +347,22 @@ def summary(
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the run's journal to this file, one event a line.")
     ] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="A table of dates, from this one.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="A table of dates, to this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the summary of a run.
+    """Show the summary of a run, or with --from and --to of several dates.
 
-    The newest run, the newest of a date, or the one that --run names; --list shows which there are.
+    The newest run, the newest of a date, or the one that --run names; --list shows which there are. Of each date of a range
+    the newest finished run counts.
     """
+    if first is not None or last is not None:
+        from velox_core.cli.explain import show_range
+
+        if date is not None or run_id is not None or list_runs or export is not None:
+            raise typer.BadParameter("--from and --to show a range of dates: leave out --date, --run, --list and --export")
+        show_range(first, last, config, as_json=as_json)
+        raise typer.Exit
     from velox_core.operations.recorded import find_run
     from velox_core.operations.runs import export_run, load_report, run_lines
 

@@ -22,13 +22,15 @@ import numpy as np
 from velox_core.domain.errors import ConfigError, DataError
 from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.sessions import SessionCalendar, SessionDay
-from velox_core.domain.market.ticks import SecurityClass
+from velox_core.domain.market.ticks import SecurityClass, TickTable
 from velox_core.domain.time import MS_PER_MINUTE, MS_PER_SECOND
 from velox_core.feeds.columns import Ints, RawColumns
 from velox_core.feeds.csv_source import read_csv
 from velox_core.feeds.layouts import CSV_SUFFIX, DataFile, data_files
 from velox_core.feeds.parquet_source import read_parquet
 from velox_core.feeds.quality import DropTally, clean_rows, count_undated, plausible_days, settle_minutes
+from velox_core.feeds.tick_csv import is_tick_file
+from velox_core.feeds.tick_day import load_tick_day, tick_dates
 
 PREVIOUS_CLOSE_AGE_DAYS_MAX = 10
 _SPACING_BARS_MIN = 30  # so many bars with a common distance above a minute are no coincidence
@@ -65,18 +67,28 @@ class _LastClose:
     close_paise: int = 0
 
 
-def load_day(path: Path, day: date, calendar: SessionCalendar, *, symbols: tuple[str, ...] = ()) -> DayColumns:
-    """Read one trading date.
+def load_day(
+    path: Path,
+    day: date,
+    calendar: SessionCalendar,
+    *,
+    symbols: tuple[str, ...] = (),
+    tick_table: TickTable | None = None,
+) -> DayColumns:
+    """Read one trading date, of bars or of ticks.
 
     Args:
         path: a .csv or .parquet file, or a folder of them (docs/data-format.md).
         day: the date.
         calendar: says whether and when the market was open.
         symbols: the universe, in this column order; empty takes every symbol of the files, by name.
+        tick_table: tick sizes by date, which the prices of ticks are held against.
     Raises: DataError in one line: what is missing or unusable, where, and what to do.
     """
     windows_ms = _continuous_windows(_session(day, calendar))
     files = data_files(path)
+    if ticks := _tick_files(path, files):
+        return load_tick_day(path, ticks, day, windows_ms, symbols=symbols, tick_table=tick_table)
     tally = DropTally()
     bars: dict[str, _SymbolBars] = {}
     previous: dict[str, _LastClose] = {}
@@ -102,8 +114,11 @@ def load_day(path: Path, day: date, calendar: SessionCalendar, *, symbols: tuple
 
 def available_dates(path: Path) -> list[date]:
     """Return the dates that the files at `path` have rows of, oldest first. Raises DataError as `load_day` does."""
+    files = data_files(path)
+    if ticks := _tick_files(path, files):
+        return _dates(tick_dates(ticks))
     found: set[int] = set()
-    for file in data_files(path):
+    for file in files:
         found.update(np.unique(plausible_days(_read(file).ts_ms)).tolist())
     return _dates(found)
 
@@ -201,6 +216,15 @@ def _continuous_windows(session: SessionDay) -> list[tuple[int, int]]:
             for window in session.continuous_windows(security_class)
         }
     )
+
+
+def _tick_files(path: Path, files: Sequence[DataFile]) -> list[DataFile]:
+    """Return the files, if they are ticks; none if they are bars. Raises DataError when some are and some are not."""
+    ticks = [file for file in files if is_tick_file(file)]
+    if ticks and len(ticks) != len(files):
+        bars = next(file for file in files if file not in ticks)
+        raise DataError(f"{path} has files of ticks ({ticks[0].path.name}) and of bars ({bars.path.name}); keep one kind there")
+    return ticks
 
 
 def _read(file: DataFile) -> RawColumns:

@@ -1,4 +1,4 @@
-"""Words and tables for people: one progress line, and the markdown that becomes a flow artifact.
+"""Words for people: one progress line, and the figures and cells of a report's tables.
 
 - Pure functions from a status, a report or check results to text; nothing is read and nothing is decided.
 - Money is shown in rupees with Indian grouping, time as IST.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from velox_core.domain.money import rupees_display
@@ -113,30 +113,6 @@ def headline(report: Mapping[str, Any]) -> str:
     return f"{sentence} ({SYNTHETIC_NOTE})" if report.get("synthetic") else sentence
 
 
-def report_markdown(report: Mapping[str, Any]) -> str:
-    """Return a session's report as markdown."""
-    lines = [f"# Session {report.get('trading_date', '')} ({report.get('run_id') or report.get('account', '')})", ""]
-    if report.get("synthetic"):
-        lines += [f"**{SYNTHETIC_NOTE}**", ""]
-    lines += [headline(report), ""]
-    lines += _markdown_table(("", ""), ((label, value) for label, value in headline_rows(report)))
-    lines += ["", "## Trades", ""]
-    trades = _rows(report, "trades")
-    header = ("Strategy", "Symbol", "Side", "Quantity", "In", "Out", "Entry", "Exit", "Charges", "Net", "Why out")
-    lines += _markdown_table(header, (trade_cells(trade) for trade in trades[:TRADES_SHOWN_MAX])) if trades else ["None."]
-    if len(trades) > TRADES_SHOWN_MAX:
-        lines += ["", f"The first {TRADES_SHOWN_MAX} of {len(trades)} trades; `velox summary --json` has all."]
-    lines += ["", "## Decisions", ""]
-    lines += _markdown_table(("Layer", "Refused"), ((name, str(count)) for name, count in decision_rows(report)))
-    lines += ["", "## Strategies", ""]
-    lines += _markdown_table(STRATEGY_HEADER, (strategy_cells(row) for row in _rows(report, "strategies")))
-    halts = _rows(report, "halts")
-    if halts:
-        lines += ["", "## Halts", ""]
-        lines += _markdown_table(("Id", "Kind", "Reason", "Cleared"), (halt_cells(halt) for halt in halts))
-    return "\n".join(lines) + "\n"
-
-
 STRATEGY_HEADER: Final = ("Strategy", "Trades", "Won", "Approved", "Refused", "Charges", "Net")
 
 
@@ -237,16 +213,6 @@ def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:
         str(halt.get("reason", "")),
         "yes" if halt.get("cleared") else "no",
     )
-
-
-def _markdown_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [_markdown_row(header), "|" + " --- |" * len(header)]
-    lines.extend(_markdown_row(row) for row in rows)
-    return lines
-
-
-def _markdown_row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _rows(body: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 - A `MinuteRow` is one minute of the whole universe: `closes[i]` belongs to `universe[i]`; 0 means no bar.
 - A bar is stamped at its END: the bar of 09:15-09:16 carries 09:16:00, the first moment its close is known.
+- A `TickBatch` is what traded at one moment, at most one tick of a symbol; minutes are built from ticks by `minutes`.
 - `DayColumns` is one trading date of a feed, ready for the loop.
 """
 
@@ -56,13 +57,32 @@ class MinuteRow:
         )
 
 
+class TickBatch:
+    """What traded at one moment, as columns of equal length: symbol index, price in paise, shares traded since the day began.
+
+    `ts_ms` is the exchange's time in epoch milliseconds. No symbol is in it twice. It is shared: read, never changed.
+    """
+
+    __slots__ = ("columns", "prices", "ts_ms", "volumes")
+
+    def __init__(self, ts_ms: int, columns: list[int], prices: list[int], volumes: list[int]) -> None:
+        self.ts_ms = ts_ms
+        self.columns = columns
+        self.prices = prices
+        self.volumes = volumes
+
+
+MarketEvent = MinuteRow | TickBatch
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowDrops:
-    """Rows that a feed refused, by rule. Counts of source rows."""
+    """Rows that a feed refused, by rule. Counts of source rows; `by_symbol` splits the count where the feed knows it."""
 
     rule: str
     count: int
     example: str
+    by_symbol: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +92,12 @@ class DayColumns:
     Attributes:
         trading_date: the date of the session.
         universe: symbols, in column order.
-        rows: one MinuteRow per minute that has at least one bar, oldest first.
+        rows: one MinuteRow per minute that has at least one bar, oldest first; for a day of ticks, built from them.
         source: where the bars came from, for people ("tcs_2024-01-15.csv", "synthetic crash").
         synthetic: True when no market made these prices; every output says so.
         previous_close_paise: per symbol, the last price of the session before, or 0 when unknown.
         drops: what was refused, by rule.
+        ticks: the ticks of a day of ticks, oldest first; None for a day of bars.
     """
 
     trading_date: date
@@ -86,6 +107,7 @@ class DayColumns:
     synthetic: bool = False
     previous_close_paise: tuple[int, ...] = ()
     drops: tuple[RowDrops, ...] = field(default=())
+    ticks: list[TickBatch] | None = None
 
     def __iter__(self) -> Iterator[MinuteRow]:
         return iter(self.rows)
@@ -94,3 +116,8 @@ class DayColumns:
     def bar_count(self) -> int:
         """Return how many bars there are over all symbols."""
         return sum(1 for row in self.rows for close in row.closes if close)
+
+    @property
+    def tick_count(self) -> int:
+        """Return how many ticks there are over all symbols; 0 for a day of bars."""
+        return sum(len(batch.columns) for batch in self.ticks or ())
