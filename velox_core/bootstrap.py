@@ -47,10 +47,11 @@ from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assemble
 from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
-from velox_core.engine.plan import OnStop, SessionPlan
+from velox_core.engine.plan import ON_BARS, ON_TICKS, OnStop, SessionPlan
 from velox_core.engine.strategy_host import HostedStrategy
-from velox_core.feeds.replay import ReplayFeed, load_day
+from velox_core.feeds.replay import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.feeds.tick_replay import replay_feed
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
@@ -142,7 +143,8 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     else:
         if path is None:
             raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
-        day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
+        table = rules.instruments.tick_table
+        day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols, tick_table=table)
     stem = f"{on}-{scenario}" if scenario else f"{on}"
     account = Scope(broker_type="simulated", account=settings.account)
     run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
@@ -184,6 +186,8 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         reconcile_seconds=RECONCILE_SECONDS,
         source=day.source,
         synthetic=day.synthetic,
+        on_ticks=day.ticks is not None,
+        granularity=ON_BARS if day.ticks is None else ON_TICKS,
     )
 
 
@@ -289,7 +293,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             plan,
             EnginePorts(
                 clock=clock,
-                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
+                feed=SimulatedMarket(replay_feed(replay.day, clock, replay.speed), simulated, clock, on_ticks=plan.on_ticks),
                 broker=off_loop or simulated,
                 sends=off_loop,
                 lease=stores.lease,
@@ -409,7 +413,7 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
         rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
     )  # fmt: skip
     for drop in opened.replay.day.drops:
-        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
+        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.shown)
     signals.tell(session.request_stop)
     result = session.run()
     exposure = engine.emergency.broker_exposure()
@@ -470,7 +474,9 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "source": plan.source,
         "granularity": plan.granularity,
         "bars": day.bar_count,
+        "ticks": day.tick_count,
         "dropped_rows": {drop.rule: drop.count for drop in day.drops},
+        "dropped_by_symbol": {drop.rule: dict(drop.by_symbol) for drop in day.drops if drop.by_symbol},
         "flat": flat,
         "halted": result.halted,
         "stopped": result.stopped,

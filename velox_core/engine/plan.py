@@ -14,6 +14,10 @@ class OnStop(StrEnum):
     HOLD = "hold"
 
 
+ON_BARS = "1-minute bars; marks at the close, a stop is taken before a target"
+ON_TICKS = "ticks; marks, stops and fills at each tick, strategies once a minute on minutes built from them"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPlan:
     """One day of one engine. Times in epoch ms of engine time.
@@ -33,6 +37,7 @@ class SessionPlan:
         reconcile_seconds: how often the books are compared with the broker's, engine time; 0 for at the start only.
         resume_after_ms: market data up to here was already traded on by an earlier process of this run.
         source, synthetic: where the data came from, for every output.
+        on_ticks: the feed brings ticks, and minutes built from them; else minutes alone.
         granularity: what the marks and stops rest on, for reports.
     """
 
@@ -52,4 +57,5 @@ class SessionPlan:
     resume_after_ms: int = 0
     source: str = ""
     synthetic: bool = False
-    granularity: str = "1-minute bars; marks at the close, a stop is taken before a target"
+    on_ticks: bool = False
+    granularity: str = ON_BARS

@@ -9,24 +9,22 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from velox_core.domain.errors import ConfigError, DataError
+from velox_core.domain.errors import DataError
 from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.sessions import SessionCalendar, SessionDay
 from velox_core.domain.market.ticks import SecurityClass, TickTable
-from velox_core.domain.time import MS_PER_MINUTE, MS_PER_SECOND
+from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.feeds.columns import Ints, RawColumns
 from velox_core.feeds.csv_source import read_csv
 from velox_core.feeds.layouts import CSV_SUFFIX, DataFile, data_files
+from velox_core.feeds.pacing import MovableClock, Pacing
 from velox_core.feeds.parquet_source import read_parquet
 from velox_core.feeds.quality import DropTally, clean_rows, count_undated, plausible_days, settle_minutes
 from velox_core.feeds.tick_csv import is_tick_file
@@ -34,21 +32,8 @@ from velox_core.feeds.tick_day import load_tick_day, tick_dates
 
 PREVIOUS_CLOSE_AGE_DAYS_MAX = 10
 _SPACING_BARS_MIN = 30  # so many bars with a common distance above a minute are no coincidence
-_EARLY_SECONDS_MAX = 0.001
 _DATES_SHOWN_MAX = 5
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
-
-
-class MovableClock(Protocol):
-    """The replay's clock, as the feed uses it."""
-
-    def advance_to(self, ts_ms: int) -> None:
-        """Move engine time forward, epoch ms."""
-        ...
-
-    def monotonic(self) -> float:
-        """Return real seconds that never go back."""
-        ...
 
 
 @dataclass(slots=True)
@@ -134,19 +119,14 @@ class ReplayFeed:
     Raises: ConfigError for a speed that is negative or not finite.
     """
 
-    __slots__ = ("_clock", "_count", "_day", "_first_due", "_index", "_paced", "_rows", "_speed", "_wait")
+    __slots__ = ("_clock", "_count", "_day", "_index", "_pacing", "_rows")
 
     def __init__(self, day: DayColumns, clock: MovableClock, speed: float, wait: Callable[[float], None] | None = None) -> None:
-        if not math.isfinite(speed) or speed < 0:
-            raise ConfigError(f"replay speed {speed!r} is not possible; give a positive number, or 'max'")
         self._day = day
         self._rows = day.rows
         self._count = len(day.rows)
         self._clock = clock
-        self._speed = speed
-        self._wait: Callable[[float], None] = time.sleep if wait is None else wait
-        self._paced = speed > 0
-        self._first_due: float | None = None
+        self._pacing = Pacing(clock, speed, wait)
         self._index = 0
 
     @property
@@ -175,7 +155,7 @@ class ReplayFeed:
         if index >= self._count:
             return None
         row = self._rows[index]
-        if self._paced and not self._became_due(row.ts_ms, wait_seconds):
+        if self._pacing.is_on and not self._pacing.became_due(row.ts_ms, wait_seconds):
             return None
         self._index = index + 1
         self._clock.advance_to(row.ts_ms)
@@ -183,21 +163,7 @@ class ReplayFeed:
 
     def hasten(self) -> None:
         """Stop pacing: what is left comes at once."""
-        self._paced = False
-
-    def _became_due(self, ts_ms: int, wait_seconds: float) -> bool:
-        """Wait for a row's moment, at most `wait_seconds`. The first row is due at once."""
-        clock = self._clock
-        if self._first_due is None:
-            self._first_due = clock.monotonic()
-        due = self._first_due + (ts_ms - self._rows[0].ts_ms) / (MS_PER_SECOND * self._speed)
-        remaining = due - clock.monotonic()
-        if remaining <= 0:
-            return True
-        pause_seconds = min(remaining, wait_seconds)
-        if pause_seconds > 0:
-            self._wait(pause_seconds)
-        return not self._paced or due - clock.monotonic() < _EARLY_SECONDS_MAX
+        self._pacing.is_on = False
 
 
 def _session(day: date, calendar: SessionCalendar) -> SessionDay:

@@ -33,6 +33,8 @@ FACTS_OF_THE_RUN = (
     "granularity",
     "bars",
     "dropped_rows",
+    "dropped_by_symbol",
+    "ticks",
     "halted",
     "stopped",
     "fault",

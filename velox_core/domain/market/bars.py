@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 NO_BAR = 0
+SYMBOLS_SHOWN_MAX = 12
 
 
 class Bar:
@@ -83,6 +84,15 @@ class RowDrops:
     count: int
     example: str
     by_symbol: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """Return the example for people, with the counts of the first symbols where they are known."""
+        if not self.by_symbol:
+            return self.example
+        counts = ", ".join(f"{symbol} {count}" for symbol, count in self.by_symbol[:SYMBOLS_SHOWN_MAX])
+        more = len(self.by_symbol) - SYMBOLS_SHOWN_MAX
+        return f"{self.example} ({counts}{f' and {more} symbols more' if more > 0 else ''})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
