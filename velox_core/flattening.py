@@ -3,7 +3,7 @@
 - In this order: latch the halt, no entries, cancel what works, read the positions, close them, read again, prove flat.
 - The halt goes to every store that takes it (`flatten_latch`). None at all keeps nothing open, and is not called FLAT.
 - A living engine that acknowledges the halt closes by itself: it is followed, and the broker has the last word. One that
-  does not is ended (`take_over`); only then does this process close.
+  does not, or whose closing gets nowhere (`closing_progress`), is ended (`take_over`); only then does this process close.
 - Whoever closes has the closer's lock. A second flattener waits for it, then for the longest request of whoever had it, reads
   what the first one left, and never reverses.
 - It has no strategies and no prices but the broker's: its positions are what the broker says (`adoption`).
@@ -22,6 +22,7 @@ from typing import Final
 
 from velox_core.adoption import Adoption, Look
 from velox_core.closer import Closer
+from velox_core.closing_progress import STALLED_SECONDS_MAX, ProgressWatch
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
@@ -57,16 +58,18 @@ class Flattener:
         self._instruments: dict[str, Instrument] = {}
         self._join(ports, rules)
         self._halts: HaltLatch | None = None
-        self._started_ms = self._ended_ms = 0  # engine time
+        self._started_ms = self._ended_ms = self._engine_ms = 0  # engine time; the last is of this step
         self._real_ms = round(ports.monotonic() * MS_PER_SECOND)  # of this step
         self._began_ms = self._since_ms = self._real_ms  # real: when it began, and when this state did
         self._beat: object = None
         self._beat_ms = 0
+        self._progress = ProgressWatch()
+        self._stalled_pid = 0  # of an engine that answers and closes nothing
         self._closed_by = "nobody"
         self._reason = ""
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
         self._announced = False
-        self._engine_ran = False
+        self._engine_ran = self._engine_told = False  # whether an engine had the account, and told of the emergency
         self._may_trade = ""  # what an engine that could not be ended, or seen, does beside this process
         self._is_handed_over = False  # another process closed until a moment ago
         self._send_from_ms = 0  # real: what it sent has arrived by then
@@ -136,6 +139,7 @@ class Flattener:
         if self.ended:
             return self.state
         self._real_ms = round(self._ports.monotonic() * MS_PER_SECOND)
+        self._engine_ms = now_ms
         if not self._started_ms:
             self._started_ms, self._began_ms = now_ms, self._real_ms
         halts = self._halts or self._latch(now_ms)
@@ -209,6 +213,7 @@ class Flattener:
             self._closed_by = "engine"
             halts.to_rest()
             if word.acknowledges:
+                self._engine_told = True  # it writes the block before it acknowledges
                 self._say("the engine acknowledges the halt and closes; it is followed")
                 self._enter(FlattenState.FOLLOWING)
             elif self._real_ms - self._since_ms >= ACKNOWLEDGE_MS_MAX:
@@ -216,21 +221,30 @@ class Flattener:
                 self._enter(FlattenState.TAKING_OVER)
             return
         found = self._look(now_ms)
+        if found is not None:
+            self._progress.see(self._real_ms / MS_PER_SECOND, found.positions, found.working, word.progress)
         if found is not None and not found.lines and not self._adoption.converted and word.says_flat:
             self._prove(now_ms)
         elif self._real_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
             self._say(f"the engine has said nothing for {SILENT_MS_MAX // 1_000} s: it is taken over")
             self._enter(FlattenState.TAKING_OVER)
+        elif self._progress.is_stalled:
+            self._say(f"the engine answers, and has closed nothing for {STALLED_SECONDS_MAX:.0f} s: it is taken over")
+            self._stalled_pid = word.pid
+            self._enter(FlattenState.TAKING_OVER)
 
     def _take_over(self, halt: HaltRecord) -> None:
         try:
-            is_free = self._ports.engine.take_over(halt)
+            is_free = self._ports.engine.take_over(halt, stalled_pid=self._stalled_pid)
             for pid in self._ports.engine.killed:
-                self._say(f"process {pid} was killed: it did not answer")
+                self._say(
+                    f"process {pid} was killed: it {'closed nothing' if self._stalled_pid == pid > 0 else 'did not answer'}"
+                )
         except VeloxError as error:
             self._note(str(error))
             self._may_trade = str(error)
             is_free = True  # what the closer's lock allows is done: a position left open is worse
+        self._progress, self._stalled_pid = ProgressWatch(), 0
         self._say("this process closes" if is_free else "the engine answers after all; it is followed")
         self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING)
 
@@ -280,7 +294,7 @@ class Flattener:
             self._cancel_foreign(now_ms)
         self._announced = True
         self._emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
-        self._emergency.close_for(halts.record, halts.missing, now_ms)
+        self._emergency.close_for(halts.record, halts.missing, now_ms, is_told=self._engine_told)
         return True
 
     def _look(self, now_ms: int) -> Look | None:
@@ -408,7 +422,7 @@ class Flattener:
 
     def _say(self, text: str) -> None:
         self._news.append(text)
-        _log.warning("[FLATTEN] %s", text)
+        _log.warning("[FLATTEN] %s", text, extra={"engine_ms": self._engine_ms})
 
     def _show(self, now_ms: int) -> None:
         """Tell of each symbol whose way to zero went on."""

@@ -178,8 +178,11 @@ def status_panel(
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim")
     grid.add_column()
-    process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, said so {age_seconds:.0f} s ago"
-    grid.add_row("State", f"{status.state} ({process})")
+    process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, said so {ago_text(age_seconds)} ago"
+    if status.closing:
+        style = "bold green" if status.closing.get("flat") is True else "bold red"
+        grid.add_row("Now", Text(str(status.closing.get("message", "")), style=style))
+    grid.add_row("Engine" if status.closing else "State", f"{status.state} ({process})")
     for label, value in view.status_rows(status):
         grid.add_row(label, value)
     grid.add_row("Loss limit used", loss_bar(view.loss_share(status)))
@@ -197,6 +200,14 @@ def status_panel(
         )
     title = f"{status.text('trading_date')}  {environment}  run {status.run_id or status.folder.name}"
     return Panel(Group(*parts), title=title, expand=False, padding=(0, 2))
+
+
+def ago_text(seconds: float) -> str:
+    """Return an age for people: '31 s', '12 min', '5 h', '3 days'."""
+    for unit, size, until in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < until:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
 
 
 def _position_cells(position: Mapping[str, Any]) -> tuple[str, ...]:

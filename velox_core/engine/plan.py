@@ -14,10 +14,6 @@ class OnStop(StrEnum):
     HOLD = "hold"
 
 
-ON_BARS = "1-minute bars; marks at the close, a stop is taken before a target"
-ON_TICKS = "ticks; marks, stops and fills at each tick, strategies once a minute on minutes built from them"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPlan:
     """One day of one engine. Times in epoch ms of engine time.
@@ -58,4 +54,4 @@ class SessionPlan:
     source: str = ""
     synthetic: bool = False
     on_ticks: bool = False
-    granularity: str = ON_BARS
+    granularity: str = "1-minute bars; marks at the close, a stop is taken before a target"

@@ -18,6 +18,7 @@ import logging
 import time
 from typing import Final
 
+from velox_core.closing_progress import PROGRESS_KEY
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import MarketEvent, MinuteRow, TickBatch
 from velox_core.domain.orders import ExitRank
@@ -435,10 +436,8 @@ class TradingSession:
         parts = self._parts
         shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
-        own = {
-            "rows": self._rows,
-            "ticks": self._prices.ticks_taken,
-            "reset": self._reset_answer,
-            "breach_age_ms": self._breach_age_ms,
-        }
+        own = {"rows": self._rows, "reset": self._reset_answer, "breach_age_ms": self._breach_age_ms}
+        own["ticks"] = self._prices.ticks_taken
+        own[PROGRESS_KEY] = parts.exit_door.tally.to_status(parts.emergency.adoption.newest, self._now_ms)
+        own["differences"] = self._upkeep.differences
         return {"state": state, **shown, "phase": phase, **own}

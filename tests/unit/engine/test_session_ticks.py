@@ -16,7 +16,6 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind
 from velox_core.domain.market.bars import MinuteRow, TickBatch
 from velox_core.domain.orders import Side
-from velox_core.engine.plan import ON_TICKS
 from velox_core.engine.prices import SessionPrices
 
 STEADY = 10_000
@@ -33,7 +32,7 @@ class TickDay(Day):
     """A day on ticks: what is sent fills at the next tick of its symbol. Rows are minutes built from ticks."""
 
     def __init__(self, items: Sequence[Any], *strategies: ScriptedStrategy, **more: Any) -> None:
-        super().__init__(items, *strategies, on_ticks=True, granularity=ON_TICKS, **more)
+        super().__init__(items, *strategies, on_ticks=True, **more)
 
     def _before(self, position: int) -> None:
         items = self.feed.items
