@@ -150,6 +150,8 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("At the end", _at_the_end(report)),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
+    if report.get("ticks"):
+        rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
         rows.append(("Data quality", dropped_text(report)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
