@@ -31,7 +31,6 @@ from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
     EXIT_OPERATING_ERROR,
-    BrokerError,
     ConfigError,
     DataError,
     JournalUnavailable,
@@ -54,8 +53,8 @@ from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
+from velox_core.metrics_setup import open_metrics
 from velox_core.ports import Alerts, Broker, Journal, Lease, Severity
-from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
@@ -65,7 +64,6 @@ from velox_core.stop_signals import StopSignals, stop_signals
 from velox_core.strategy_loading import hosted_strategies
 
 RECONCILE_SECONDS = 30.0
-BOOK_READ_AT_MS = 1 << 60  # whoever reads the whole book sees orders of any time
 FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
 
 _log = logging.getLogger("velox.system")
@@ -252,7 +250,10 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         alerts = stack.enter_context(open_alerts(settings, label=f"replay {run.run_id}"))
-        stores = open_stores(settings, paths, run, run_identity(settings, replay), stack, alerts)
+        identity = run_identity(settings, replay)
+        stores = open_stores(settings, paths, run, identity, stack, alerts)
+        metrics = stack.enter_context(open_metrics(settings, identity, run.scope, stores.journal, alerts))
+        stores = replace(stores, journal=metrics.journal)
         clock = ReplayClock(plan.open_ms)
         simulated = SimulatedBroker(
             replay.day.universe,
@@ -262,6 +263,8 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         )
         stack.callback(simulated.close)
         off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
+        if off_loop is not None:
+            metrics.watch_sends(off_loop.waiting)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
@@ -275,7 +278,9 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, published_facts(settings, replay), alerts.counters),
+                control=NamedControl(
+                    metrics.control(control), published_facts(settings, replay), alerts.counters, metrics.counters
+                ),
                 alerts=alerts,
                 closer_lock=engines_lock(stores.closer_lock, off_loop.rate if off_loop else None),
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
@@ -357,24 +362,6 @@ def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
         "scenario": replay.scenario or "",
         "config_hash": settings.config_hash,
     }
-
-
-def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
-    """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
-
-    Raises: BrokerError when the book is not there or cannot be read; ConfigError for a broker that cannot be read yet.
-    """
-    if settings.broker.type is not BrokerType.SIMULATED:
-        raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
-    path = run.folder / BROKER_BOOK
-    if not path.is_file():
-        raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
-    broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))
-    try:
-        broker.advance(BOOK_READ_AT_MS)
-        return BrokerBooks(orders=broker.orders(), trades=broker.trades(), positions=broker.positions())
-    finally:
-        broker.close()
 
 
 def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:

@@ -75,6 +75,10 @@ class OffLoopBroker:
         """Return the broker's name."""
         return self._broker.name
 
+    def waiting(self) -> int:
+        """Return how many requests wait or are on their way, hung ones included. Waits for nobody: it may be one behind."""
+        return self._sends.depth
+
     def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
         """Have one order sent, once. PENDING until its report comes; NOT_SENT when it never will be."""
         self._symbols[order.client_order_id] = order.symbol

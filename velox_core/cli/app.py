@@ -11,6 +11,7 @@ import typer
 
 from velox_core.cli.alerts import alerts_app
 from velox_core.cli.explain import explain, report
+from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(alerts_app, name="alerts")
 app.command()(explain)
 app.command()(report)
+app.add_typer(metrics_app, name="metrics")
 
 
 def _show_version(wanted: bool) -> None:

@@ -489,4 +489,5 @@ class TradingSession:
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
         own = {"rows": self._rows, "reset": self._reset_answer, "breach_age_ms": self._breach_age_ms}
         own[PROGRESS_KEY] = parts.exit_door.tally.to_status(parts.emergency.adoption.newest, self._now_ms)
+        own["differences"] = self._upkeep.differences
         return {"state": state, **shown, "phase": phase, **own}

@@ -31,6 +31,7 @@ def session_status(
     approved = sum(n for code, n in counts.items() if code in ("OK", "EXIT_OK"))
     return {
         "engine_ms": now_ms,
+        "feed_ms": risk_manager.readiness.feed_ts_ms,
         "clock": ist_clock_text(now_ms) if now_ms else "",
         "phase": _phase(plan, emergency, now_ms),
         "trading_date": plan.trading_date.isoformat(),

@@ -82,6 +82,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("Open positions", str(len(status.positions))),
         ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
         ("Alerts", alerts_text(status)),
+        ("Metrics", metrics_text(status)),
         ("Data", source or "-"),
     ]
 
@@ -95,6 +96,21 @@ def alerts_text(status: Status) -> str:
     parts = [f"{alerts.get('sent', 0)} sent", f"{alerts.get('failed', 0)} failed", f"{alerts.get('dropped', 0)} dropped"]
     parts += [] if channels else ["no channel: velox alerts list"]
     parts += [f"{c.get('name')} FAILS: {c.get('last_failure')}" for c in channels if c.get("failing")]
+    return ", ".join(parts)
+
+
+def metrics_text(status: Status) -> str:
+    """Return how metrics fared: whether they are written, counts, and the last failure while they are not."""
+    metrics = status.body.get("metrics")
+    if not isinstance(metrics, Mapping) or "state" not in metrics:
+        return "-"
+    if metrics["state"] == "off":
+        return "off"
+    parts = [f"{metrics.get('written', 0)} written"]
+    parts += [] if status.ended else [f"{metrics.get('waiting', 0)} waiting"]  # at the end they left after the last word
+    parts += [f"{metrics[name]} {name}" for name in ("dropped", "malformed") if metrics.get(name)]
+    if metrics.get("state") == "failing":
+        parts.append(f"NOT WRITTEN NOW: {metrics.get('last_failure')}")
     return ", ".join(parts)
 
 

@@ -33,7 +33,7 @@ from velox_core.settings.rules import (
     time_of_day,
     whole,
 )
-from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, StopPolicy
+from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, MetricsFlavour, StopPolicy
 
 Flag = Annotated[bool, flag()]
 Rupees = Annotated[int, scaled("a plain number of rupees", "0.01", str(RUPEES_MAX), scale=100, decimals=2)]
@@ -191,6 +191,7 @@ class Influx(Section):
     url: Annotated[str, address(("http", "https"))] = "http://localhost:8086"
     org: Note = "velox"
     bucket: Note = "velox"
+    flavour: Annotated[MetricsFlavour, choice(MetricsFlavour)] = MetricsFlavour.AUTO
 
 
 class Metrics(Section):

@@ -52,6 +52,15 @@ class BrokerType(StrEnum):
     UPSTOX = "upstox"
 
 
+class MetricsFlavour(StrEnum):
+    """Which metrics server there is; `auto` asks it."""
+
+    AUTO = "auto"
+    INFLUX2 = "influx2"
+    INFLUX3 = "influx3"
+    VICTORIA = "victoria"
+
+
 class StopPolicy(StrEnum):
     """What a stopped engine does with its positions."""
 
@@ -321,12 +330,13 @@ class StoresSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxSettings:
-    """The metrics server; it never gates an order."""
+    """The metrics server; it never gates an order. `bucket` is what InfluxDB 3 calls a database."""
 
     enabled: bool
     url: str
     org: str
     bucket: str
+    flavour: MetricsFlavour
     token: SecretStr | None = None
 
 
