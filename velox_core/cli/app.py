@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
+from velox_core.cli.data import data_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(data_app, name="data")
 
 
 def _show_version(wanted: bool) -> None:
