@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Final
 
 from velox_core.closer import Closer
+from velox_core.closing_progress import ExitTally
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderIntent, OrderState, OrderType, Side
 from velox_core.domain.positions import Position
@@ -98,6 +99,7 @@ class ExitDoor:
         self.is_behind = False
         self._monotonic = monotonic
         self.goals: dict[str, ExitGoal] = {}
+        self.tally = ExitTally()
         self.hard_stop_ms = NEVER_MS
         self.orders_unknown = False
         self.held_back: frozenset[str] = frozenset()
@@ -290,6 +292,7 @@ class ExitDoor:
         goal.attempts += 1
         goal.last_attempt_ms = now_ms
         goal.last_order = self._orders.submit(approved, OrderIntent(position.strategy_id, goal.reason), now_ms)
+        self.tally.sent(goal.last_order, now_ms)
 
     def _limit_price(self, position: Position, side: Side, goal: ExitGoal, instrument: Instrument | None) -> int:
         """Return 0 for MARKET; a limit within protection and band after rejections, at the band for a locked symbol."""

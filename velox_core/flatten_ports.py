@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, Protocol
 
+from velox_core.closing_progress import NO_PROGRESS, EngineProgress
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.domain.halts import HaltKind, HaltRecord
@@ -34,6 +35,7 @@ class EngineWord:
         says_flat: whether it says that it holds nothing and works nothing.
         pid: of that process, 0 when it is not known.
         beat: any value that changes with each status it writes.
+        progress: what it says of its closing.
     """
 
     runs: bool
@@ -41,6 +43,7 @@ class EngineWord:
     says_flat: bool = False
     pid: int = 0
     beat: object = None
+    progress: EngineProgress = NO_PROGRESS
 
 
 class EngineWatch(Protocol):
@@ -52,10 +55,13 @@ class EngineWatch(Protocol):
         """Return what it says now. Raises VeloxError when it cannot be found out whether one runs."""
         ...
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Free the account's locks from a process that does not answer, within bounds: see `take_over`.
 
-        Returns True when the locks are free, False when the holder answers after all. Raises VeloxError when neither.
+        Args:
+            halt: the one that was latched.
+            stalled_pid: a process that answers and closes nothing: it is ended all the same; 0 for none.
+        Returns: True when the locks are free, False when the holder answers after all. Raises VeloxError when neither.
         """
         ...
 
@@ -73,7 +79,7 @@ class NoEngine:
         """Return that none runs."""
         return EngineWord(runs=False)
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Return that the locks are free."""
         return True
 

@@ -3,7 +3,7 @@
 - In this order: latch the halt, no entries, cancel what works, read the positions, close them, read again, prove flat.
 - The halt goes to every store that takes it (`flatten_latch`). None at all keeps nothing open, and is not called FLAT.
 - A living engine that acknowledges the halt closes by itself: it is followed, and the broker has the last word. One that
-  does not is ended (`take_over`); only then does this process close.
+  does not, or whose closing gets nowhere (`closing_progress`), is ended (`take_over`); only then does this process close.
 - Whoever closes has the closer's lock. A second flattener waits for it, then for the longest request of whoever had it, reads
   what the first one left, and never reverses.
 - It has no strategies and no prices but the broker's: its positions are what the broker says (`adoption`).
@@ -22,6 +22,7 @@ from typing import Final
 
 from velox_core.adoption import Adoption, Look
 from velox_core.closer import Closer
+from velox_core.closing_progress import STALLED_SECONDS_MAX, ProgressWatch
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
@@ -62,6 +63,8 @@ class Flattener:
         self._began_ms = self._since_ms = self._real_ms  # real: when it began, and when this state did
         self._beat: object = None
         self._beat_ms = 0
+        self._progress = ProgressWatch()
+        self._stalled_pid = 0  # of an engine that answers and closes nothing
         self._closed_by = "nobody"
         self._reason = ""
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
@@ -218,21 +221,30 @@ class Flattener:
                 self._enter(FlattenState.TAKING_OVER)
             return
         found = self._look(now_ms)
+        if found is not None:
+            self._progress.see(self._real_ms / MS_PER_SECOND, found.positions, found.working, word.progress)
         if found is not None and not found.lines and not self._adoption.converted and word.says_flat:
             self._prove(now_ms)
         elif self._real_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
             self._say(f"the engine has said nothing for {SILENT_MS_MAX // 1_000} s: it is taken over")
             self._enter(FlattenState.TAKING_OVER)
+        elif self._progress.is_stalled:
+            self._say(f"the engine answers, and has closed nothing for {STALLED_SECONDS_MAX:.0f} s: it is taken over")
+            self._stalled_pid = word.pid
+            self._enter(FlattenState.TAKING_OVER)
 
     def _take_over(self, halt: HaltRecord) -> None:
         try:
-            is_free = self._ports.engine.take_over(halt)
+            is_free = self._ports.engine.take_over(halt, stalled_pid=self._stalled_pid)
             for pid in self._ports.engine.killed:
-                self._say(f"process {pid} was killed: it did not answer")
+                self._say(
+                    f"process {pid} was killed: it {'closed nothing' if self._stalled_pid == pid > 0 else 'did not answer'}"
+                )
         except VeloxError as error:
             self._note(str(error))
             self._may_trade = str(error)
             is_free = True  # what the closer's lock allows is done: a position left open is worse
+        self._progress, self._stalled_pid = ProgressWatch(), 0
         self._say("this process closes" if is_free else "the engine answers after all; it is followed")
         self._enter(FlattenState.CLOSING if is_free else FlattenState.FOLLOWING)
 

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from velox_core.closing_progress import ProgressWatch, read_progress
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, VeloxError
 from velox_core.domain.money import rupees_text
-from velox_core.domain.orders import Product
+from velox_core.domain.orders import TERMINAL_STATES, Product
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.flat_proof import FlattenState
 from velox_core.guard import (
@@ -137,6 +138,7 @@ class AccountGuard:
         self._time: MarketTime = MarketTime(account.speed) if before is None else before._time
         self._memory: Memory = Memory() if before is None else replace(before._memory, judged=now)  # no pause of its own
         self._status: Mapping[str, object] = {} if before is None else before._status
+        self._progress: ProgressWatch = ProgressWatch() if before is None else before._progress
         self._flattener: Flattener | None = None
         self._state: FlattenState | None = None
         self._closing_ms = 0  # engine time of the closing
@@ -239,6 +241,7 @@ class AccountGuard:
             self.open_lines = exposure(orders, positions, self._account.product)
             self.exposed = bool(self.open_lines)
             self.loss_paise = self._loss(positions, trades, now_ms)
+            self._see_progress(now, orders, positions)
         return Sight(
             now=now,
             market_ms=now_ms,
@@ -246,8 +249,22 @@ class AccountGuard:
             exposed=self.exposed,
             loss_paise=self.loss_paise,
             closes=engine_closes(self._status),
+            stalled_seconds=self._progress.stalled_seconds,
             holds=self._account.holds(self._status),
             unfinished=self.exposed and self._account.unfinished(),
+        )
+
+    def _see_progress(self, now: float, orders: Sequence[BrokerOrder], positions: Sequence[BrokerPosition]) -> None:
+        """Judge whether an engine that closes gets anywhere; one that does not close is not judged."""
+        if not engine_closes(self._status):
+            self._progress = ProgressWatch()
+            return
+        product = self._account.product
+        self._progress.see(
+            now,
+            [p for p in positions if p.product is product],
+            [o for o in orders if o.product is product and o.state not in TERMINAL_STATES],
+            read_progress(self._status),
         )
 
     def _loss(self, positions: Sequence[BrokerPosition], trades: Sequence[BrokerFill], now_ms: int) -> int | None:

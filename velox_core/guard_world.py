@@ -18,7 +18,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from velox_core.bootstrap import BOOK_READ_AT_MS, RunRequest, day_instruments, prepare, session_plan
+from velox_core.bootstrap import RunRequest, day_instruments, prepare, session_plan
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.followed_market import FollowedMarket
@@ -41,7 +41,7 @@ from velox_core.ports import Alerts
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunFolder, RunState, read_state
 from velox_core.settings import Paths, Settings, StopPolicy
-from velox_core.simulated_account import BROKER_BOOK, simulation_config
+from velox_core.simulated_account import BOOK_READ_AT_MS, BROKER_BOOK, simulation_config
 
 PAUSE_SECONDS_MAX = 5.0
 
@@ -95,7 +95,9 @@ def guarded_run(
     book = folder / BROKER_BOOK
     if not book.is_file():
         raise BrokerError(f"run {folder.name} has no broker's book ({book}) yet")
-    broker = SimulatedBroker(day.universe, instruments=instruments, config=simulation_config(settings), book=SqliteBook(book))
+    broker = SimulatedBroker(
+        day.universe, instruments=instruments, config=simulation_config(settings, day.bar_minutes), book=SqliteBook(book)
+    )
     stack.callback(broker.close)
     broker.advance(BOOK_READ_AT_MS)
     ledger = stack.enter_context(closing(RedisLedger(ledger_server(settings, paths), run.scope.key, day.trading_date)))

@@ -23,7 +23,10 @@ import orjson
 
 from velox_core.brokers.book import newest_ms
 from velox_core.brokers.charges import load_charges
+from velox_core.brokers.paced import PacedBroker, PacedLock
+from velox_core.brokers.rate_limit import RateLimit
 from velox_core.calendar import load_instruments
+from velox_core.closing_progress import read_progress
 from velox_core.control import FileControl
 from velox_core.domain.errors import CalendarError, ConfigError, JournalUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
@@ -188,9 +191,10 @@ class RunEngine:
             acknowledges=isinstance(acknowledged, list) and halt_id in acknowledged,
             says_flat=not status.get("positions") and status.get("live_orders") == 0,
             beat=status.get("wall_ms"),
+            progress=read_progress(status),
         )
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Free the run's locks, by a halt of its own: an engine that acknowledged the first one may hang all the same."""
         asked = HaltRecord(
             halt_id=f"{halt.halt_id}-T{time.time_ns() // 1_000_000}",
@@ -208,7 +212,13 @@ class RunEngine:
             monotonic=time.monotonic,
             sleep=time.sleep,
         )
-        done = take_over(ports, asked, request_seconds=self._request_seconds, acknowledge_seconds=TAKE_OVER_ACKNOWLEDGE_SECONDS)
+        done = take_over(
+            ports,
+            asked,
+            request_seconds=self._request_seconds,
+            acknowledge_seconds=TAKE_OVER_ACKNOWLEDGE_SECONDS,
+            stalled_pid=stalled_pid,
+        )
         self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
@@ -335,15 +345,19 @@ def open_outside(
     sign = SignOfLife(run.folder)
     closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
     instrument = _instruments(settings, on)
+    rate = RateLimit(settings.engine.orders_per_second)
+    paced = PacedBroker(
+        broker or account, rate, is_beside_an_engine=engine.runs, waiting=lambda: sign.give({"state": "CLOSING"})
+    )
     try:
         ports = FlattenPorts(
-            broker=broker or account,
+            broker=paced,
             journal=journal,
             ledger=MemoryLedger(),
             halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
             latches=request.latches,
             alerts=alerts,
-            closer_lock=closer_lock,
+            closer_lock=PacedLock(closer_lock, rate, always=True),
             monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,

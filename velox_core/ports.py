@@ -439,3 +439,35 @@ class Alerts(Protocol):
     def send(self, severity: Severity, title: str, text: str) -> None:
         """Queue one message."""
         ...
+
+
+class JournalFact:
+    """One event that the journal holds durably, and when this process wrote it (monotonic seconds).
+
+    `appended` is when it was added, `durable` when its commit returned. Both are 0.0 for one that was read back.
+    """
+
+    __slots__ = ("appended", "body", "durable", "kind", "ts_ms")
+
+    def __init__(self, kind: EventKind, ts_ms: int, body: Body, appended: float = 0.0) -> None:
+        self.kind = kind
+        self.ts_ms = ts_ms
+        self.body = body
+        self.appended = appended
+        self.durable = 0.0
+
+
+class Metrics(Protocol):
+    """Numbers for a monitoring server. Never raises, never waits, and never gates an order."""
+
+    def committed(self, facts: Sequence[JournalFact]) -> None:
+        """Take what the journal just made durable, in its order."""
+        ...
+
+    def status(self, status: Mapping[str, object]) -> None:
+        """Take the status that the engine just published."""
+        ...
+
+    def counters(self) -> dict[str, object]:
+        """Return what became of the points so far, as JSON values: for the status."""
+        ...

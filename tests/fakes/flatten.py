@@ -36,6 +36,7 @@ class FakeEngine:
         self.hangs = False
         self.beats = True
         self.unseen = False
+        self.stalled_pids: list[int] = []
 
     def look(self, halt_id: str) -> EngineWord:
         self.looks += 1
@@ -45,8 +46,9 @@ class FakeEngine:
             raise VeloxError("the lock cannot be read (fake)")
         return replace(word, beat=beat)
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         self.taken_over += 1
+        self.stalled_pids.append(stalled_pid)
         if isinstance(self.on_take_over, VeloxError):
             raise self.on_take_over
         if self.on_take_over:

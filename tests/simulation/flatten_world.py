@@ -43,7 +43,7 @@ ROW_MS = 2_000
 class FlattenOutcome:
     """What an episode came to."""
 
-    __slots__ = ("flat", "kills", "not_flat", "orders", "reasons", "results", "seed", "trades", "what")
+    __slots__ = ("flat", "kills", "left_open", "not_flat", "orders", "reasons", "results", "seed", "trades", "what")
 
     def __init__(self, seed: int, world: FlattenWorld) -> None:
         self.seed = seed
@@ -56,14 +56,21 @@ class FlattenOutcome:
         self.orders = len(world.broker.exchange.orders)
         self.trades = len(world.broker.exchange.trades)
         self.kills = world.kills
+        self.left_open = world.invariants.open_now()
         self.what = world.what
 
 
 class FlattenWorld:
-    """Everything that outlives the processes of one flattening, and its schedule."""
+    """Everything that outlives the processes of one flattening, and its schedule.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: of everything.
+        engine_trouble: what becomes of the engine, drawn when ''.
+    """
+
+    def __init__(self, seed: int, engine_trouble: str = "") -> None:
         self.seed = seed
+        self.engine_trouble = engine_trouble
         self.random = random = Random(f"flatten {seed}")
         self.now_ms = OPEN_MS
         self.kills = 0
@@ -298,6 +305,6 @@ class FlattenWorld:
                 process.go_on()
 
 
-def run_flattening(seed: int) -> FlattenOutcome:
+def run_flattening(seed: int, engine_trouble: str = "") -> FlattenOutcome:
     """Run one seed."""
-    return FlattenWorld(seed).run()
+    return FlattenWorld(seed, engine_trouble).run()

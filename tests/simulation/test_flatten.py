@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.simulation import flatten_processes
-from tests.simulation.flatten_world import FlattenWorld, run_flattening
+from tests.simulation.flatten_processes import CLOSES_NOTHING, IS_DEAF
+from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_flattening
 from tests.simulation.stores import SimCloserLock
 from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
@@ -48,6 +49,27 @@ def test_flattening_of_one_seed_twice_is_the_same_story() -> None:
         assert told[0] == told[1]
         assert first.now_ms == second.now_ms
         assert first.alerts.sent == second.alerts.sent
+
+
+def _calm(outcome: FlattenOutcome) -> bool:
+    """Return whether nothing but the engine was in trouble."""
+    return not any(word in trouble for trouble in outcome.what for word in ("half", "a closer", "cannot trade"))
+
+
+@pytest.mark.parametrize("trouble", [CLOSES_NOTHING, IS_DEAF])
+def test_engine_that_acknowledges_and_closes_nothing_is_ended_and_its_account_closed(trouble: str) -> None:
+    outcomes = [run_flattening(seed, trouble) for seed in range(1, 51)]
+    calm = [outcome for outcome in outcomes if _calm(outcome)]
+    assert all(f"the engine {trouble}" in outcome.what for outcome in outcomes)
+    assert sum(outcome.kills > 0 for outcome in outcomes) > 35
+    assert len(calm) > 10
+    assert sum(not outcome.left_open for outcome in calm) >= len(calm) - 1  # one's broker fails too many reads
+
+
+def test_engine_that_closes_nothing_stays_when_nobody_watches_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.closing_progress.ProgressWatch.is_stalled", False)
+    outcomes = [run_flattening(seed, CLOSES_NOTHING) for seed in range(1, 11)]
+    assert sum(bool(outcome.left_open) for outcome in outcomes) > 5
 
 
 def _first_break(seeds: range) -> str:

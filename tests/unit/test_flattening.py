@@ -12,6 +12,7 @@ from tests.fakes.flatten import FakeEngine, FlattenRig
 from tests.fakes.outside import FakeCloserLock
 from tests.fakes.rig import NOW_MS
 from tests.fakes.stores import FakeJournal
+from velox_core.closing_progress import STALLED_SECONDS_MAX, EngineProgress
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailable, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, OrderState, OrderType, Product, Side
@@ -598,6 +599,77 @@ def test_engine_that_acknowledged_and_falls_silent_is_taken_over() -> None:
     rig.hold("AAA", 10)
     result = rig.run(seconds=60)
     assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)
+
+
+def test_engine_that_acknowledges_beats_and_closes_nothing_is_taken_over_and_its_account_closed() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    rig.hold("BBB", -5)
+    first: list[int] = []
+    rig.broker.on_place = lambda order: first.append(rig.real_ms - began_ms)
+    began_ms = rig.real_ms
+    result = rig.run(seconds=60)
+    assert (result.state, result.closed_by, engine.stalled_pids) == (S.FLAT, "this process", [4711])
+    assert STALLED_SECONDS_MAX <= first[0] / 1_000 <= STALLED_SECONDS_MAX + 3
+    assert (rig.net("AAA"), rig.net("BBB")) == (0, 0)
+    assert "process 4711 was killed: it closed nothing" in rig.news
+    assert any("the engine answers, and has closed nothing" in line for line in rig.news)
+
+
+def test_engine_that_only_tries_and_hears_no_broker_is_taken_over_with_its_resting_exit_replaced() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    rig.broker.book[rig.working("AAA", Side.SELL)].limit_price_paise = 20_000
+    result = rig.run(seconds=90)
+    assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)
+
+
+@pytest.mark.parametrize("way", ["share by share", "one symbol after the other", "acknowledged", "queued", "cancelled"])
+def test_engine_that_gets_on_slowly_is_followed_to_the_end(way: str) -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = FlattenRig(engine)
+    rig.hold("AAA", 10)
+    queued = [rig.working("BBB", Side.BUY, 1) for _ in range(8)] if way == "cancelled" else []
+    if way == "queued":
+        queued = [rig.working("AAA", Side.SELL, 10)]
+    began_ms, slow = rig.real_ms, int(STALLED_SECONDS_MAX * 1_000) - 5_000
+
+    def get_on(now_ms: int) -> None:
+        seconds, rest = divmod(rig.real_ms - began_ms, 1_000)
+        if way == "queued":
+            engine.word = replace(engine.word, progress=EngineProgress(looks=seconds))
+        if rest or not seconds or seconds * 1_000 % slow:
+            return
+        if way == "share by share":
+            rig.broker.foreign("AAA", Side.SELL, 1, 9_900, told=False)
+        elif way == "one symbol after the other":
+            rig.working("AAA", Side.SELL, 1)
+        elif way == "acknowledged":
+            engine.word = replace(engine.word, progress=EngineProgress(acknowledged=seconds))
+        elif way == "cancelled":
+            rig.broker.book[queued.pop()].state = OrderState.CANCELLED
+
+    result = rig.run(seconds=200, before=get_on)
+    assert (result.state, engine.taken_over, rig.sent) == (S.NOT_FLAT, 0, [])
+    assert rig.real_ms - began_ms >= 180_000
+
+
+def test_engine_is_not_taken_over_for_what_this_process_could_not_see() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = FlattenRig(engine)
+    rig.hold("AAA", 10)
+    rig.broker.failing = {"orders", "positions", "trades"}
+    assert rig.run(seconds=200).state is S.NOT_FLAT
+    assert engine.taken_over == 0
+
+
+def test_engine_with_nothing_left_at_the_broker_that_does_not_say_flat_is_not_taken_over() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = FlattenRig(engine)
+    result = rig.run(seconds=200)
+    assert (result.state, engine.taken_over) == (S.NOT_FLAT, 0)
 
 
 def test_engine_that_dies_while_it_closes_is_followed_by_this_process(caplog: pytest.LogCaptureFixture) -> None:

@@ -100,6 +100,7 @@ class SimulatedBroker:
         if 0 in closes:
             closes = [close or known for close, known in zip(closes, exchange.closes, strict=True)]
         exchange.closes = closes
+        exchange.recent.append(row)
         if self._direct:
             if exchange.working:
                 exchange.trade(row)

@@ -16,20 +16,22 @@ from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.time import MS_PER_MINUTE
 
 OPEN_GRACE_MS: Final = 5_000  # an order that arrives this soon after a bar began still trades at its open
-_GRACE_BEFORE_END_MS: Final = MS_PER_MINUTE - OPEN_GRACE_MS
 
 
-def fill_price_paise(order: SimulatedOrder, row: MinuteRow, slippage_bps: int, slippage_ticks: int) -> int:
+def fill_price_paise(
+    order: SimulatedOrder, row: MinuteRow, slippage_bps: int, slippage_ticks: int, bar_ms: int = MS_PER_MINUTE
+) -> int:
     """Return the price at which the row's bar fills the order, in paise, or 0 when it does not.
 
     Args:
         order: a working order of a symbol whose bar is in the row.
         row: the minute; the order has arrived by its end.
         slippage_bps, slippage_ticks: how much worse than the bar's price a marketable fill is.
+        bar_ms: the length of the row's bars.
     """
     listing = order.listing
     column = listing.column
-    whole_bar = order.arrives_ms <= row.ts_ms - _GRACE_BEFORE_END_MS
+    whole_bar = order.arrives_ms <= row.ts_ms - bar_ms + OPEN_GRACE_MS
     price = row.opens[column] if whole_bar else row.closes[column]
     limit = order.limit_price_paise  # inside the bands, or the order was not accepted
     tick = listing.tick_paise

@@ -29,6 +29,7 @@ class SimulationConfig:
         partial_fill_probability: share of the orders of 2 shares or more that fill in two parts, 0 to 1.
         reject_probability: share of the orders that the broker's risk management refuses, 0 to 1.
         margin_multiplier: value of MIS positions per rupee of margin.
+        bar_minutes: the length of the bars that fill orders.
         carry_overnight: orders and the day's turnover live on past midnight (many days run as one); else orders
             are for the day.
     """
@@ -42,6 +43,7 @@ class SimulationConfig:
     reject_probability: float = 0.0
     margin_multiplier: int = 5
     carry_overnight: bool = False
+    bar_minutes: int = 1
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting that makes no sense, naming it."""
@@ -51,6 +53,8 @@ class SimulationConfig:
         for name in ("partial_fill_probability", "reject_probability"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"simulation {name} is {getattr(self, name)}; it must be from 0 to 1")
+        if self.bar_minutes < 1:
+            raise ValueError(f"simulation bar_minutes is {self.bar_minutes}; the least is 1")
         if self.margin_multiplier < 1:
             raise ValueError(f"simulation margin_multiplier is {self.margin_multiplier}; the least is 1 (full value)")
 

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
-from velox_core.cli.explain import explain
+from velox_core.cli.explain import explain, report
+from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
     DateOption,
     JsonOption,
+    PlainOption,
     RunDateOption,
     RunIdOption,
     ScenarioOption,
@@ -35,6 +37,8 @@ app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 app.command()(explain)
+app.command()(report)
+app.add_typer(metrics_app, name="metrics")
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,6 +67,7 @@ def day(
     speed: SpeedOption = None,
     data: DataOption = None,
     scenario: ScenarioOption = None,
+    plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole trading day as Prefect flows.
@@ -73,7 +78,13 @@ def day(
     from velox_core.cli.day import DayRequest, run_day
 
     request = DayRequest(
-        config=config, date=optional_date(date), speed=optional_speed(speed), data=data, scenario=scenario, as_json=as_json
+        config=config,
+        date=optional_date(date),
+        speed=optional_speed(speed),
+        data=data,
+        scenario=scenario,
+        as_json=as_json,
+        plain=plain,
     )
     raise typer.Exit(run_day(request))
 
@@ -94,6 +105,7 @@ def run(
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why it is taken over, kept in the halt record.")] = "",
     by: Annotated[str, typer.Option("--by", help="Who takes it over.")] = "command line",
+    plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the trading engine in the foreground, without Prefect.
@@ -128,7 +140,7 @@ def run(
         if freed is None:
             raise typer.Exit
         request = freed
-    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json))
+    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json, plain=plain))
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""The commands that look back: `velox explain`, and `velox summary` of several dates. Heavy imports stay inside."""
+"""The commands that look back: `velox explain`, `velox report`, and `velox summary` of several dates.
+
+Heavy imports stay inside.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,38 @@ def explain(
         sys.stdout.write("\n")
         return
     show_explanation(Console(highlight=False), explanation, in_full=decision is not None)
+
+
+def report(
+    *,
+    config: ConfigOption = None,
+    date: RunDateOption = None,
+    run_id: RunIdOption = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write the page to this file.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the report as markdown, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's report as an HTML page with charts, and say where it lies.
+
+    The newest run, the newest of a date, or the one that --run names. The page is one file: it opens from disk, loads nothing
+    and runs no script. `velox day` writes it, too.
+    """
+    from velox_core.operations.recorded import find_run
+    from velox_core.operations.session_report import make_report
+
+    settings, paths = open_settings(config)
+    recorded = find_run(settings, paths, on=optional_date(date), run_id=run_id)
+    made = make_report(settings, paths, recorded, output=output)
+    if as_json:
+        json.dump(
+            {"run_id": recorded.run.run_id, "page": str(made.page), "report": made.report}, sys.stdout, ensure_ascii=False
+        )
+        sys.stdout.write("\n")
+    else:
+        typer.echo(made.markdown if markdown else str(made.page))
+    if open_it:
+        typer.launch(str(made.page))
 
 
 def show_range(from_text: str | None, to_text: str | None, config: Path | None, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+from velox_core.closing_progress import PROGRESS_KEY
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.orders import ExitRank, OrderIntent, Side, Signal, SignalKind
@@ -487,4 +488,6 @@ class TradingSession:
         shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
         own = {"rows": self._rows, "reset": self._reset_answer, "breach_age_ms": self._breach_age_ms}
+        own[PROGRESS_KEY] = parts.exit_door.tally.to_status(parts.emergency.adoption.newest, self._now_ms)
+        own["differences"] = self._upkeep.differences
         return {"state": state, **shown, "phase": phase, **own}

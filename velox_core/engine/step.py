@@ -19,15 +19,19 @@ def protective_exit(position: Position, row: MinuteRow, column: int) -> tuple[Ex
     stop, target = position.stop_paise, position.target_paise
     if position.quantity > 0:
         if stop and row.lows[column] <= stop:
-            return ExitRank.STOP, f"stop {rupees_text(stop)} reached"
+            return ExitRank.STOP, f"{_stop_name(position)} {rupees_text(stop)} reached"
         if target and row.highs[column] >= target:
             return ExitRank.TARGET, f"target {rupees_text(target)} reached"
     elif position.quantity < 0:
         if stop and row.highs[column] >= stop:
-            return ExitRank.STOP, f"stop {rupees_text(stop)} reached"
+            return ExitRank.STOP, f"{_stop_name(position)} {rupees_text(stop)} reached"
         if target and row.lows[column] <= target:
             return ExitRank.TARGET, f"target {rupees_text(target)} reached"
     return None
+
+
+def _stop_name(position: Position) -> str:
+    return "trailing stop" if position.is_trailing else "stop"
 
 
 def round_trip_cost_paise(schedule: ChargeSchedule, quantity: int, price_paise: int, spread_paise: int) -> int:

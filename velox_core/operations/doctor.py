@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from velox_core.bootstrap import read_broker_books
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import LockView
 from velox_core.journal.queries import JournalReader
@@ -26,6 +25,7 @@ from velox_core.operations.status import age_seconds, read_status
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import ENGINE_LOCK, journal_url
 from velox_core.settings import Paths, Settings
+from velox_core.simulated_account import read_broker_books
 
 CLOCK_BEHIND_SECONDS_MAX: Final = 2.0
 

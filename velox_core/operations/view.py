@@ -1,4 +1,4 @@
-"""Words and tables for people: one progress line, and the markdown that becomes a flow artifact.
+"""Words for people: one progress line, and the figures and cells of a report's tables.
 
 - Pure functions from a status, a report or check results to text; nothing is read and nothing is decided.
 - Money is shown in rupees with Indian grouping, time as IST.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from velox_core.domain.money import rupees_display
@@ -82,6 +82,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("Open positions", str(len(status.positions))),
         ("Orders", "{} sent, {} fills, {} refused".format(*(status.number(name) for name in counts))),
         ("Alerts", alerts_text(status)),
+        ("Metrics", metrics_text(status)),
         ("Data", source or "-"),
     ]
 
@@ -95,6 +96,21 @@ def alerts_text(status: Status) -> str:
     parts = [f"{alerts.get('sent', 0)} sent", f"{alerts.get('failed', 0)} failed", f"{alerts.get('dropped', 0)} dropped"]
     parts += [] if channels else ["no channel: velox alerts list"]
     parts += [f"{c.get('name')} FAILS: {c.get('last_failure')}" for c in channels if c.get("failing")]
+    return ", ".join(parts)
+
+
+def metrics_text(status: Status) -> str:
+    """Return how metrics fared: whether they are written, counts, and the last failure while they are not."""
+    metrics = status.body.get("metrics")
+    if not isinstance(metrics, Mapping) or "state" not in metrics:
+        return "-"
+    if metrics["state"] == "off":
+        return "off"
+    parts = [f"{metrics.get('written', 0)} written"]
+    parts += [] if status.ended else [f"{metrics.get('waiting', 0)} waiting"]  # at the end they left after the last word
+    parts += [f"{metrics[name]} {name}" for name in ("dropped", "malformed") if metrics.get(name)]
+    if metrics.get("state") == "failing":
+        parts.append(f"NOT WRITTEN NOW: {metrics.get('last_failure')}")
     return ", ".join(parts)
 
 
@@ -114,30 +130,6 @@ def end_text(report: Mapping[str, Any]) -> str:
     if not isinstance(closed, Mapping):
         return "flat" if report.get("flat") else "NOT FLAT"
     return str(closed.get("message", "")) if closed.get("flat") is not True else f"flat ({closed.get('message', '')})"
-
-
-def report_markdown(report: Mapping[str, Any]) -> str:
-    """Return a session's report as markdown."""
-    lines = [f"# Session {report.get('trading_date', '')} ({report.get('run_id') or report.get('account', '')})", ""]
-    if report.get("synthetic"):
-        lines += [f"**{SYNTHETIC_NOTE}**", ""]
-    lines += [headline(report), ""]
-    lines += _markdown_table(("", ""), ((label, value) for label, value in headline_rows(report)))
-    lines += ["", "## Trades", ""]
-    trades = _rows(report, "trades")
-    header = ("Strategy", "Symbol", "Side", "Quantity", "In", "Out", "Entry", "Exit", "Charges", "Net", "Why out")
-    lines += _markdown_table(header, (trade_cells(trade) for trade in trades[:TRADES_SHOWN_MAX])) if trades else ["None."]
-    if len(trades) > TRADES_SHOWN_MAX:
-        lines += ["", f"The first {TRADES_SHOWN_MAX} of {len(trades)} trades; `velox summary --json` has all."]
-    lines += ["", "## Decisions", ""]
-    lines += _markdown_table(("Layer", "Refused"), ((name, str(count)) for name, count in decision_rows(report)))
-    lines += ["", "## Strategies", ""]
-    lines += _markdown_table(STRATEGY_HEADER, (strategy_cells(row) for row in _rows(report, "strategies")))
-    halts = _rows(report, "halts")
-    if halts:
-        lines += ["", "## Halts", ""]
-        lines += _markdown_table(("Id", "Kind", "Reason", "Cleared"), (halt_cells(halt) for halt in halts))
-    return "\n".join(lines) + "\n"
 
 
 STRATEGY_HEADER: Final = ("Strategy", "Trades", "Won", "Approved", "Refused", "Charges", "Net")
@@ -249,16 +241,6 @@ def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:
         str(halt.get("reason", "")),
         "yes" if halt.get("cleared") else "no",
     )
-
-
-def _markdown_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [_markdown_row(header), "|" + " --- |" * len(header)]
-    lines.extend(_markdown_row(row) for row in rows)
-    return lines
-
-
-def _markdown_row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _rows(body: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
