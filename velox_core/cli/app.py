@@ -237,7 +237,7 @@ def reset(
     if as_json:
         _print_json(outcome.to_json())
     else:
-        typer.echo(outcome.sentence)
+        typer.echo("\n".join([outcome.sentence, *outcome.listing]))
     raise typer.Exit(outcome.exit_code)
 
 
