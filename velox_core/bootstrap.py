@@ -20,6 +20,7 @@ from velox_core.alert_setup import open_alerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.paced import engines_lock
 from velox_core.brokers.rate_limit import RateLimit
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
@@ -30,7 +31,6 @@ from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
     EXIT_OPERATING_ERROR,
-    BrokerError,
     ConfigError,
     DataError,
     JournalUnavailable,
@@ -48,13 +48,14 @@ from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.strategy_watch import watch_strategies
-from velox_core.feeds.replay import ReplayFeed, load_day
+from velox_core.feeds.replay import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.feeds.tick_replay import replay_feed
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
+from velox_core.metrics_setup import open_metrics
 from velox_core.ports import Alerts, Broker, Journal, Lease, Severity
-from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
@@ -64,7 +65,6 @@ from velox_core.stop_signals import StopSignals, stop_signals
 from velox_core.strategy_loading import hosted_strategies
 
 RECONCILE_SECONDS = 30.0
-BOOK_READ_AT_MS = 1 << 60  # whoever reads the whole book sees orders of any time
 FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
 
 _log = logging.getLogger("velox.system")
@@ -141,7 +141,15 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     else:
         if path is None:
             raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
-        day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
+        day = load_day(
+            path,
+            on,
+            rules.calendar,
+            symbols=settings.feed.symbols,
+            options=settings.feed.reading,
+            security_class=rules.instruments.security_class,
+            tick_table=rules.tick_table,
+        )
     stem = f"{on}-{scenario}" if scenario else f"{on}"
     account = Scope(broker_type="simulated", account=settings.account)
     run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
@@ -182,7 +190,9 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         else settings.engine.heartbeat_seconds,
         reconcile_seconds=RECONCILE_SECONDS,
         source=day.source,
+        granularity=day.granularity,
         synthetic=day.synthetic,
+        on_ticks=day.ticks is not None,
     )
 
 
@@ -242,32 +252,39 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         alerts = stack.enter_context(open_alerts(settings, label=f"replay {run.run_id}"))
-        stores = open_stores(settings, paths, run, run_identity(settings, replay), stack, alerts)
+        identity = run_identity(settings, replay)
+        stores = open_stores(settings, paths, run, identity, stack, alerts)
+        metrics = stack.enter_context(open_metrics(settings, identity, run.scope, stores.journal, alerts))
+        stores = replace(stores, journal=metrics.journal)
         clock = ReplayClock(plan.open_ms)
         simulated = SimulatedBroker(
             replay.day.universe,
             instruments=instruments,
-            config=simulation_config(settings),
+            config=simulation_config(settings, replay.day.bar_minutes),
             book=SqliteBook(run.folder / BROKER_BOOK),
         )
         stack.callback(simulated.close)
         off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
+        if off_loop is not None:
+            metrics.watch_sends(off_loop.waiting)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
             plan,
             EnginePorts(
                 clock=clock,
-                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
+                feed=SimulatedMarket(replay_feed(replay.day, clock, replay.speed), simulated, clock, on_ticks=plan.on_ticks),
                 broker=off_loop or simulated,
                 sends=off_loop,
                 lease=stores.lease,
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, published_facts(settings, replay), alerts.counters),
+                control=NamedControl(
+                    metrics.control(control), published_facts(settings, replay), alerts.counters, metrics.counters
+                ),
                 alerts=alerts,
-                closer_lock=stores.closer_lock,
+                closer_lock=engines_lock(stores.closer_lock, off_loop.rate if off_loop else None),
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
                 guard=guard_presence(settings, paths, replay.speed, alerts),
             ),
@@ -349,28 +366,13 @@ def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
     }
 
 
-def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
-    """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
-
-    Raises: BrokerError when the book is not there or cannot be read; ConfigError for a broker that cannot be read yet.
-    """
-    if settings.broker.type is not BrokerType.SIMULATED:
-        raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
-    path = run.folder / BROKER_BOOK
-    if not path.is_file():
-        raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
-    broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))
-    try:
-        broker.advance(BOOK_READ_AT_MS)
-        return BrokerBooks(orders=broker.orders(), trades=broker.trades(), positions=broker.positions())
-    finally:
-        broker.close()
-
-
 def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
     journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.stores.epoch, "pid": os.getpid()})
+    if (day := opened.replay.day).drops:
+        counts = {"dropped": day.rows_by_rule(kept=False), "noted": day.rows_by_rule(kept=True)}
+        journal.append(EventKind.SESSION, plan.open_ms, {"phase": "DATA", **counts})
     session = engine.session(replace(plan, resume_after_ms=engine.resumed_ms))
     _log.info(
         "[SESSION] %s run %s on %s%s, %s bars, loss limit %s, pid %s", plan.trading_date, run.run_id, plan.source,
@@ -378,7 +380,7 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
         rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
     )  # fmt: skip
     for drop in opened.replay.day.drops:
-        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
+        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.shown)
     signals.tell(session.request_stop)
     with watch_strategies(engine.rules.strategies):
         result = session.run()
@@ -440,7 +442,9 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "source": plan.source,
         "granularity": plan.granularity,
         "bars": day.bar_count,
-        "dropped_rows": {drop.rule: drop.count for drop in day.drops},
+        "ticks": day.tick_count,
+        "dropped_rows": day.rows_by_rule(kept=False),
+        "data_quality": day.quality_json(),
         "flat": flat,
         "halted": result.halted,
         "stopped": result.stopped,

@@ -69,6 +69,7 @@ SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Seed of synthetic data and simulated fills.", min=0)
 ]
 DaysOption = Annotated[int, typer.Option("--days", metavar="N", help="So many sessions, from --date on.", min=1, max=250)]
+PlainOption = Annotated[bool, typer.Option("--plain", help="Print plain lines instead of the live view.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -12,7 +12,7 @@ from velox_core.domain.money import rupees_text
 from velox_core.settings import shape
 from velox_core.settings.document import Document, Plain
 from velox_core.settings.problems import Problem, TreePath, shown_path, shown_value
-from velox_core.settings.values import ALERT_CHANNELS_MAX, CHECKLIST_ITEMS, BrokerType, ItemSeverity
+from velox_core.settings.values import ALERT_CHANNELS_MAX, CHECKLIST_ITEMS, BrokerType, ItemSeverity, MetricsFlavour
 
 
 class Reader:
@@ -68,6 +68,7 @@ def cross_checks(document: Document) -> list[Problem]:
     _check_mode(reader)
     _check_guard(reader)
     _check_channels(reader)
+    _check_metrics(reader)
     return reader.problems
 
 
@@ -207,3 +208,16 @@ def _check_channels(reader: Reader) -> None:
                 text = f"is {shown_value(name)}, as channels[{first[name]}]: allowed is a name of its own"
                 reader.report(("alerts", "channels", index, "name"), text)
             first.setdefault(name, index)
+
+
+def _check_metrics(reader: Reader) -> None:
+    """Name what a server that is to be written to needs; one that is switched off needs nothing."""
+    if reader.get("metrics", "influxdb", "enabled") is not True:
+        return
+    if reader.get("metrics", "influxdb", "bucket") == "":
+        reader.report(
+            ("metrics", "influxdb", "bucket"), "is empty: allowed is the bucket (InfluxDB 3: the database) to write to"
+        )
+    flavour = reader.get("metrics", "influxdb", "flavour")
+    if flavour is MetricsFlavour.INFLUX2 and reader.get("metrics", "influxdb", "org") == "":
+        reader.report(("metrics", "influxdb", "org"), "is empty: allowed is the organisation that the bucket belongs to")

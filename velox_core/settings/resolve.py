@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from velox_core.feeds.options import SourceOptions
 from velox_core.risk.limits import RiskLimits
 from velox_core.settings import schema
 from velox_core.settings.document import Document
@@ -74,6 +75,9 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
             symbols=tuple(system.feed.symbols),
             scenario=system.feed.scenario,
             speed=system.feed.speed,
+            reading=SourceOptions(
+                stamps=system.feed.stamps, naive_times=system.feed.naive_times, bar_minutes=system.feed.bar_minutes
+            ),
             scenario_symbols=system.feed.scenario_symbols,
         ),
         strategies=tuple(_strategy(item, index, document, root) for index, item in enumerate(system.strategies)),

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
+from velox_core.feeds.options import NaiveTimes, Stamps
 from velox_core.settings.rules import (
     CLASS_PATH_PATTERN,
     FILE_PATTERN,
@@ -32,7 +33,7 @@ from velox_core.settings.rules import (
     time_of_day,
     whole,
 )
-from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, StopPolicy
+from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, MetricsFlavour, StopPolicy
 
 Flag = Annotated[bool, flag()]
 Rupees = Annotated[int, scaled("a plain number of rupees", "0.01", str(RUPEES_MAX), scale=100, decimals=2)]
@@ -84,6 +85,9 @@ class Feed(Section):
     symbols: list[Symbol] = []
     scenario: Annotated[str | None, optional(text("the name of a scenario, such as trend or crash", NAME_PATTERN))] = None
     speed: Annotated[float, replay_speed()] = 1.0
+    stamps: Annotated[Stamps | None, optional(choice(Stamps))] = None
+    naive_times: Annotated[NaiveTimes | None, optional(choice(NaiveTimes))] = None
+    bar_minutes: Annotated[int | None, optional(whole("minutes", 1, 60))] = None
     scenario_symbols: Annotated[int, whole("symbols", 1, 1000)] = 5
 
 
@@ -187,6 +191,7 @@ class Influx(Section):
     url: Annotated[str, address(("http", "https"))] = "http://localhost:8086"
     org: Note = "velox"
     bucket: Note = "velox"
+    flavour: Annotated[MetricsFlavour, choice(MetricsFlavour)] = MetricsFlavour.AUTO
 
 
 class Metrics(Section):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar, final
 from urllib.parse import SplitResult, quote, urlsplit
 
+from velox_core.feeds.options import NOTHING_SAID, SourceOptions
 from velox_core.risk.limits import RiskLimits
 
 Value = TypeVar("Value")
@@ -49,6 +50,15 @@ class BrokerType(StrEnum):
     SIMULATED = "simulated"
     ZERODHA = "zerodha"
     UPSTOX = "upstox"
+
+
+class MetricsFlavour(StrEnum):
+    """Which metrics server there is; `auto` asks it."""
+
+    AUTO = "auto"
+    INFLUX2 = "influx2"
+    INFLUX3 = "influx3"
+    VICTORIA = "victoria"
 
 
 class StopPolicy(StrEnum):
@@ -176,7 +186,8 @@ class RiskSettings:
 class FeedSettings:
     """Where bars come from. A `scenario` (synthetic bars) wins over `path`; no symbols means all that the data has.
 
-    `speed` is engine seconds per wall second; 0.0 means as fast as possible (`max` in the file). `scenario_symbols` is how many
+    `speed` is engine seconds per wall second; 0.0 means as fast as possible (`max` in the file). `reading` is what the file
+    says about data that do not show it themselves: `stamps`, `naive_times`, `bar_minutes`. `scenario_symbols` is how many
     symbols a scenario has when none is named.
     """
 
@@ -184,6 +195,7 @@ class FeedSettings:
     symbols: tuple[str, ...]
     scenario: str | None
     speed: float
+    reading: SourceOptions = NOTHING_SAID
     scenario_symbols: int
 
 
@@ -318,12 +330,13 @@ class StoresSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxSettings:
-    """The metrics server; it never gates an order."""
+    """The metrics server; it never gates an order. `bucket` is what InfluxDB 3 calls a database."""
 
     enabled: bool
     url: str
     org: str
     bucket: str
+    flavour: MetricsFlavour
     token: SecretStr | None = None
 
 
