@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 
 from velox_core.alert_setup import open_alerts
@@ -48,9 +47,10 @@ from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assembl
 from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.strategy_host import HostedStrategy
-from velox_core.feeds.replay import ReplayFeed, load_day
+from velox_core.engine.strategy_watch import watch_strategies
+from velox_core.feeds.replay import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.feeds.tick_replay import replay_feed
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
@@ -59,10 +59,10 @@ from velox_core.ports import Alerts, Broker, Journal, Lease, Severity
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
-from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
+from velox_core.settings import BrokerType, Paths, Settings
 from velox_core.simulated_account import BROKER_BOOK, simulation_config
 from velox_core.stop_signals import StopSignals, stop_signals
-from velox_core.strategies.base import Strategy
+from velox_core.strategy_loading import hosted_strategies
 
 RECONCILE_SECONDS = 30.0
 FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
@@ -136,12 +136,20 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     scenario = request.scenario or (None if request.data else settings.feed.scenario)
     path = None if scenario else request.data or settings.feed.path
     if scenario:
-        symbols = settings.feed.symbols or default_symbols(scenario)
+        symbols = settings.feed.symbols or default_symbols(scenario, settings.feed.scenario_symbols)
         day = synthetic_day(on, symbols, scenario, session, seed=settings.simulation.seed)
     else:
         if path is None:
             raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
-        day = load_day(path, on, rules.calendar, symbols=settings.feed.symbols)
+        day = load_day(
+            path,
+            on,
+            rules.calendar,
+            symbols=settings.feed.symbols,
+            options=settings.feed.reading,
+            security_class=rules.instruments.security_class,
+            tick_table=rules.tick_table,
+        )
     stem = f"{on}-{scenario}" if scenario else f"{on}"
     account = Scope(broker_type="simulated", account=settings.account)
     run = choose_run(paths.var, account, stem, fresh=request.fresh, run_id=request.run_id)
@@ -182,40 +190,10 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         else settings.engine.heartbeat_seconds,
         reconcile_seconds=RECONCILE_SECONDS,
         source=day.source,
+        granularity=day.granularity,
         synthetic=day.synthetic,
+        on_ticks=day.ticks is not None,
     )
-
-
-def load_strategy(chosen: StrategySettings) -> Strategy:
-    """Return a configured strategy. Raises ConfigError that names where it stands in the file."""
-    module_name, _, class_name = chosen.class_path.partition(":")
-    where = f"{chosen.origin or 'strategies'}: {chosen.name}"
-    try:
-        loaded = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"{where}: class_path {chosen.class_path!r} cannot be loaded: {error}") from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Strategy)):
-        raise ConfigError(f"{where}: {chosen.class_path!r} is not a Strategy (velox_core.strategies.base)")
-    try:
-        return loaded(chosen.name, chosen.parameters)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def hosted_strategies(settings: Settings, universe: tuple[str, ...]) -> tuple[HostedStrategy, ...]:
-    """Return the enabled strategies on their columns. Raises ConfigError for a symbol that the data has not."""
-    hosts = []
-    for chosen in settings.strategies:
-        if chosen.enabled:
-            missing = [symbol for symbol in chosen.symbols if symbol not in universe]
-            if missing:
-                raise ConfigError(
-                    f"{chosen.origin or 'strategies'}: {chosen.name}: no data for {', '.join(missing)}; the data has "
-                    f"{', '.join(universe)}"
-                )
-            columns = tuple(universe.index(symbol) for symbol in (chosen.symbols or universe))
-            hosts.append(HostedStrategy(load_strategy(chosen), columns, universe))
-    return tuple(hosts)
 
 
 def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
@@ -229,10 +207,12 @@ def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
         if all(first_prices):
             break
     closes = day.previous_close_paise or (0,) * len(day.universe)
-    return {
-        symbol: replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
-        for column, symbol in enumerate(day.universe)
-    }
+    bands = day.bands_paise or ((0, 0),) * len(day.universe)
+    instruments = {}
+    for column, symbol in enumerate(day.universe):
+        known = replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
+        instruments[symbol] = replace(known, lower_band_paise=bands[column][0], upper_band_paise=bands[column][1])
+    return instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +260,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         simulated = SimulatedBroker(
             replay.day.universe,
             instruments=instruments,
-            config=simulation_config(settings),
+            config=simulation_config(settings, replay.day.bar_minutes),
             book=SqliteBook(run.folder / BROKER_BOOK),
         )
         stack.callback(simulated.close)
@@ -293,7 +273,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             plan,
             EnginePorts(
                 clock=clock,
-                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
+                feed=SimulatedMarket(replay_feed(replay.day, clock, replay.speed), simulated, clock, on_ticks=plan.on_ticks),
                 broker=off_loop or simulated,
                 sends=off_loop,
                 lease=stores.lease,
@@ -390,6 +370,9 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
     journal.append(EventKind.SESSION, plan.open_ms, {"phase": "OPENED", "epoch": opened.stores.epoch, "pid": os.getpid()})
+    if (day := opened.replay.day).drops:
+        counts = {"dropped": day.rows_by_rule(kept=False), "noted": day.rows_by_rule(kept=True)}
+        journal.append(EventKind.SESSION, plan.open_ms, {"phase": "DATA", **counts})
     session = engine.session(replace(plan, resume_after_ms=engine.resumed_ms))
     _log.info(
         "[SESSION] %s run %s on %s%s, %s bars, loss limit %s, pid %s", plan.trading_date, run.run_id, plan.source,
@@ -397,9 +380,10 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
         rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
     )  # fmt: skip
     for drop in opened.replay.day.drops:
-        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
+        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.shown)
     signals.tell(session.request_stop)
-    result = session.run()
+    with watch_strategies(engine.rules.strategies):
+        result = session.run()
     exposure = engine.emergency.broker_exposure()
     flat = result.flat and exposure == []
     held = bool(result.stopped) and plan.on_stop is OnStop.HOLD
@@ -458,7 +442,9 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "source": plan.source,
         "granularity": plan.granularity,
         "bars": day.bar_count,
-        "dropped_rows": {drop.rule: drop.count for drop in day.drops},
+        "ticks": day.tick_count,
+        "dropped_rows": day.rows_by_rule(kept=False),
+        "data_quality": day.quality_json(),
         "flat": flat,
         "halted": result.halted,
         "stopped": result.stopped,

@@ -147,6 +147,8 @@ class AccountGuard:
         self._carried: dict[str, int] = {}
         self._told: dict[str, str] = {}
         self.exposed = False
+        self.open_lines: list[str] = []  # what the broker holds and works, as the guard last read it
+        self.outcome = ""  # of the newest closing that ended: FLAT or NOT_FLAT
         self.loss_paise: int | None = None
 
     @property
@@ -180,10 +182,23 @@ class AccountGuard:
             "state": state,
             "engine_ms": self._time.at(now),
             "beat_ages": [round(now - seen.since, 1) for seen in self._seen],
+            "engine": self._engine_life(now),
             "exposed": self.exposed,
+            "open": list(self.open_lines),
+            "closing": "" if self._state is None or not self.closing else self._state.value,
+            "outcome": self.outcome,
             "loss_paise": self.loss_paise,
+            "loss_limit_paise": self._account.rules.loss_limit_paise,
             "faults": list(self._told.values()),
         }
+
+    def _engine_life(self, now: float) -> str:
+        """Return how the engine is: 'alive', 'closing' (it is left to it), 'ended', 'keeps' (on purpose) or 'silent'."""
+        if self._status.get("state") in ("DONE", "FAILED"):
+            return "keeps" if self._account.holds(self._status) else "ended"
+        if min(now - seen.since for seen in self._seen) > self._account.rules.heartbeat_timeout_seconds:
+            return "silent"
+        return "closing" if engine_closes(self._status) else "alive"
 
     def close(self) -> None:
         """Give up what a closing holds; the account is as it is."""
@@ -223,7 +238,8 @@ class AccountGuard:
             self._tell("book", "The guard cannot read the broker's book", str(error))
         else:
             self._tell("book", "", "The guard can read the broker's book again")
-            self.exposed = bool(exposure(orders, positions, self._account.product))
+            self.open_lines = exposure(orders, positions, self._account.product)
+            self.exposed = bool(self.open_lines)
             self.loss_paise = self._loss(positions, trades, now_ms)
             self._see_progress(now, orders, positions)
         return Sight(
@@ -314,9 +330,12 @@ class AccountGuard:
             return
         if state is not self._state:
             self._state = state
-            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra={"engine_ms": now_ms})
+            closing = {"engine_ms": self._closing_ms}  # as the flattener's lines: the market's time goes faster in a replay
+            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra=closing)
         if state is FlattenState.FLAT or state is FlattenState.NOT_FLAT:
+            self.outcome = state.value
             if state is FlattenState.FLAT:
+                self.exposed, self.open_lines = False, []  # until the next look
                 self._told.pop("closing", None)
             self._account.alerts.send(Severity.CRITICAL, f"The guard: {_STATE_TEXT[state]}", self._account.name)
             self._end(now)

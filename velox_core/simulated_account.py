@@ -36,8 +36,8 @@ BROKER_BOOK: Final = "broker.db"
 BOOK_READ_AT_MS: Final = 1 << 60  # whoever reads the whole book sees orders of any time
 
 
-def simulation_config(settings: Settings) -> SimulationConfig:
-    """Return the simulated broker's behaviour as configured."""
+def simulation_config(settings: Settings, bar_minutes: int = 1) -> SimulationConfig:
+    """Return the simulated broker's behaviour as configured, for bars of a length."""
     chosen = settings.simulation
     return SimulationConfig(
         seed=chosen.seed,
@@ -48,6 +48,7 @@ def simulation_config(settings: Settings) -> SimulationConfig:
         partial_fill_probability=chosen.partial_fill_probability,
         reject_probability=chosen.reject_probability,
         margin_multiplier=chosen.margin_multiplier,
+        bar_minutes=bar_minutes,
     )
 
 

@@ -499,3 +499,14 @@ def test_guard_whose_closing_ended_gives_an_engine_that_closes_no_second_excuse(
     assert world.causes == [Cause.LOSS]
     world.live(int(RETRY_SECONDS + ACT) + 10, state="FLATTENING")
     assert world.causes[:2] == [Cause.LOSS] * 2
+
+
+def test_guards_lines_of_a_closing_have_the_closings_time_not_the_fast_markets(caplog: pytest.LogCaptureFixture) -> None:
+    world = holding(speed=60.0)
+    world.script = [FlattenState.CLOSING, FlattenState.FLAT]
+    world.live(3)
+    world.silent(25)
+    states = [r for r in caplog.records if "this guard closes" in r.getMessage() or "FLAT, the broker" in r.getMessage()]
+    begun = next(r for r in caplog.records if "Everything is closed" in r.getMessage())
+    times = [getattr(record, "engine_ms", 0) - getattr(begun, "engine_ms", 0) for record in states]
+    assert times == [1_000, 2_000]

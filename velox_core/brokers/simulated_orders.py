@@ -29,6 +29,7 @@ class SimulationConfig:
         partial_fill_probability: share of the orders of 2 shares or more that fill in two parts, 0 to 1.
         reject_probability: share of the orders that the broker's risk management refuses, 0 to 1.
         margin_multiplier: value of MIS positions per rupee of margin.
+        bar_minutes: the length of the bars that fill orders.
         carry_overnight: orders and the day's turnover live on past midnight (many days run as one); else orders
             are for the day.
     """
@@ -42,6 +43,7 @@ class SimulationConfig:
     reject_probability: float = 0.0
     margin_multiplier: int = 5
     carry_overnight: bool = False
+    bar_minutes: int = 1
 
     def __post_init__(self) -> None:
         """Raise ValueError for a setting that makes no sense, naming it."""
@@ -51,6 +53,8 @@ class SimulationConfig:
         for name in ("partial_fill_probability", "reject_probability"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"simulation {name} is {getattr(self, name)}; it must be from 0 to 1")
+        if self.bar_minutes < 1:
+            raise ValueError(f"simulation bar_minutes is {self.bar_minutes}; the least is 1")
         if self.margin_multiplier < 1:
             raise ValueError(f"simulation margin_multiplier is {self.margin_multiplier}; the least is 1 (full value)")
 
@@ -159,8 +163,9 @@ class SimulatedOrder:
     """One line of the simulated book.
 
     `arrives_ms` is when the exchange has it; `visible_ms` is when the broker's book shows it (0 at once, later for an
-    order that got stuck on its way). `first_part` is the quantity of its first fill, 0 for all. `margin_paise` is
-    what the account holds back for its unfilled part. A MARKET order carries its protection bound as the limit.
+    order that got stuck on its way). `first_part` is the quantity of its first fill, 0 for all. `has_rested`: a tick came
+    after it had arrived and left it in the book. `margin_paise` is what the account holds back for its unfilled part. A
+    MARKET order carries its protection bound as the limit.
     """
 
     __slots__ = (
@@ -168,6 +173,7 @@ class SimulatedOrder:
         "broker_order_id",
         "filled_quantity",
         "first_part",
+        "has_rested",
         "is_buy",
         "is_market",
         "limit_price_paise",
@@ -204,6 +210,7 @@ class SimulatedOrder:
         self.placed_ms = placed_ms
         self.arrives_ms = placed_ms
         self.visible_ms = self.filled_quantity = self.first_part = self.margin_paise = 0
+        self.has_rested = False
         self.state = _OPEN
         self.reason = ""
 

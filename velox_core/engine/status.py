@@ -52,7 +52,7 @@ def session_status(
         "halted": risk["halted"],
         "halts": halts,
         "acknowledged_halts": emergency.halt_ids,
-        "halt_reason": str(halts[-1]["reason"]) if halts else "",
+        "halt_reason": str(halts[0]["reason"]) if halts else "",  # the first stopped trading
         "locked": sorted(risk["locked_symbols"]),
         "progress": min(max((now_ms - plan.open_ms) / span_ms, 0.0), 1.0) if now_ms else 0.0,
         "synthetic": plan.synthetic,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from velox_core.feeds.columns import Floats, Ints
+from velox_core.feeds.columns import Floats, Ints, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class RawTicks:
         ts_ms: int64[n], epoch ms, or UNREADABLE_MS.
         prices: float64[n], rupees.
         volumes: float64[n], shares traded since the day began; all 0 where the file has no volumes.
+        naive: bool[n], which times had no offset and were read as Indian; None: none of them.
         broken_rows: rows that could not even be split into fields; they are in no column.
         broken_example: the first of them.
     """
@@ -32,5 +33,6 @@ class RawTicks:
     ts_ms: Ints
     prices: Floats
     volumes: Floats
+    naive: Mask | None = None
     broken_rows: int = 0
     broken_example: str = ""

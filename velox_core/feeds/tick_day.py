@@ -17,14 +17,17 @@ import numpy as np
 from velox_core.domain.errors import CalendarError, DataError
 from velox_core.domain.market.bars import DayColumns, TickBatch
 from velox_core.domain.market.minutes import minutes_of
+from velox_core.domain.market.sessions import SessionCalendar
 from velox_core.domain.market.ticks import TickTable
 from velox_core.domain.time import ist_datetime
 from velox_core.feeds.columns import NO_SYMBOL, UNREADABLE_MS, Ints, Mask
-from velox_core.feeds.layouts import DataFile
+from velox_core.feeds.folders import DataFile
+from velox_core.feeds.options import NOTHING_SAID, SourceOptions
 from velox_core.feeds.quality import PRICE_RUPEES_MAX, VOLUME_MAX, paise_column, plausible_days
 from velox_core.feeds.tick_columns import RawTicks
 from velox_core.feeds.tick_csv import read_tick_csv
 from velox_core.feeds.tick_rules import TickRule, TickSieve, TickTally
+from velox_core.feeds.timing import ticks_in_zone
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -43,8 +46,10 @@ def load_tick_day(
     files: Sequence[DataFile],
     day: date,
     windows_ms: Sequence[tuple[int, int]],
+    calendar: SessionCalendar,
     *,
     symbols: tuple[str, ...] = (),
+    options: SourceOptions = NOTHING_SAID,
     tick_table: TickTable | None = None,
 ) -> DayColumns:
     """Read one trading date of ticks.
@@ -54,12 +59,14 @@ def load_tick_day(
         files: the tick files, in order.
         day: the date.
         windows_ms: half-open [start, end) of its continuous trading, epoch ms.
+        calendar: its sessions are what times without an offset are held against.
         symbols: the universe, in this column order; empty takes every symbol of the files, by name.
+        options: what times without an offset mean, where the sessions do not show it.
         tick_table: tick sizes by date; without it a price is not held against its tick.
     Raises: DataError in one line: what is missing, where, and what to do.
     """
     tally = TickTally()
-    raws = [read_tick_csv(file) for file in files]
+    raws = [ticks_in_zone(read_tick_csv(file), calendar, options, path=file.path) for file in files]
     found: dict[str, SymbolTicks] = {}
     for symbol in sorted({symbol for raw in raws for symbol in raw.symbols if not symbols or symbol in symbols}):
         ticks = _judged(symbol, [raw for raw in raws if symbol in raw.symbols], day, windows_ms, tick_table, tally)

@@ -74,6 +74,7 @@ class TickTally:
                 count=sum(self._counts[rule].values()),
                 example=self._examples[rule],
                 by_symbol=tuple(sorted((symbol, count) for symbol, count in self._counts[rule].items() if symbol)),
+                kept=rule is TickRule.VOLUME_BACKWARDS,
             )
             for rule in TickRule
             if rule in self._counts

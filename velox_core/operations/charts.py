@@ -103,12 +103,12 @@ def _equity(story: Story, limit_paise: int) -> Figure:
         axes.axhline(0.0, color=GREY, linewidth=0.8)
         axes.plot([worst[0] / MS_PER_MINUTE], [worst[1] / PAISE_PER_RUPEE], "o", color=LOSS, markersize=5)
         axes.set_ylabel("rupees")
-        axes.margins(y=0.2)
+        axes.margins(y=0.25)
     is_late = 2 * worst[0] > story.equity[0][0] + story.equity[-1][0]
     curve.annotate(
         f"worst {rupees_display(worst[1])} at {ist_clock_text(worst[0])}",
         (worst[0] / MS_PER_MINUTE, worst[1] / PAISE_PER_RUPEE),
-        (-8 if is_late else 8, 8),
+        (0, -14),  # below the lowest point nothing is drawn
         textcoords="offset points",
         ha="right" if is_late else "left",
         color=LOSS,

@@ -44,7 +44,9 @@ def choose_date(settings: Settings, *, given: date | None, data: Path | None, sc
         except DataError as error:
             raise ConfigError(str(error)) from error
         if dates:
-            return dates[-1]
+            calendar = market_calendar(settings)
+            sessions = [day for day in dates if calendar.session(day) is not None]  # a mock session is no day to trade
+            return (sessions or dates)[-1]
     if scenario or settings.feed.scenario:
         session = market_calendar(settings).previous_session(today_ist())
         if session is not None:

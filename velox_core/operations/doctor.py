@@ -17,6 +17,7 @@ from typing import Final
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import LockView
 from velox_core.journal.queries import JournalReader
+from velox_core.operations.closing import with_closing
 from velox_core.operations.dead_engine import dead_engine
 from velox_core.operations.probes import FREE_BYTES_MINIMUM, probe_redis_url
 from velox_core.operations.recorded import RecordedRun
@@ -110,11 +111,13 @@ def _engine(settings: Settings, folder: Path) -> DoctorFinding:
     holder = LockView(folder / ENGINE_LOCK).holder()
     status = read_status(folder)
     said = "" if status is None else f", last heard of {age_seconds(status):.0f} s ago: {status.doing}"
+    if status is not None and (closing := with_closing(status).closing):
+        said += f"; {closing['message']}"
     if holder is not None:
         who = f"process {holder.pid}" if holder.pid else "a process that its lock does not name"
         return DoctorFinding(item="engine", ok=True, measured=f"{who} holds the run{said}")
     dead = dead_engine(settings, status)
-    advice = "" if dead is None else dead.sentence
+    advice = "" if dead is None else f"it DIED; take the run up: {dead.take_up}" if dead.closed else dead.sentence
     return DoctorFinding(item="engine", ok=dead is None, measured=f"nobody holds the run{said}", advice=advice)
 
 

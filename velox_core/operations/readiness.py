@@ -13,7 +13,6 @@ from pathlib import Path
 
 from velox_core.domain.errors import ConfigError, DataError, VeloxError
 from velox_core.domain.time import ist_clock_text
-from velox_core.operations.dates import market_calendar
 from velox_core.operations.day import Day, DayRequest, open_day
 from velox_core.operations.dead_engine import take_over_command
 from velox_core.operations.hints import velox
@@ -60,14 +59,24 @@ def day_universe(day: Day) -> tuple[str, ...]:
     if day.scenario is not None:
         from velox_core.feeds.synthetic import default_symbols  # numpy: only when the data must be asked
 
-        return tuple(day.settings.feed.symbols or default_symbols(day.scenario))
+        return tuple(day.settings.feed.symbols or default_symbols(day.scenario, day.settings.feed.scenario_symbols))
     path = day.request.data or day.settings.feed.path
     if path is None:
         raise ConfigError(f"{day.settings.source}: no feed.path and no scenario; give --data PATH or --scenario calm")
-    from velox_core.feeds.replay import load_day
+    from velox_core.calendar import load_market_rules
+    from velox_core.feeds.load import load_day
 
+    rules, feed = load_market_rules(day.settings.calendar_path), day.settings.feed
     try:
-        return load_day(path, day.trading_date, market_calendar(day.settings), symbols=day.settings.feed.symbols).universe
+        return load_day(
+            path,
+            day.trading_date,
+            rules.calendar,
+            symbols=feed.symbols,
+            options=feed.reading,
+            security_class=rules.instruments.security_class,
+            tick_table=rules.tick_table,
+        ).universe
     except DataError as error:
         special = " It is a special session, which files of ordinary days leave out." if day.special else ""
         raise ConfigError(
@@ -89,7 +98,7 @@ def standing_problems(config: Path | None, environ: Mapping[str, str]) -> list[s
 
 def strategy_problems(settings: Settings, universe: tuple[str, ...] | None) -> list[str]:
     """Return one line for each enabled strategy that does not load, or that has no data in a universe that is known."""
-    from velox_core.bootstrap import load_strategy  # brings the stores with it
+    from velox_core.strategy_loading import load_strategy, resolved_rules  # brings the engine with it
 
     problems = []
     for chosen in settings.strategies:
@@ -102,7 +111,7 @@ def strategy_problems(settings: Settings, universe: tuple[str, ...] | None) -> l
                 f"{', '.join(universe or ())}"
             )
         try:
-            load_strategy(chosen)
+            resolved_rules(chosen, load_strategy(chosen))
         except ConfigError as error:
             problems.extend(error.problems)
     return problems

@@ -197,7 +197,7 @@ PRECONDITION_REMEDIES: Final[dict[str, str]] = {
     ReasonCode.RECONCILE_OVERDUE: "once the books were compared with the broker's",
     ReasonCode.EXIT_UNKNOWN: "once the broker said what became of the exit in doubt",
     ReasonCode.ORDER_RATE: "a second later",
-    "REENTRY_RULE": "once the strategy's re-entry rule allows the symbol again",
+    ReasonCode.REENTRY_RULE: "once the strategy's re-entry rule allows the symbol again",
     ReasonCode.NOTHING_TO_EXIT: "with an open position of the strategy in the symbol",
     ReasonCode.EXIT_WORKING: "it need not: an exit for the whole quantity was at work already",
 }

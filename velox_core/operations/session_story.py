@@ -19,10 +19,11 @@ from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.market.bars import DayColumns
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import MS_PER_MINUTE
-from velox_core.operations.journal_bodies import int_of, text_of
+from velox_core.operations.journal_bodies import int_of, object_of, text_of
 
 TIMELINE_MAX: Final = 200
 SLIPPAGE_ROWS_MAX: Final = 100
+SYMBOLS_NAMED_MAX: Final = 5
 BPS: Final = 10_000
 
 
@@ -239,4 +240,9 @@ def quality_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    return text_of(row, "example")
+    """Return where a rule met something: the symbols with most rows, and one row."""
+    counts = {symbol: count for symbol, count in object_of(row, "by_symbol").items() if isinstance(count, int)}
+    named = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
+    more = f" and {len(named) - SYMBOLS_NAMED_MAX} more" if len(named) > SYMBOLS_NAMED_MAX else ""
+    symbols = ", ".join(f"{symbol} {counts[symbol]}" for symbol in named[:SYMBOLS_NAMED_MAX]) + more
+    return "; ".join(part for part in (symbols, text_of(row, "example")) if part)

@@ -55,6 +55,12 @@ class Status:
         return {"DONE": "ended", "FLATTENING": "closing everything"}.get(self.state, self.state.lower())
 
     @property
+    def closing(self) -> Mapping[str, Any]:
+        """Return the closing from outside that ended after the engine's last word; empty for none (`with_closing`)."""
+        value = self.body.get("closing")
+        return value if isinstance(value, Mapping) else {}
+
+    @property
     def ended(self) -> bool:
         """Return whether the engine said its last word."""
         return self.state in ENDED_STATES

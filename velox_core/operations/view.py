@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import ist_clock_text
+from velox_core.operations.halt_words import first_and_later, grouped
 from velox_core.operations.status import Status
 
 TRADES_SHOWN_MAX: Final = 200
@@ -39,24 +40,34 @@ def progress_line(status: Status) -> str:
         f"{len(status.positions)} open",
         f"{status.number('orders')} orders, {status.number('fills')} fills, {status.number('refusals')} refused",
     ]
+    if status.closing:
+        parts.append(str(status.closing.get("message", "")))
     if status.flag("halted"):
-        parts.append(f"HALTED: {status.text('halt_reason')}")
+        parts.append(f"HALTED: {halted_text(status)}")
     if status.flag("synthetic"):
         parts.append("synthetic data")
     return " | ".join(parts)
 
 
-def halt_lines(status: Status) -> list[str]:
-    """Return one line for each active halt: id, kind, who and why, and what becomes of positions."""
-    shown = status.body.get("halts")
-    halts = [halt for halt in shown if isinstance(halt, Mapping)] if isinstance(shown, list) else []
-    lines = []
-    for halt in halts:
-        kept = " (positions are kept)" if halt.get("keeps_positions") is True else ""
-        lines.append(
-            f"{halt.get('kind', '')} by {halt.get('by', '')}: {halt.get('reason', '')}{kept}  [{halt.get('halt_id', '')}]"
-        )
+def halt_lines(status: Status, *, brief: bool = False) -> list[str]:
+    """Return one line for each thing that halts: what it is, since when, why, how often; how it ends and its ids too."""
+    groups = grouped(_halts(status))
+    lines = [group.brief if brief else f"{group.line}  [{', '.join(group.ids)}]" for group in groups]
     return lines or ([status.text("halt_reason")] if status.flag("halted") else [])
+
+
+def halted_text(status: Status) -> str:
+    """Return why trading stopped: the reason of the first halt, and that others came later."""
+    halts = _halts(status)
+    if not halts:
+        return status.text("halt_reason")
+    later = f" (and {len(halts) - 1} later)" if len(halts) > 1 else ""
+    return f"{halts[0].get('reason', '')}{later}"
+
+
+def _halts(status: Status) -> list[Mapping[str, Any]]:
+    shown = status.body.get("halts")
+    return [halt for halt in shown if isinstance(halt, Mapping)] if isinstance(shown, list) else []
 
 
 def status_rows(status: Status) -> list[tuple[str, str]]:
@@ -69,7 +80,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("Net P&L", f"{signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}"),
         ("Headroom to the limit", rupees_display(status.number("headroom_paise"))),
         ("Open positions", str(len(status.positions))),
-        ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
+        ("Orders", "{} sent, {} fills, {} refused".format(*(status.number(name) for name in counts))),
         ("Alerts", alerts_text(status)),
         ("Metrics", metrics_text(status)),
         ("Data", source or "-"),
@@ -105,12 +116,20 @@ def metrics_text(status: Status) -> str:
 
 def headline(report: Mapping[str, Any]) -> str:
     """Return a report's result in one sentence."""
-    flat = "flat" if report.get("flat") else "NOT FLAT"
     sentence = (
         f"{report.get('trading_date', '')}: net {signed_rupees(_int(report, 'net_paise'))} after "
-        f"{rupees_display(_int(report, 'charges_paise'))} of charges, {_int(report, 'trade_count')} trades, ended {flat}"
+        f"{rupees_display(_int(report, 'charges_paise'))} of charges, {_int(report, 'trade_count')} trades, "
+        f"ended {end_text(report)}"
     )
     return f"{sentence} ({SYNTHETIC_NOTE})" if report.get("synthetic") else sentence
+
+
+def end_text(report: Mapping[str, Any]) -> str:
+    """Return how a day ended: flat or not, by the broker's newest word where a closing from outside had it."""
+    closed = report.get("closed")
+    if not isinstance(closed, Mapping):
+        return "flat" if report.get("flat") else "NOT FLAT"
+    return str(closed.get("message", "")) if closed.get("flat") is not True else f"flat ({closed.get('message', '')})"
 
 
 STRATEGY_HEADER: Final = ("Strategy", "Trades", "Won", "Approved", "Refused", "Charges", "Net")
@@ -128,17 +147,28 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Orders and fills", f"{_int(report, 'order_count')} and {_int(report, 'fill_count')}"),
         ("Worst loss of the day", f"{rupees_display(worst)} of the limit's {rupees_display(limit)}"),
         _headroom_row(_int(report, "headroom_paise")),
-        ("At the end", "flat" if report.get("flat") else f"NOT FLAT: {open_text(report)}"),
+        ("At the end", _at_the_end(report)),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
+    if report.get("ticks"):
+        rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
         rows.append(("Data quality", dropped_text(report)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if report.get(key):
             rows.insert(0, (label, str(report[key])))
     if report.get("halts"):
-        rows.insert(0, ("Trading was halted", str(_rows(report, "halts")[-1].get("reason", ""))))
+        rows.insert(0, ("Trading was halted", first_and_later(_rows(report, "halts"))))
     return rows
+
+
+def _at_the_end(report: Mapping[str, Any]) -> str:
+    closed = report.get("closed")
+    if not isinstance(closed, Mapping):
+        return "flat" if report.get("flat") else f"NOT FLAT: {open_text(report)}"
+    behind = closed.get("flat") is True and not report.get("flat")
+    unread = f"; the journal still has {open_text(report)}, the run's next engine brings it up" if behind else ""
+    return f"{closed.get('message', '')}{unread}"
 
 
 def dropped_text(report: Mapping[str, Any]) -> str:

@@ -120,6 +120,7 @@ def _check_strategies(reader: Reader) -> None:
                     f"is {shown_value(name)}, as strategies[{first[name]}]: allowed is a name of its own",
                 )
             first.setdefault(name, index)
+        _check_place(reader, index)
         _check_repeats(reader, "strategies", index, "symbols")
         symbols = reader.raw(("system", "strategies", index, "symbols"))
         if isinstance(universe, list) and universe and isinstance(symbols, list):
@@ -129,6 +130,15 @@ def _check_strategies(reader: Reader) -> None:
                     reader.report(("strategies", index, "symbols", place), text)
     if not any(_may_be_enabled(reader, index) for index in range(len(listed))):
         reader.report(("strategies",), "has no enabled strategy: allowed is a list with at least one, or leave the key out")
+
+
+def _check_place(reader: Reader, index: int) -> None:
+    entry = reader.raw(("system", "strategies", index))
+    if isinstance(entry, dict):
+        given = [key for key in ("class_path", "path") if entry.get(key) is not None]
+        if len(given) != 1:
+            said = "has both class_path and path" if given else "has neither class_path nor path"
+            reader.report(("strategies", index), f"{said}: allowed is one of them, class_path: module:Class or path: FILE.py")
 
 
 def _check_repeats(reader: Reader, *names: str | int) -> None:

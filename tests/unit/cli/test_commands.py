@@ -115,9 +115,9 @@ def test_main_bad_usage_is_told_in_words_with_exit_code_two(
 def test_main_an_operating_error_is_one_message_and_its_exit_code(
     config: Path, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(monkeypatch, "status", "--config", str(config)) == 1
+    assert run_main(monkeypatch, "halt", "--reason", "x", "--by", "me", "--config", str(config)) == 1
     shown = capsys.readouterr()
-    assert shown.err.startswith("velox: no run of account 'primary'")
+    assert shown.err.startswith("velox: no run of any date below")
     assert shown.out == ""
 
 
@@ -136,7 +136,7 @@ def test_main_a_bug_is_one_line_and_its_traceback_is_kept_in_a_file(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("velox_core.operations.status.newest_status", broken)
+    monkeypatch.setattr("velox_core.cli.status.newest_status", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run_main(monkeypatch, "status", "--config", str(config)) == 1
     shown = capsys.readouterr().err
@@ -213,7 +213,7 @@ def test_commands_on_a_holiday_say_so_and_start_nothing(command: str, velox: Inv
     [
         (("--date", "2024-01-17"), "no bars of 2024-01-17"),
         (("--date", "2031-01-06"), "2031 is not in the calendar"),
-        (("--scenario", "storm"), "choose one of calm, crash"),
+        (("--scenario", "storm"), "choose one of calm, trend, crash"),
     ],
 )
 def test_commands_on_a_day_that_cannot_be_are_bad_usage(

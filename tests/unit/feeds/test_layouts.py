@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from velox_core.domain.errors import DataError
-from velox_core.feeds.layouts import data_files, is_symbol, map_columns, require_named_symbol
+from velox_core.feeds.folders import data_files, is_symbol
+from velox_core.feeds.layouts import map_columns, require_named_symbol
 
 SOMEWHERE = Path("somewhere.csv")
 
@@ -31,7 +32,9 @@ def test_map_columns_known_names_give_the_layout(names: list[str], layout: str) 
 
 
 def test_map_columns_without_close_and_time_names_both_and_what_there_is() -> None:
-    with pytest.raises(DataError, match="no column ts or date or datetime, close; it has 'when', 'open'") as raised:
+    with pytest.raises(
+        DataError, match="no column ts or date or datetime or timestamp_ns or timestamp, close; it has 'when', 'open'"
+    ) as raised:
         map_columns(["when", "open", "high", "low", "volume"], SOMEWHERE)
     assert "\n" not in str(raised.value)
 

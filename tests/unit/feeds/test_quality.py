@@ -15,6 +15,7 @@ from velox_core.feeds.columns import NO_SYMBOL, UNREADABLE_MS, RawColumns
 from velox_core.feeds.quality import (
     DropRule,
     DropTally,
+    Hours,
     clean_rows,
     count_undated,
     paise_column,
@@ -24,6 +25,7 @@ from velox_core.feeds.quality import (
 
 DAY = date(2024, 1, 15)
 OPEN_MS, CLOSE_MS = ist_ms(DAY, time(9, 15)), ist_ms(DAY, time(15, 30))
+HOURS = [Hours(windows_ms=((OPEN_MS, CLOSE_MS),))]
 NAN, INFINITY = float("nan"), float("inf")
 GOOD = (100.0, 101.0, 99.0, 100.5, 10.0)
 
@@ -41,7 +43,7 @@ def raw_of(*rows: tuple[float, ...], ts_ms: list[int] | None = None, codes: list
 def judged(raw: RawColumns) -> tuple[list[list[int]], dict[str, int]]:
     tally = DropTally()
     rows = np.arange(raw.ts_ms.size, dtype=np.int64)
-    clean = clean_rows(raw, rows, [(OPEN_MS, CLOSE_MS)], tally)
+    clean = clean_rows(raw, rows, HOURS, tally)
     assert clean.ts_ms.size == clean.codes.size == clean.values.shape[1]
     return clean.values.T.tolist(), {drop.rule: drop.count for drop in tally.drops()}
 
@@ -115,8 +117,8 @@ def test_count_undated_counts_rows_of_no_date() -> None:
 
 def test_drop_example_says_file_symbol_time_and_values() -> None:
     tally = DropTally()
-    clean_rows(raw_of((100.0, 98.99, 99.0, 100.5, 10.0)), np.array([0]), [(OPEN_MS, CLOSE_MS)], tally)
-    assert tally.drops()[0].example == "TCS.csv: TCS 2024-01-15 09:15:00 o=100 h=98.99 l=99 c=100.5 v=10"
+    clean_rows(raw_of((100.0, 98.99, 99.0, 100.5, 10.0)), np.array([0]), HOURS, tally)
+    assert tally.drops()[0].example == "TCS.csv: row 1, TCS 2024-01-15 09:15:00 o=100 h=98.99 l=99 c=100.5 v=10"
 
 
 def test_settle_minutes_in_order_is_untouched() -> None:
@@ -127,26 +129,37 @@ def test_settle_minutes_in_order_is_untouched() -> None:
     assert tally.drops() == ()
 
 
-def test_settle_minutes_keeps_the_first_of_each_minute_and_sorts() -> None:
+def test_settle_minutes_keeps_the_first_of_equal_rows_no_contradicted_minute_and_sorts() -> None:
     tally = DropTally()
     stamps = np.array([180_000, 60_000, 120_000, 60_000, 180_000, 240_000], dtype=np.int64)
     values = np.tile(np.array([7, 1, 2, 1, 8, 9], dtype=np.int64), (5, 1))
     ts_ms, settled = settle_minutes("TCS", stamps, values, tally)
-    assert ts_ms.tolist() == [60_000, 120_000, 180_000, 240_000]
-    assert settled[0].tolist() == [1, 2, 7, 9]
+    assert ts_ms.tolist() == [60_000, 120_000, 240_000]
+    assert settled[0].tolist() == [1, 2, 9]
     assert {drop.rule: drop.count for drop in tally.drops()} == {
         DropRule.DUPLICATE.value: 1,
-        DropRule.CONFLICTING_DUPLICATE.value: 1,
-        DropRule.OUT_OF_ORDER.value: 2,
+        DropRule.CONFLICTING_DUPLICATE.value: 2,
     }
 
 
-def test_settle_minutes_same_prices_but_other_volume_is_a_conflict() -> None:
+def test_settle_minutes_same_prices_but_other_volume_keeps_the_first() -> None:
     tally = DropTally()
     values = np.array([[1, 1], [1, 1], [1, 1], [1, 1], [5, 6]], dtype=np.int64)
     _, settled = settle_minutes("TCS", np.array([60_000, 60_000], dtype=np.int64), values, tally)
     assert settled[4].tolist() == [5]
-    assert [drop.rule for drop in tally.drops()] == [DropRule.CONFLICTING_DUPLICATE.value]
+    assert [drop.rule for drop in tally.drops()] == [DropRule.VOLUME_DUPLICATE.value]
+
+
+def test_settle_minutes_two_files_that_disagree_lose_the_minute_and_are_named() -> None:
+    tally = DropTally()
+    values = np.array([[1, 5, 1, 6]] * 4 + [[5, 5, 5, 5]], dtype=np.int64)
+    stamps = np.array([60_000, 120_000, 60_000, 120_000], dtype=np.int64)
+    ts_ms, settled = settle_minutes("TCS", stamps, values, tally, sources=np.array([0, 0, 1, 1]))
+    assert (ts_ms.tolist(), settled[0].tolist()) == ([60_000], [1])
+    assert [(drop.rule, drop.count, drop.by_symbol) for drop in tally.drops()] == [
+        (DropRule.DUPLICATE.value, 1, (("TCS", 1),)),
+        (DropRule.SOURCES_DISAGREE.value, 2, (("TCS", 2),)),
+    ]
 
 
 @pytest.mark.parametrize(

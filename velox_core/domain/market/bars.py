@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 NO_BAR = 0
+SYMBOLS_SHOWN_MAX = 12
 
 
 class Bar:
@@ -77,12 +78,35 @@ MarketEvent = MinuteRow | TickBatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowDrops:
-    """Rows that a feed refused, by rule. Counts of source rows; `by_symbol` splits the count where the feed knows it."""
+    """Rows that a feed refused, or used and noted, by rule. Counts of source rows.
+
+    Attributes:
+        rule: the rule's name (docs/data-format.md).
+        count: rows.
+        example: the first of them: file, row, share, time and values.
+        by_symbol: rows by share, where the rule knows the share.
+        kept: the rows are used as they are; the rule only says what is unusual.
+    """
 
     rule: str
     count: int
     example: str
     by_symbol: tuple[tuple[str, int], ...] = ()
+    kept: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Return the values for the journal and the report."""
+        shares = dict(self.by_symbol)
+        return {"rule": self.rule, "count": self.count, "kept": self.kept, "example": self.example, "by_symbol": shares}
+
+    @property
+    def shown(self) -> str:
+        """Return the example for people, with the counts of the first symbols where they are known."""
+        if not self.by_symbol:
+            return self.example
+        counts = ", ".join(f"{symbol} {count}" for symbol, count in self.by_symbol[:SYMBOLS_SHOWN_MAX])
+        more = len(self.by_symbol) - SYMBOLS_SHOWN_MAX
+        return f"{self.example} ({counts}{f' and {more} symbols more' if more > 0 else ''})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +120,10 @@ class DayColumns:
         source: where the bars came from, for people ("tcs_2024-01-15.csv", "synthetic crash").
         synthetic: True when no market made these prices; every output says so.
         previous_close_paise: per symbol, the last price of the session before, or 0 when unknown.
-        drops: what was refused, by rule.
+        drops: what was refused, and what is unusual, by rule.
+        bar_minutes: the length of a bar; a row comes at its end.
         ticks: the ticks of a day of ticks, oldest first; None for a day of bars.
+        bands_paise: per symbol, the day's lowest and highest price, empty where the source does not tell.
     """
 
     trading_date: date
@@ -107,10 +133,27 @@ class DayColumns:
     synthetic: bool = False
     previous_close_paise: tuple[int, ...] = ()
     drops: tuple[RowDrops, ...] = field(default=())
+    bar_minutes: int = 1
     ticks: list[TickBatch] | None = None
+    bands_paise: tuple[tuple[int, int], ...] = ()
 
     def __iter__(self) -> Iterator[MinuteRow]:
         return iter(self.rows)
+
+    @property
+    def granularity(self) -> str:
+        """Return what marks and stops rest on, for reports."""
+        if self.ticks is not None:
+            return "ticks; marks, stops and fills at each tick, strategies once a minute on minutes built from them"
+        return f"{self.bar_minutes}-minute bars; marks at the close, a stop is taken before a target"
+
+    def rows_by_rule(self, *, kept: bool) -> dict[str, int | str | bool | None]:
+        """Return the counts of what was refused, or of what was used though it is unusual (`kept`)."""
+        return {drop.rule: drop.count for drop in self.drops if drop.kept is kept}
+
+    def quality_json(self) -> list[dict[str, object]]:
+        """Return what was refused or is unusual, for the journal and the report."""
+        return [drop.to_json() for drop in self.drops]
 
     @property
     def bar_count(self) -> int:
