@@ -74,7 +74,14 @@ def test_page_has_every_section_the_figures_and_both_charts(scratch: Path) -> No
     for section in report_sections(report, story):
         assert f"<h2>{section.title.replace('&', '&amp;')}</h2>" in page
     assert page.count("<svg") == 2
-    for text in ("-₹11.80", "worst -₹50.90 at 09:18:00", "loss limit -₹2,000.00", "SYNTHETIC DATA", "Trading was halted"):
+    for text in (
+        "-₹11.80",
+        "worst -₹50.90 at 09:18:00",
+        "loss limit -₹2,000.00",
+        "SYNTHETIC DATA",
+        "Trading was halted",
+        "halted at 09:20:00",
+    ):
         assert text in page
 
 
