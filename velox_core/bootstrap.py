@@ -48,8 +48,9 @@ from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.strategy_watch import watch_strategies
-from velox_core.feeds.replay import ReplayFeed, load_day
+from velox_core.feeds.replay import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.feeds.tick_replay import replay_feed
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
@@ -191,6 +192,7 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         source=day.source,
         granularity=day.granularity,
         synthetic=day.synthetic,
+        on_ticks=day.ticks is not None,
     )
 
 
@@ -271,7 +273,7 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
             plan,
             EnginePorts(
                 clock=clock,
-                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
+                feed=SimulatedMarket(replay_feed(replay.day, clock, replay.speed), simulated, clock, on_ticks=plan.on_ticks),
                 broker=off_loop or simulated,
                 sends=off_loop,
                 lease=stores.lease,
@@ -378,7 +380,7 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
         rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
     )  # fmt: skip
     for drop in opened.replay.day.drops:
-        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
+        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.shown)
     signals.tell(session.request_stop)
     with watch_strategies(engine.rules.strategies):
         result = session.run()
@@ -440,6 +442,7 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "source": plan.source,
         "granularity": plan.granularity,
         "bars": day.bar_count,
+        "ticks": day.tick_count,
         "dropped_rows": day.rows_by_rule(kept=False),
         "data_quality": day.quality_json(),
         "flat": flat,

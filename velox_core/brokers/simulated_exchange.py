@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from velox_core.brokers.simulated_fills import fill_price_paise, protection_limit_paise
+from velox_core.brokers.simulated_fills import fill_price_paise, protection_limit_paise, tick_fill_price_paise
 from velox_core.brokers.simulated_orders import (
     AccountPosition,
     Listing,
@@ -23,7 +23,7 @@ from velox_core.brokers.simulated_orders import (
     SimulationConfig,
     Turnover,
 )
-from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.market.bars import MinuteRow, TickBatch
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import CLIENT_ORDER_ID_LENGTH_MAX, OrderState, OrderType, Product, Side
@@ -204,6 +204,30 @@ class SimulatedExchange:
                 quantity = order.first_part
             begun_ms = ts_ms - bar_ms
             self.execute(order, price, quantity, order.arrives_ms if order.arrives_ms > begun_ms else begun_ms)
+            if order.state is not _FILLED:
+                resting.append(order)
+
+    def trade_ticks(self, batch: TickBatch) -> None:
+        """Fill what the ticks of one moment fill."""
+        ts_ms = batch.ts_ms
+        if ts_ms > self.day_end_ms:
+            self.start_day(ts_ms)
+        working = self.working
+        self.working = resting = []
+        columns, config = batch.columns, self.config
+        for order in working:
+            column = order.listing.column
+            if order.arrives_ms > ts_ms or column not in columns or (self.locked and self._is_locked(order)):
+                resting.append(order)
+                continue
+            tick = batch.prices[columns.index(column)]
+            price = tick_fill_price_paise(order, tick, config.slippage_bps, config.slippage_ticks)
+            if price:
+                quantity = order.quantity - order.filled_quantity
+                if order.first_part and not order.filled_quantity:
+                    quantity = order.first_part
+                self.execute(order, price, quantity, ts_ms)
+            order.has_rested = not price
             if order.state is not _FILLED:
                 resting.append(order)
 

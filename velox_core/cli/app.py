@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
+from velox_core.cli.data import data_app
 from velox_core.cli.explain import explain, report
 from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
@@ -39,6 +40,7 @@ app.add_typer(alerts_app, name="alerts")
 app.command()(explain)
 app.command()(report)
 app.add_typer(metrics_app, name="metrics")
+app.add_typer(data_app, name="data")
 
 
 def _show_version(wanted: bool) -> None:
@@ -235,7 +237,7 @@ def reset(
     if as_json:
         _print_json(outcome.to_json())
     else:
-        typer.echo(outcome.sentence)
+        typer.echo("\n".join([outcome.sentence, *outcome.listing]))
     raise typer.Exit(outcome.exit_code)
 
 

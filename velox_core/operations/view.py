@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import ist_clock_text
-from velox_core.operations.halt_words import first_and_later, grouped, oldest_first
+from velox_core.operations.halt_words import first_and_later, grouped
 from velox_core.operations.status import Status
 
 TRADES_SHOWN_MAX: Final = 200
@@ -49,16 +49,16 @@ def progress_line(status: Status) -> str:
     return " | ".join(parts)
 
 
-def halt_lines(status: Status) -> list[str]:
-    """Return one line for each thing that halts: what it is, since when, why, how often, how it ends, and its ids."""
+def halt_lines(status: Status, *, brief: bool = False) -> list[str]:
+    """Return one line for each thing that halts: what it is, since when, why, how often; how it ends and its ids too."""
     groups = grouped(_halts(status))
-    lines = [f"{group.line}  [{', '.join(group.ids)}]" for group in groups]
+    lines = [group.brief if brief else f"{group.line}  [{', '.join(group.ids)}]" for group in groups]
     return lines or ([status.text("halt_reason")] if status.flag("halted") else [])
 
 
 def halted_text(status: Status) -> str:
     """Return why trading stopped: the reason of the first halt, and that others came later."""
-    halts = oldest_first(_halts(status))
+    halts = _halts(status)
     if not halts:
         return status.text("halt_reason")
     later = f" (and {len(halts) - 1} later)" if len(halts) > 1 else ""
@@ -80,7 +80,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("Net P&L", f"{signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}"),
         ("Headroom to the limit", rupees_display(status.number("headroom_paise"))),
         ("Open positions", str(len(status.positions))),
-        ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
+        ("Orders", "{} sent, {} fills, {} refused".format(*(status.number(name) for name in counts))),
         ("Alerts", alerts_text(status)),
         ("Metrics", metrics_text(status)),
         ("Data", source or "-"),
@@ -150,6 +150,8 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("At the end", _at_the_end(report)),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
+    if report.get("ticks"):
+        rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
         rows.append(("Data quality", dropped_text(report)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):

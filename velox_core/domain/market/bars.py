@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 NO_BAR = 0
+SYMBOLS_SHOWN_MAX = 12
 
 
 class Bar:
@@ -98,6 +99,15 @@ class RowDrops:
         shares = dict(self.by_symbol)
         return {"rule": self.rule, "count": self.count, "kept": self.kept, "example": self.example, "by_symbol": shares}
 
+    @property
+    def shown(self) -> str:
+        """Return the example for people, with the counts of the first symbols where they are known."""
+        if not self.by_symbol:
+            return self.example
+        counts = ", ".join(f"{symbol} {count}" for symbol, count in self.by_symbol[:SYMBOLS_SHOWN_MAX])
+        more = len(self.by_symbol) - SYMBOLS_SHOWN_MAX
+        return f"{self.example} ({counts}{f' and {more} symbols more' if more > 0 else ''})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayColumns:
@@ -133,6 +143,8 @@ class DayColumns:
     @property
     def granularity(self) -> str:
         """Return what marks and stops rest on, for reports."""
+        if self.ticks is not None:
+            return "ticks; marks, stops and fills at each tick, strategies once a minute on minutes built from them"
         return f"{self.bar_minutes}-minute bars; marks at the close, a stop is taken before a target"
 
     def rows_by_rule(self, *, kept: bool) -> dict[str, int | str | bool | None]:
