@@ -118,4 +118,6 @@ def test_sections_show_expectations_where_the_report_has_them() -> None:
     row = {"strategy": "orb", "verdict": "BELOW", "net_paise": -9_000, "low_paise": -500, "high_paise": 900, "days": 20}
     sections = {s.title: s for s in report_sections({"expectations": [row]})}
     assert sections["P&L against expectations"].rows == (("orb", "BELOW", "-₹90.00", "-₹5.00", "₹9.00", "20", ""),)
+    young = report_sections({"expectations": [{**row, "verdict": "TOO_FEW_DAYS", "low_paise": 0, "high_paise": 0}]})
+    assert {s.title: s for s in young}["P&L against expectations"].rows[0][3:5] == ("-", "-")  # a band of nothing is none
     assert "P&L against expectations" not in {s.title for s in report_sections({})}
