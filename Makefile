@@ -1,7 +1,7 @@
 # VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
-#   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | clean
+#   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | screenshots | clean
 #   make simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1]
 
 SHELL := /bin/bash
@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup day test unit coverage check format simulate compiled lock clean
+.PHONY: help setup day test unit coverage check format simulate compiled screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -92,6 +92,10 @@ simulate: $(READY)
 # The hot modules as machine code, for long replays; needs a C compiler. Nothing else uses it.
 compiled: $(READY)
 	$(BIN)/python -m benchmarks.compiled
+
+# The pictures of README and docs, from a real day; needs chromium.
+screenshots: $(READY)
+	$(BIN)/python docs/screenshots.py
 
 # After a change of the dependencies in pyproject.toml. No index address and no machine path may be in the lock.
 lock: $(READY)

@@ -44,7 +44,7 @@ from velox_core.engine_lock import SoleCloser
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.ledger.memory import MemoryLedger
-from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, MarketFeed, SendOutcome, SendStatus
+from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, MarketFeed, OrderUpdate, SendOutcome, SendStatus
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.limits import RiskLimits
 from velox_core.strategies.base import Strategy, StrategySession
@@ -78,8 +78,8 @@ class HangingBroker:
         self._lock = threading.Lock()
         self._book: list[BrokerOrder] = []
         self._trades: list[BrokerFill] = []
-        self._news: list[BrokerFill] = []
-        self.drained: list[BrokerFill] = []
+        self._news: list[BrokerFill | OrderUpdate] = []
+        self.drained: list[BrokerFill | OrderUpdate] = []
 
     def hang(self) -> None:
         """Answer nothing from now on."""
@@ -97,8 +97,10 @@ class HangingBroker:
         self._wait()
         return self.fill(order, now_ms)
 
-    def fill(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
-        """Book an order as traded."""
+    def fill(self, order: ApprovedOrder, now_ms: int, *, of_quantity: int = 0) -> SendOutcome:
+        """Book an order as traded, or some shares of it: the rest works on."""
+        filled = of_quantity or order.quantity
+        state = OrderState.FILLED if filled == order.quantity else OrderState.PARTIALLY_FILLED
         with self._lock:
             broker_order_id = f"B{len(self._book) + 1}"
             self._book.append(
@@ -108,15 +110,15 @@ class HangingBroker:
                     symbol=order.symbol,
                     side=order.side,
                     quantity=order.quantity,
-                    filled_quantity=order.quantity,
-                    state=OrderState.FILLED,
+                    filled_quantity=filled,
+                    state=state,
                     product=order.product,
                     limit_price_paise=0,
                     placed_ms=now_ms,
                 )
             )
             fill = BrokerFill(
-                now_ms, f"T{len(self._book)}", order.client_order_id, broker_order_id, order.symbol, order.side, order.quantity,
+                now_ms, f"T{len(self._book)}", order.client_order_id, broker_order_id, order.symbol, order.side, filled,
                 PRICE_PAISE,
             )  # fmt: skip
             self._trades.append(fill)
@@ -128,7 +130,7 @@ class HangingBroker:
         self._wait()
         return SendOutcome(SendStatus.REJECTED, broker_order_id, "filled")
 
-    def drain_events(self) -> list[BrokerFill]:
+    def drain_events(self) -> list[BrokerFill | OrderUpdate]:
         """Return the fills since the last call; this does not wait for anything outside."""
         news, self._news = self._news, []
         self.drained.extend(news)
@@ -254,7 +256,12 @@ def age_exceeded_for(gaps: list[float], share: float) -> float:
 
 
 def build(
-    folder: Path, broker: HangingBroker, feed: MarketFeed, probe: Probe, rate: RateLimit | None = None
+    folder: Path,
+    broker: HangingBroker,
+    feed: MarketFeed,
+    probe: Probe,
+    rate: RateLimit | None = None,
+    limits: RiskLimits = LIMITS,
 ) -> tuple[Engine, SessionPlan]:
     """Join an engine over the broker, called off the loop."""
     clock, ledger = WallClock(), MemoryLedger()
@@ -294,7 +301,7 @@ def build(
         closer_lock=SoleCloser(),
     )
     rules = EngineRules(
-        limits=LIMITS,
+        limits=limits,
         schedule=ChargeSchedule.flat(bps=3),
         instruments={s: Instrument(symbol=s, security_class=SecurityClass.CASH, tick_paise=5) for s in universe},
         strategies=(HostedStrategy(probe, tuple(range(len(universe))), universe),),

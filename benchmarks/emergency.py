@@ -6,8 +6,9 @@
   below the first warning, where a day spends its time, and just past it. The counts take turns, medians are shown.
 - The flatten: the real engine, its journal on disk, and its sends off the loop. The broker answers after 30 ms and refuses
   what comes faster than 8 requests in any second, cancels counted. The bound is what that limit allows: the last of n
-  requests cannot arrive before (n - 1) // 8 seconds, and is answered 30 ms later. Time runs from the first exit's arrival
-  until the last is answered.
+  requests cannot arrive before (n - 1) // 8 seconds after the first, and its answer is on its way for 15 ms. Time runs from
+  the first request's arrival until the last is answered. Once the positions are all there is; once each has an order that
+  works at the broker (the rest of its entry) and must be cancelled first, so that 50 positions need 100 requests.
 - The command: from the start of `velox flatten` to its first request to the broker, beside bare Python that imports httpx,
   connects and asks. The two take turns; medians are shown. The simulated broker's first request is a read of its book.
 """
@@ -23,16 +24,18 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.breach_age import FALLEN_PAISE, PRICE_PAISE, HangingBroker, Probe, TickFeed, build
+from benchmarks.breach_age import FALLEN_PAISE, LIMITS, PRICE_PAISE, HangingBroker, Probe, TickFeed, build
 from velox_core.brokers.rate_limit import RateLimit
 from velox_core.domain.market.bars import MinuteRow
-from velox_core.ports import SendOutcome, SendStatus
+from velox_core.domain.orders import OrderState
+from velox_core.ports import OrderUpdate, SendOutcome, SendStatus
 from velox_core.risk.approval import ApprovedOrder
 
 POSITION_COUNTS = (1, 10, 50, 500)
@@ -47,10 +50,12 @@ BARE = "import sys, httpx; httpx.Client(base_url=sys.argv[1], trust_env=False).g
 class LimitedBroker(HangingBroker):
     """Fills at once, answers after a round trip, and refuses what comes too fast."""
 
-    def __init__(self, orders_per_second: int, round_trip_seconds: float) -> None:
+    def __init__(self, orders_per_second: int, round_trip_seconds: float, *, leaves_rests: bool) -> None:
         super().__init__()
         self.refused = 0
         self.exits: list[tuple[float, float]] = []  # arrived, answered
+        self.cancels: list[tuple[float, float]] = []
+        self._leaves_rests = leaves_rests
         self._orders_per_second = orders_per_second
         self._travel_seconds = round_trip_seconds / 2
         self._arrivals: list[float] = []
@@ -61,16 +66,38 @@ class LimitedBroker(HangingBroker):
         time.sleep(self._travel_seconds)
         arrived = time.monotonic()
         is_taken = self._is_within_the_rate(arrived)
-        outcome = self.fill(order, now_ms) if is_taken else SendOutcome(SendStatus.REJECTED, "", "too many requests")
+        outcome = self._take(order, now_ms) if is_taken else SendOutcome(SendStatus.REJECTED, "", "too many requests")
         time.sleep(self._travel_seconds)
         if order.rank is not None and is_taken:
             self.exits.append((arrived, time.monotonic()))
         return outcome
 
     def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
-        """Refuse: everything is filled. It counts."""
-        self._is_within_the_rate(time.monotonic())
-        return super().cancel(broker_order_id, now_ms)
+        """Cancel the rest of an order, or refuse: it is filled, or comes too fast. It counts in any case."""
+        time.sleep(self._travel_seconds)
+        arrived = time.monotonic()
+        is_taken = self._is_within_the_rate(arrived)
+        is_cancelled = is_taken and self._cancel_rest(broker_order_id, now_ms)
+        time.sleep(self._travel_seconds)
+        if not is_cancelled:
+            return SendOutcome(SendStatus.REJECTED, broker_order_id, "filled" if is_taken else "too many requests")
+        self.cancels.append((arrived, time.monotonic()))
+        return SendOutcome(SendStatus.ACKNOWLEDGED, broker_order_id)
+
+    def _take(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
+        if order.rank is not None or not self._leaves_rests:
+            return self.fill(order, now_ms)
+        return self.fill(order, now_ms, of_quantity=order.quantity // 2)
+
+    def _cancel_rest(self, broker_order_id: str, now_ms: int) -> bool:
+        with self._lock:
+            for number, line in enumerate(self._book):
+                if line.broker_order_id == broker_order_id and line.state is OrderState.PARTIALLY_FILLED:
+                    self._book[number] = replace(line, state=OrderState.CANCELLED)
+                    update = OrderUpdate(now_ms, line.tag, broker_order_id, OrderState.CANCELLED, line.filled_quantity, "")
+                    self._news.append(update)
+                    return True
+        return False
 
     def _is_within_the_rate(self, arrived: float) -> bool:
         with self._gate:
@@ -143,22 +170,25 @@ def tick_costs() -> dict[str, dict[int, float]]:
     return {where: {n: round(statistics.median(v), 3) for n, v in by.items()} for where, by in found.items()}
 
 
-def flatten(positions: int) -> dict[str, object]:
+def flatten(positions: int, *, with_cancels: bool) -> dict[str, object]:
     """Open positions, let the price fall past the limit, and time their way out."""
     universe = tuple(f"S{number:03d}" for number in range(positions))
-    broker = LimitedBroker(ORDERS_PER_SECOND, ROUND_TRIP_SECONDS)
+    broker = LimitedBroker(ORDERS_PER_SECOND, ROUND_TRIP_SECONDS, leaves_rests=with_cancels)
+    limits = replace(LIMITS, fixed_lot_size=2 if with_cancels else 1)
     with tempfile.TemporaryDirectory() as folder:
         feed = CrashFeed(universe, broker)
-        engine, plan = build(Path(folder), broker, feed, Probe(broker), RateLimit(ORDERS_PER_SECOND))
+        engine, plan = build(Path(folder), broker, feed, Probe(broker), RateLimit(ORDERS_PER_SECOND), limits)
         result = engine.session(plan).run()
         engine.ports.journal.close()  # type: ignore[attr-defined]  # it is the SQL journal
-    took = max(end for _, end in broker.exits) - min(start for start, _ in broker.exits) if broker.exits else 0.0
-    bound = (positions - 1) // ORDERS_PER_SECOND + ROUND_TRIP_SECONDS / 2
+    requests = broker.exits + broker.cancels
+    took = max(end for _, end in requests) - min(start for start, _ in requests) if requests else 0.0
+    bound = (len(requests) - 1) // ORDERS_PER_SECOND + ROUND_TRIP_SECONDS / 2
     return {
-        "flatten_seconds": round(took, 3),
-        "flatten_bound_seconds": round(bound, 3),
-        "flatten_over_bound_ratio": round(took / bound, 3),
+        "seconds": round(took, 3),
+        "bound_seconds": round(bound, 3),
+        "over_bound_ratio": round(took / bound, 3),
         "exits": len(broker.exits),
+        "cancels": len(broker.cancels),
         "refused_for_the_rate": broker.refused,
         "flat": result.flat,
         "halted": result.halted,
@@ -221,14 +251,16 @@ def main() -> None:
     """Run once and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--positions", type=int, default=50)
+    parser.add_argument("--flatten-only", action="store_true", help="leave out the ticks and the command")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    costs = tick_costs()
+    costs = {"far": {}, "past": {}} if arguments.flatten_only else tick_costs()
     found = {
         "tick_to_breach_p50_us": costs["far"],
         "tick_past_a_warning_p50_us": costs["past"],
-        **flatten(arguments.positions),
-        **first_requests(),
+        "flatten": flatten(arguments.positions, with_cancels=False),
+        "flatten_with_cancels": flatten(arguments.positions, with_cancels=True),
+        **({} if arguments.flatten_only else first_requests()),
         "positions": arguments.positions,
         "load_1_min": round(os.getloadavg()[0], 2),
         "python": sys.version.split()[0],

@@ -34,9 +34,9 @@ async def end_of_day(
     session = find_session(day)
     proof = close_day(day, session)
     report = keep_summary(day, session, proof)
-    await show_summary(report)
+    page = await show_summary(day, session, report)
     require_flat(proof)
-    return report
+    return {**report, "page": page}
 
 
 if __name__ == "__main__":

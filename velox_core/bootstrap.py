@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 
 from velox_core.alert_setup import open_alerts
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.paced import engines_lock
 from velox_core.brokers.rate_limit import RateLimit
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
@@ -31,7 +31,6 @@ from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
     EXIT_OPERATING_ERROR,
-    BrokerError,
     ConfigError,
     DataError,
     JournalUnavailable,
@@ -48,24 +47,24 @@ from velox_core.engine.assembly import Engine, EnginePorts, EngineRules, assembl
 from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
-from velox_core.engine.strategy_host import HostedStrategy
-from velox_core.feeds.replay import ReplayFeed, load_day
+from velox_core.engine.strategy_watch import watch_strategies
+from velox_core.feeds.replay import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
+from velox_core.feeds.tick_replay import replay_feed
 from velox_core.guard import beat_key
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.run import RunIdentity
+from velox_core.metrics_setup import open_metrics
 from velox_core.ports import Alerts, Broker, Journal, Lease, Severity
-from velox_core.reconciliation.books import BrokerBooks
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import RunStores, open_stores
 from velox_core.runs import RunFolder, RunState, choose_run, write_state
-from velox_core.settings import BrokerType, Paths, Settings, StrategySettings
+from velox_core.settings import BrokerType, Paths, Settings
 from velox_core.simulated_account import BROKER_BOOK, simulation_config
 from velox_core.stop_signals import StopSignals, stop_signals
-from velox_core.strategies.base import Strategy
+from velox_core.strategy_loading import hosted_strategies
 
 RECONCILE_SECONDS = 30.0
-BOOK_READ_AT_MS = 1 << 60  # whoever reads the whole book sees orders of any time
 FAST_HEARTBEAT_SECONDS = 0.2  # a day at full speed takes seconds: its viewer wants to see it move
 
 _log = logging.getLogger("velox.system")
@@ -137,7 +136,7 @@ def prepare(settings: Settings, paths: Paths, request: RunRequest) -> ReplayDay:
     scenario = request.scenario or (None if request.data else settings.feed.scenario)
     path = None if scenario else request.data or settings.feed.path
     if scenario:
-        symbols = settings.feed.symbols or default_symbols(scenario)
+        symbols = settings.feed.symbols or default_symbols(scenario, settings.feed.scenario_symbols)
         day = synthetic_day(on, symbols, scenario, session, seed=settings.simulation.seed)
     else:
         if path is None:
@@ -193,39 +192,8 @@ def session_plan(settings: Settings, replay: ReplayDay, instruments: dict[str, I
         source=day.source,
         granularity=day.granularity,
         synthetic=day.synthetic,
+        on_ticks=day.ticks is not None,
     )
-
-
-def load_strategy(chosen: StrategySettings) -> Strategy:
-    """Return a configured strategy. Raises ConfigError that names where it stands in the file."""
-    module_name, _, class_name = chosen.class_path.partition(":")
-    where = f"{chosen.origin or 'strategies'}: {chosen.name}"
-    try:
-        loaded = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"{where}: class_path {chosen.class_path!r} cannot be loaded: {error}") from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Strategy)):
-        raise ConfigError(f"{where}: {chosen.class_path!r} is not a Strategy (velox_core.strategies.base)")
-    try:
-        return loaded(chosen.name, chosen.parameters)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def hosted_strategies(settings: Settings, universe: tuple[str, ...]) -> tuple[HostedStrategy, ...]:
-    """Return the enabled strategies on their columns. Raises ConfigError for a symbol that the data has not."""
-    hosts = []
-    for chosen in settings.strategies:
-        if chosen.enabled:
-            missing = [symbol for symbol in chosen.symbols if symbol not in universe]
-            if missing:
-                raise ConfigError(
-                    f"{chosen.origin or 'strategies'}: {chosen.name}: no data for {', '.join(missing)}; the data has "
-                    f"{', '.join(universe)}"
-                )
-            columns = tuple(universe.index(symbol) for symbol in (chosen.symbols or universe))
-            hosts.append(HostedStrategy(load_strategy(chosen), columns, universe))
-    return tuple(hosts)
 
 
 def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
@@ -239,10 +207,12 @@ def day_instruments(replay: ReplayDay) -> dict[str, Instrument]:
         if all(first_prices):
             break
     closes = day.previous_close_paise or (0,) * len(day.universe)
-    return {
-        symbol: replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
-        for column, symbol in enumerate(day.universe)
-    }
+    bands = day.bands_paise or ((0, 0),) * len(day.universe)
+    instruments = {}
+    for column, symbol in enumerate(day.universe):
+        known = replay.rules.instruments.instrument(symbol, day.trading_date, closes[column] or first_prices[column])
+        instruments[symbol] = replace(known, lower_band_paise=bands[column][0], upper_band_paise=bands[column][1])
+    return instruments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +252,10 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
     run.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         alerts = stack.enter_context(open_alerts(settings, label=f"replay {run.run_id}"))
-        stores = open_stores(settings, paths, run, run_identity(settings, replay), stack, alerts)
+        identity = run_identity(settings, replay)
+        stores = open_stores(settings, paths, run, identity, stack, alerts)
+        metrics = stack.enter_context(open_metrics(settings, identity, run.scope, stores.journal, alerts))
+        stores = replace(stores, journal=metrics.journal)
         clock = ReplayClock(plan.open_ms)
         simulated = SimulatedBroker(
             replay.day.universe,
@@ -292,22 +265,26 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         )
         stack.callback(simulated.close)
         off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
+        if off_loop is not None:
+            metrics.watch_sends(off_loop.waiting)
         control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
         control.forget_requests()
         engine = assemble(
             plan,
             EnginePorts(
                 clock=clock,
-                feed=SimulatedMarket(ReplayFeed(replay.day, clock, replay.speed), simulated, clock),
+                feed=SimulatedMarket(replay_feed(replay.day, clock, replay.speed), simulated, clock, on_ticks=plan.on_ticks),
                 broker=off_loop or simulated,
                 sends=off_loop,
                 lease=stores.lease,
                 journal=stores.journal,
                 ledger=stores.ledger,
                 halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
-                control=NamedControl(control, published_facts(settings, replay), alerts.counters),
+                control=NamedControl(
+                    metrics.control(control), published_facts(settings, replay), alerts.counters, metrics.counters
+                ),
                 alerts=alerts,
-                closer_lock=stores.closer_lock,
+                closer_lock=engines_lock(stores.closer_lock, off_loop.rate if off_loop else None),
                 revive=None if settings.stores.redis.url else EmbeddedRedis(paths.var / "redis").start,
                 guard=guard_presence(settings, paths, replay.speed, alerts),
             ),
@@ -389,24 +366,6 @@ def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
     }
 
 
-def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
-    """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
-
-    Raises: BrokerError when the book is not there or cannot be read; ConfigError for a broker that cannot be read yet.
-    """
-    if settings.broker.type is not BrokerType.SIMULATED:
-        raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
-    path = run.folder / BROKER_BOOK
-    if not path.is_file():
-        raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
-    broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))
-    try:
-        broker.advance(BOOK_READ_AT_MS)
-        return BrokerBooks(orders=broker.orders(), trades=broker.trades(), positions=broker.positions())
-    finally:
-        broker.close()
-
-
 def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
     run, plan, engine, journal = opened.run, opened.plan, opened.engine, opened.journal
     write_state(run.folder, RunState.BEGUN)
@@ -421,9 +380,10 @@ def _trade(opened: OpenRun, signals: StopSignals) -> SessionOutcome:
         rupees_text(opened.settings.risk.limits.loss_limit_paise), os.getpid(),
     )  # fmt: skip
     for drop in opened.replay.day.drops:
-        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.example)
+        _log.warning("[DATA] %s: %s, rows: %s, e.g. %s", plan.source, drop.rule, drop.count, drop.shown)
     signals.tell(session.request_stop)
-    result = session.run()
+    with watch_strategies(engine.rules.strategies):
+        result = session.run()
     exposure = engine.emergency.broker_exposure()
     flat = result.flat and exposure == []
     held = bool(result.stopped) and plan.on_stop is OnStop.HOLD
@@ -482,6 +442,7 @@ def _facts(opened: OpenRun, result: SessionResult, *, flat: bool, exit_code: int
         "source": plan.source,
         "granularity": plan.granularity,
         "bars": day.bar_count,
+        "ticks": day.tick_count,
         "dropped_rows": day.rows_by_rule(kept=False),
         "data_quality": day.quality_json(),
         "flat": flat,

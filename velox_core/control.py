@@ -242,15 +242,20 @@ class NamedControl:
     Args:
         control: the channel.
         facts: what each status says of its run.
-        alerts: how alerts fared so far.
+        alerts, metrics: how alerts and metrics fared so far.
     """
 
     def __init__(
-        self, control: Control, facts: Mapping[str, object], alerts: Callable[[], dict[str, object]] = lambda: {}
+        self,
+        control: Control,
+        facts: Mapping[str, object],
+        alerts: Callable[[], dict[str, object]] = lambda: {},
+        metrics: Callable[[], dict[str, object]] = lambda: {},
     ) -> None:
         self._control = control
         self._facts = {**facts, "pid": os.getpid()}
         self._alerts = alerts
+        self._metrics = metrics
         self._beat = 0
 
     def poll(self) -> ControlRequest | None:
@@ -260,8 +265,8 @@ class NamedControl:
     def publish(self, status: Mapping[str, object]) -> None:
         """Publish the status with its origin."""
         self._beat += 1
-        origin = {**self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000, "alerts": self._alerts()}
-        self._control.publish({**status, **origin})
+        origin = {**self._facts, "beat": self._beat, "wall_ms": time.time_ns() // 1_000_000}
+        self._control.publish({**status, **origin, "alerts": self._alerts(), "metrics": self._metrics()})
 
 
 def _foremost(requests: Sequence[IdentifiedRequest]) -> IdentifiedRequest | None:

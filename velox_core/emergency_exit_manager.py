@@ -25,7 +25,9 @@ from velox_core.domain.errors import BrokerError, HaltedError, InvariantError, N
 from velox_core.domain.halts import HaltKind, HaltRecord, clear_of, named_ids
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank
+from velox_core.emergency_words import alert_of_exit, tell_of_outside_halts, write_block
 from velox_core.exit_door import ExitDoor
+from velox_core.foreign_orders import cancel_foreign
 from velox_core.halt_stores import HaltStores
 from velox_core.loss_warnings import LossWarnings
 from velox_core.order_manager import OrderManager
@@ -186,8 +188,12 @@ class EmergencyExitManager:
         if fresh:
             self._orders.sends.withdraw_entries()
             self._stores.complete(reading, fresh, although_unread=True)
-            self._tell_of(fresh, now_ms)
+            loss_paise = self._orders.day_loss.loss_paise
+            tell_of_outside_halts(self._alerts, fresh, loss_paise=loss_paise, now_ms=now_ms)
         if self._must_close and not must_have_closed:
+            limit_paise = self._risk.limits.loss_limit_paise
+            cause = next(halt for halt in self._known.values() if halt.closes)
+            write_block(cause, (), loss_paise=self._orders.day_loss.loss_paise, limit_paise=limit_paise, now_ms=now_ms)
             self._begin_closing(now_ms)
         return bool(fresh or ended)
 
@@ -198,13 +204,6 @@ class EmergencyExitManager:
         if first_seen:
             self._stores.read_again()
         return [halt for halt in fresh if halt.halt_id not in first_seen]
-
-    def _tell_of(self, fresh: list[HaltRecord], now_ms: int) -> None:
-        for halt in fresh:
-            what = "everything is closed" if halt.closes else "positions stay"
-            text = f"{halt.reason} ({halt.kind.value}, by {halt.by}, halt {halt.halt_id}). No entries; {what}."
-            _log.critical("HALTED from outside: %s", text, extra={"engine_ms": now_ms})
-            self._alerts.send(Severity.CRITICAL, "HALTED from outside", text)
 
     def check(self, now_ms: int) -> None:
         """Judge the loss after a price or a fill, and act when it reaches the limit. O(1) while it does not.
@@ -272,31 +271,21 @@ class EmergencyExitManager:
         self.close_for(record, failed, now_ms)
         return record
 
-    def close_for(self, record: HaltRecord, failed: list[str], now_ms: int) -> None:
+    def close_for(self, record: HaltRecord, failed: list[str], now_ms: int, *, is_told: bool = False) -> None:
         """Tell of a halt that is latched, and begin to close everything.
 
         Args:
             record: the halt; entries are refused on it from here on.
             failed: the stores that did not take it, with why.
             now_ms: engine time.
+            is_told: whoever closed before told of this emergency already.
         """
         self._known[record.halt_id] = record
         self._risk.note_halt(record)
-        loss_paise = self._orders.day_loss.loss_paise
-        limit_paise = self._risk.limits.loss_limit_paise
-        extra = {"engine_ms": now_ms}
-        _log.critical("🚨 EMERGENCY EXIT TRIGGERED 🚨", extra=extra)
-        _log.critical("Daily P&L: %s", rupees_text(-loss_paise), extra=extra)
-        _log.critical("Max Daily Loss: %s", rupees_text(-limit_paise), extra=extra)
-        named = f"{record.reason} ({record.kind.value}, by {record.by}, halt {record.halt_id})"
-        _log.critical("Reason: %s", named, extra=extra)
-        for store in failed:
-            _log.critical("The halt could not be written to %s", store, extra=extra)
-        self._alerts.send(
-            Severity.CRITICAL,
-            "EMERGENCY EXIT TRIGGERED",
-            f"Daily P&L {rupees_text(-loss_paise)}, limit {rupees_text(-limit_paise)}: {record.reason}. Closing everything.",
-        )
+        if not is_told:
+            loss_paise, limit_paise = self._orders.day_loss.loss_paise, self._risk.limits.loss_limit_paise
+            write_block(record, failed, loss_paise=loss_paise, limit_paise=limit_paise, now_ms=now_ms)
+            alert_of_exit(self._alerts, record, loss_paise=loss_paise, limit_paise=limit_paise)
         self._must_close = True
         self._begin_closing(now_ms)
 
@@ -322,7 +311,7 @@ class EmergencyExitManager:
         self._exits.work(now_ms)
         if found is not None and self._is_flat():
             if found.working:
-                self._orders.cancel_foreign(now_ms)
+                cancel_foreign(self._orders, now_ms, left_alone=self._exits.left_alone)
             elif not found.lines and not self.adoption.converted and now_ms >= self.no_proof_before_ms:
                 self._finish_closing(now_ms)
                 return
@@ -344,7 +333,7 @@ class EmergencyExitManager:
         """Ask the broker what it holds, at most once a second, and have the exits go by it. Returns its answer, if any."""
         found = self.adoption.look(now_ms)
         self._exits.held_back = self.adoption.unsettled
-        self._exits.left_alone = frozenset(self.adoption.kept)
+        self._exits.left_alone = self.adoption.left_alone
         return found
 
     def square_off_books(self, now_ms: int) -> None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, Protocol
 
+from velox_core.closing_progress import NO_PROGRESS, EngineProgress
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor
 from velox_core.domain.positions import ADOPTED_TRADE
+from velox_core.lost_exits import Recalled
 from velox_core.ports import Alerts, Broker, CloserLock, HaltFile, Journal, RiskLedger, SendQueue
 from velox_core.risk.limits import RiskLimits
 
@@ -34,6 +36,7 @@ class EngineWord:
         says_flat: whether it says that it holds nothing and works nothing.
         pid: of that process, 0 when it is not known.
         beat: any value that changes with each status it writes.
+        progress: what it says of its closing.
     """
 
     runs: bool
@@ -41,6 +44,7 @@ class EngineWord:
     says_flat: bool = False
     pid: int = 0
     beat: object = None
+    progress: EngineProgress = NO_PROGRESS
 
 
 class EngineWatch(Protocol):
@@ -52,10 +56,13 @@ class EngineWatch(Protocol):
         """Return what it says now. Raises VeloxError when it cannot be found out whether one runs."""
         ...
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Free the account's locks from a process that does not answer, within bounds: see `take_over`.
 
-        Returns True when the locks are free, False when the holder answers after all. Raises VeloxError when neither.
+        Args:
+            halt: the one that was latched.
+            stalled_pid: a process that answers and closes nothing: it is ended all the same; 0 for none.
+        Returns: True when the locks are free, False when the holder answers after all. Raises VeloxError when neither.
         """
         ...
 
@@ -73,7 +80,7 @@ class NoEngine:
         """Return that none runs."""
         return EngineWord(runs=False)
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Return that the locks are free."""
         return True
 
@@ -96,6 +103,7 @@ class FlattenPorts:
         closer_lock: the account's.
         monotonic: real seconds that never go back: the bounds about processes.
         engine: the account's engine, seen from outside.
+        recall: reads what earlier processes have on record, once the closer's lock is ours; never raises, bounded.
         sends: of a broker that is called off the caller's thread; None when sends are inline.
         instrument: what is known of a symbol, given the broker's last price in paise (0 for none); None for nothing.
     """
@@ -109,6 +117,7 @@ class FlattenPorts:
     monotonic: Callable[[], float]
     engine: EngineWatch = field(default_factory=NoEngine)
     latches: Mapping[str, Callable[[HaltRecord], None]] = field(default_factory=dict)
+    recall: Callable[[], Recalled] = Recalled
     sends: SendQueue | None = None
     instrument: Callable[[str, int], Instrument | None] = lambda symbol, price_paise: None
 

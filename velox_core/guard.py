@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from velox_core.closing_progress import STALLED_SECONDS_MAX
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.money import rupees_text
 from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
 
 GUARD_NAME: Final = "guard"  # the author of its halts
 BPS: Final = 10_000
-EXCUSED_SECONDS_MAX: Final = 240.0  # so long an engine that closes is left to it; above what a flattening takes
+EXCUSED_SECONDS_MAX: Final = 240.0  # so long an engine that closes, and gets on, is left to it; above what a flattening takes
 _NOT_YET: Final = -1.0
 
 BeatKey = tuple[int, int, int]  # process id, number of the heartbeat, wall time: another key is another heartbeat
@@ -144,6 +145,7 @@ class Sight:
         loss_paise: by the guard's own computation, None when it is not known.
         closes: the engine's newest word is that it closes everything.
         holds: the engine ended with a word of its own and keeps positions on purpose.
+        stalled_seconds: for how long a closing of the engine has got nowhere, as far as it was seen.
         unfinished: a halt of the guard's own stands and no engine has the account: an earlier guard was closing.
     """
 
@@ -154,6 +156,7 @@ class Sight:
     loss_paise: int | None
     closes: bool = False
     holds: bool = False
+    stalled_seconds: float = 0.0
     unfinished: bool = False
 
 
@@ -198,6 +201,7 @@ def judge(memory: Memory, sight: Sight, rules: GuardRules) -> tuple[Memory, Verd
     answers = silent_seconds <= rules.heartbeat_timeout_seconds
     excused_since = _since(memory.excused_since, sight.closes and answers and sight.exposed, sight.now)
     excused = excused_since >= 0 and sight.now - excused_since < EXCUSED_SECONDS_MAX
+    excused = excused and sight.stalled_seconds < STALLED_SECONDS_MAX
     past = sight.loss_paise is not None and sight.loss_paise >= rules.loss_trigger_paise
     late = 0 < rules.late_ms <= sight.market_ms
     memory = replace(

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from velox_core.closing_progress import ProgressWatch, read_progress
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, VeloxError
 from velox_core.domain.money import rupees_text
-from velox_core.domain.orders import Product
+from velox_core.domain.orders import TERMINAL_STATES, Product
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.flat_proof import FlattenState
 from velox_core.guard import (
@@ -137,6 +138,7 @@ class AccountGuard:
         self._time: MarketTime = MarketTime(account.speed) if before is None else before._time
         self._memory: Memory = Memory() if before is None else replace(before._memory, judged=now)  # no pause of its own
         self._status: Mapping[str, object] = {} if before is None else before._status
+        self._progress: ProgressWatch = ProgressWatch() if before is None else before._progress
         self._flattener: Flattener | None = None
         self._state: FlattenState | None = None
         self._closing_ms = 0  # engine time of the closing
@@ -145,6 +147,8 @@ class AccountGuard:
         self._carried: dict[str, int] = {}
         self._told: dict[str, str] = {}
         self.exposed = False
+        self.open_lines: list[str] = []  # what the broker holds and works, as the guard last read it
+        self.outcome = ""  # of the newest closing that ended: FLAT or NOT_FLAT
         self.loss_paise: int | None = None
 
     @property
@@ -178,10 +182,23 @@ class AccountGuard:
             "state": state,
             "engine_ms": self._time.at(now),
             "beat_ages": [round(now - seen.since, 1) for seen in self._seen],
+            "engine": self._engine_life(now),
             "exposed": self.exposed,
+            "open": list(self.open_lines),
+            "closing": "" if self._state is None or not self.closing else self._state.value,
+            "outcome": self.outcome,
             "loss_paise": self.loss_paise,
+            "loss_limit_paise": self._account.rules.loss_limit_paise,
             "faults": list(self._told.values()),
         }
+
+    def _engine_life(self, now: float) -> str:
+        """Return how the engine is: 'alive', 'closing' (it is left to it), 'ended', 'keeps' (on purpose) or 'silent'."""
+        if self._status.get("state") in ("DONE", "FAILED"):
+            return "keeps" if self._account.holds(self._status) else "ended"
+        if min(now - seen.since for seen in self._seen) > self._account.rules.heartbeat_timeout_seconds:
+            return "silent"
+        return "closing" if engine_closes(self._status) else "alive"
 
     def close(self) -> None:
         """Give up what a closing holds; the account is as it is."""
@@ -221,8 +238,10 @@ class AccountGuard:
             self._tell("book", "The guard cannot read the broker's book", str(error))
         else:
             self._tell("book", "", "The guard can read the broker's book again")
-            self.exposed = bool(exposure(orders, positions, self._account.product))
+            self.open_lines = exposure(orders, positions, self._account.product)
+            self.exposed = bool(self.open_lines)
             self.loss_paise = self._loss(positions, trades, now_ms)
+            self._see_progress(now, orders, positions)
         return Sight(
             now=now,
             market_ms=now_ms,
@@ -230,8 +249,22 @@ class AccountGuard:
             exposed=self.exposed,
             loss_paise=self.loss_paise,
             closes=engine_closes(self._status),
+            stalled_seconds=self._progress.stalled_seconds,
             holds=self._account.holds(self._status),
             unfinished=self.exposed and self._account.unfinished(),
+        )
+
+    def _see_progress(self, now: float, orders: Sequence[BrokerOrder], positions: Sequence[BrokerPosition]) -> None:
+        """Judge whether an engine that closes gets anywhere; one that does not close is not judged."""
+        if not engine_closes(self._status):
+            self._progress = ProgressWatch()
+            return
+        product = self._account.product
+        self._progress.see(
+            now,
+            [p for p in positions if p.product is product],
+            [o for o in orders if o.product is product and o.state not in TERMINAL_STATES],
+            read_progress(self._status),
         )
 
     def _loss(self, positions: Sequence[BrokerPosition], trades: Sequence[BrokerFill], now_ms: int) -> int | None:
@@ -297,9 +330,12 @@ class AccountGuard:
             return
         if state is not self._state:
             self._state = state
-            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra={"engine_ms": now_ms})
+            closing = {"engine_ms": self._closing_ms}  # as the flattener's lines: the market's time goes faster in a replay
+            _log.critical("[GUARD] %s: %s", self._account.name, _STATE_TEXT[state], extra=closing)
         if state is FlattenState.FLAT or state is FlattenState.NOT_FLAT:
+            self.outcome = state.value
             if state is FlattenState.FLAT:
+                self.exposed, self.open_lines = False, []  # until the next look
                 self._told.pop("closing", None)
             self._account.alerts.send(Severity.CRITICAL, f"The guard: {_STATE_TEXT[state]}", self._account.name)
             self._end(now)

@@ -18,11 +18,12 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from velox_core.bootstrap import BOOK_READ_AT_MS, RunRequest, day_instruments, prepare, session_plan
+from velox_core.bootstrap import RunRequest, day_instruments, prepare, session_plan
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.charges import load_charges
 from velox_core.brokers.followed_market import FollowedMarket
 from velox_core.brokers.simulated import SimulatedBroker
+from velox_core.closing_record import GUARD, leave_closing
 from velox_core.control import FileControl, LedgerControl
 from velox_core.domain.errors import BrokerError, DataError, VeloxError
 from velox_core.domain.halts import active_halts
@@ -30,7 +31,7 @@ from velox_core.domain.orders import Actor, Product
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine_lock import ENGINE_LOCK, LockView
-from velox_core.flat_proof import FlattenState
+from velox_core.flat_proof import ENDED, FlattenState
 from velox_core.guard import GUARD_NAME, GuardRules, Verdict, loss_trigger_paise
 from velox_core.guard_watch import GuardedAccount
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
@@ -40,7 +41,7 @@ from velox_core.ports import Alerts
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunFolder, RunState, read_state
 from velox_core.settings import Paths, Settings, StopPolicy
-from velox_core.simulated_account import BROKER_BOOK, simulation_config
+from velox_core.simulated_account import BOOK_READ_AT_MS, BROKER_BOOK, simulation_config
 
 PAUSE_SECONDS_MAX = 5.0
 
@@ -107,7 +108,7 @@ def guarded_run(
         files = ExitStack()
         request = _closing_request(run, on, verdict, ledger)
         outside = files.enter_context(open_outside(settings, request, alerts, broker=broker))
-        return GuardFlattener(outside, files, partial(bring_in, run, on))
+        return GuardFlattener(outside, files, partial(bring_in, run, on), run)
 
     def heard_by_ledger() -> Mapping[str, object] | None:
         with suppress(VeloxError):
@@ -139,18 +140,22 @@ class GuardFlattener:
         outside: the flattening, open.
         stack: closes it.
         bring_in: has what was done imported into the run's journal, given the file; returns why that failed, '' when not.
+        run: in whose folder it leaves what it came to.
     """
 
-    def __init__(self, outside: Outside, stack: ExitStack, bring_in: Callable[[Path], str]) -> None:
+    def __init__(self, outside: Outside, stack: ExitStack, bring_in: Callable[[Path], str], run: RunFolder) -> None:
         self._outside = outside
         self._stack = stack
         self._bring_in = bring_in
+        self._run = run
 
     def step(self, now_ms: int) -> FlattenState:
         """Go one step further at engine time `now_ms`."""
         state = self._outside.flattener.step(now_ms)
         self._outside.flattener.news()  # the flattener logs each of them by itself
         self._outside.sign.give({"state": state.value, "by": GUARD_NAME})
+        if state in ENDED:
+            self._leave_record()
         return state
 
     def close(self) -> None:
@@ -160,6 +165,12 @@ class GuardFlattener:
         problem = self._bring_in(file)
         if problem:
             _log.error("[GUARD] not in the journal yet, the next engine of the run brings it in: %s", problem)
+            if self._outside.flattener.ended:
+                self._leave_record(problem)
+
+    def _leave_record(self, not_imported: str = "") -> None:
+        run, result = self._run, self._outside.flattener.result()
+        leave_closing(run.folder, result, run_id=run.run_id, tool=GUARD, by=GUARD_NAME, not_imported=not_imported)
 
 
 def _closing_request(run: RunFolder, on: date, verdict: Verdict, ledger: RedisLedger) -> OutsideRequest:

@@ -6,6 +6,8 @@
 - The queue is bounded. When it is full, DEBUG and INFO lines are dropped and counted; warnings and everything of
   `velox.emergency` have a reserve of their own, and each loss is written to `system.log` and told by `stop`.
 - A line is `2026-11-23 09:31:00,120+05:30 INFO [2024-01-15 09:31:00] message`: wall clock, level, engine time (IST both).
+- A process that is not the run's engine counts engine time by itself, from the last that it knew: its lines say
+  `[~2024-01-15 09:31:00]`, and may stand behind or before the engine's own in one file.
 - A line of `velox.system` that begins with `[SESSION]` (how a run begins, its end) is written to all four files.
 - The journal is the truth; a lost log line loses nothing but comfort. Nothing here raises into the trading thread.
 """
@@ -41,6 +43,7 @@ QUEUE_RECORDS_MAX: Final = 100_000
 RESERVE_RECORDS_MAX: Final = 10_000
 _ROOT: Final = "velox"
 _NO_ENGINE_TIME: Final = "-"
+COUNTED_MARK: Final = "~"
 SESSION_MARK: Final = "[SESSION]"
 
 
@@ -92,11 +95,19 @@ class _Entrance(logging.Handler):
 
 
 class _LineFormatter(logging.Formatter):
-    """Every line of a message gets the prefix, so that grep finds a whole line."""
+    """Every line of a message gets the prefix, so that grep finds a whole line.
+
+    Args:
+        clock_mark: stands before each engine time; '' for the engine's own.
+    """
+
+    def __init__(self, clock_mark: str = "") -> None:
+        super().__init__()
+        self._clock_mark = clock_mark
 
     def format(self, record: logging.LogRecord) -> str:
         engine_ms = getattr(record, "engine_ms", None)
-        engine = _NO_ENGINE_TIME if engine_ms is None else ist_datetime(engine_ms).strftime("%Y-%m-%d %H:%M:%S")
+        engine = _NO_ENGINE_TIME if engine_ms is None else f"{self._clock_mark}{ist_datetime(engine_ms):%Y-%m-%d %H:%M:%S}"
         wall = ist_datetime(int(record.created * 1_000))
         prefix = f"{wall:%Y-%m-%d %H:%M:%S},{wall.microsecond // 1_000:03d}+05:30 {record.levelname} [{engine}] "
         text = record.getMessage()
@@ -111,10 +122,10 @@ class _LogFile(RotatingFileHandler):
     With `max_bytes` 0 another process rotates it: what that one has moved away is left, and the new file written.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, keep_files: int) -> None:
+    def __init__(self, path: Path, *, max_bytes: int, keep_files: int, clock_mark: str = "") -> None:
         super().__init__(path, maxBytes=max_bytes, backupCount=keep_files, encoding="utf-8")
         self.failed = 0
-        self.setFormatter(_LineFormatter())
+        self.setFormatter(_LineFormatter(clock_mark))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, to the file that has the name now."""
@@ -215,6 +226,7 @@ def start_logging(
     keep_files: int = 10,
     rotates: bool = True,
     now_ms: Callable[[], int] | None = None,
+    counts_its_own_time: bool = False,
     queue_records_max: int = QUEUE_RECORDS_MAX,
 ) -> LogWriter:
     """Send the `velox` loggers to the four files of a folder.
@@ -227,6 +239,7 @@ def start_logging(
         rotates: False for a process that writes to the files of another, which rotates them.
         now_ms: engine time in epoch milliseconds, read once for each line that does not bring its own in
             `extra={"engine_ms": ...}`; without either the line says '-'.
+        counts_its_own_time: True for a process that is not the run's engine; its engine times are marked.
         queue_records_max: lines that may wait for the writer.
     Raises: VeloxError when the folder or a file cannot be made.
     """
@@ -235,7 +248,8 @@ def start_logging(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, file_name in LOG_FILES.items():
-            files[name] = _LogFile(folder / file_name, max_bytes=max_bytes, keep_files=keep_files)
+            mark = COUNTED_MARK if counts_its_own_time else ""
+            files[name] = _LogFile(folder / file_name, max_bytes=max_bytes, keep_files=keep_files, clock_mark=mark)
     except OSError as error:
         for file in files.values():
             file.close()

@@ -4,6 +4,7 @@
 - The account's engine is known by the kernel lock that it holds and by the status that it writes; a closer that is no engine
   leaves a sign of life of its own in the run's folder while it works (`flatten-<pid>.json`).
 - Engine time goes on where the run was: from the newest time that its status or its broker's book knows, in real seconds.
+- What earlier processes of the run sent is read from its emergency files and its journal before the first send.
 - What is sent is written to an emergency file of this process, synced before it leaves; `operations.flatten` has it imported.
 - Live brokers are not reachable from here yet: they are refused with what to do.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,10 @@ import orjson
 
 from velox_core.brokers.book import newest_ms
 from velox_core.brokers.charges import load_charges
+from velox_core.brokers.paced import PacedBroker, PacedLock
+from velox_core.brokers.rate_limit import RateLimit
 from velox_core.calendar import load_instruments
+from velox_core.closing_progress import read_progress
 from velox_core.control import FileControl
 from velox_core.domain.errors import CalendarError, ConfigError, JournalUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
@@ -36,9 +41,10 @@ from velox_core.flatten_ports import BOUND_MS, EngineWord, FlattenPorts, Flatten
 from velox_core.flattening import Flattener
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.file import FileJournal
+from velox_core.journal.recall import recall_run
 from velox_core.ledger.memory import MemoryLedger
 from velox_core.ports import Alerts, Broker, LockHolder
-from velox_core.runs import RunFolder
+from velox_core.runs import JOURNAL_DATABASE, RunFolder
 from velox_core.settings import BrokerType, Settings
 from velox_core.simulated_account import BROKER_BOOK, SimulatedAccount, simulation_config
 from velox_core.take_over import ACKNOWLEDGED_KEY, TakeOverPorts, TakeOverResult, take_over
@@ -188,9 +194,10 @@ class RunEngine:
             acknowledges=isinstance(acknowledged, list) and halt_id in acknowledged,
             says_flat=not status.get("positions") and status.get("live_orders") == 0,
             beat=status.get("wall_ms"),
+            progress=read_progress(status),
         )
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Free the run's locks, by a halt of its own: an engine that acknowledged the first one may hang all the same."""
         asked = HaltRecord(
             halt_id=f"{halt.halt_id}-T{time.time_ns() // 1_000_000}",
@@ -208,7 +215,13 @@ class RunEngine:
             monotonic=time.monotonic,
             sleep=time.sleep,
         )
-        done = take_over(ports, asked, request_seconds=self._request_seconds, acknowledge_seconds=TAKE_OVER_ACKNOWLEDGE_SECONDS)
+        done = take_over(
+            ports,
+            asked,
+            request_seconds=self._request_seconds,
+            acknowledge_seconds=TAKE_OVER_ACKNOWLEDGE_SECONDS,
+            stalled_pid=stalled_pid,
+        )
         self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 
@@ -335,18 +348,24 @@ def open_outside(
     sign = SignOfLife(run.folder)
     closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
     instrument = _instruments(settings, on)
+    journal_url = settings.stores.journal.url or f"sqlite:///{run.folder / JOURNAL_DATABASE}"
+    rate = RateLimit(settings.engine.orders_per_second)
+    paced = PacedBroker(
+        broker or account, rate, is_beside_an_engine=engine.runs, waiting=lambda: sign.give({"state": "CLOSING"})
+    )
     try:
         ports = FlattenPorts(
-            broker=broker or account,
+            broker=paced,
             journal=journal,
             ledger=MemoryLedger(),
             halt_file=JsonLinesHaltFile(run.folder / HALT_FILE),
             latches=request.latches,
             alerts=alerts,
-            closer_lock=closer_lock,
+            closer_lock=PacedLock(closer_lock, rate, always=True),
             monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,
+            recall=partial(recall_run, run.folder, journal_url, run.scope.key),
         )
         rules = FlattenRules(
             trading_date=on,

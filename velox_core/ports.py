@@ -14,7 +14,7 @@ from typing import Protocol
 
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.domain.halts import HaltRecord
-from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.market.bars import MarketEvent
 from velox_core.domain.orders import OrderState, Product, Side
 from velox_core.risk.approval import ApprovedOrder
 from velox_core.risk.ledger import CommitResult, LedgerChange, RiskSnapshot
@@ -33,7 +33,10 @@ class Clock(Protocol):
 
 
 class MarketFeed(Protocol):
-    """Minutes of the universe, oldest first."""
+    """The market of a universe, oldest first: minutes; or ticks, and each minute that was built from them as it ends.
+
+    A feed of ticks has its own thread and a bounded queue behind it: whoever brings ticks never waits for the loop.
+    """
 
     @property
     def universe(self) -> tuple[str, ...]:
@@ -42,11 +45,11 @@ class MarketFeed(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Return whether no further row will come."""
+        """Return whether nothing further will come."""
         ...
 
-    def next_row(self, wait_seconds: float) -> MinuteRow | None:
-        """Return the next minute, or None when `wait_seconds` passed without one or the feed has ended."""
+    def next_row(self, wait_seconds: float) -> MarketEvent | None:
+        """Return the next minute or ticks, or None when `wait_seconds` passed without any or the feed has ended."""
         ...
 
     def hasten(self) -> None:
@@ -438,4 +441,36 @@ class Alerts(Protocol):
 
     def send(self, severity: Severity, title: str, text: str) -> None:
         """Queue one message."""
+        ...
+
+
+class JournalFact:
+    """One event that the journal holds durably, and when this process wrote it (monotonic seconds).
+
+    `appended` is when it was added, `durable` when its commit returned. Both are 0.0 for one that was read back.
+    """
+
+    __slots__ = ("appended", "body", "durable", "kind", "ts_ms")
+
+    def __init__(self, kind: EventKind, ts_ms: int, body: Body, appended: float = 0.0) -> None:
+        self.kind = kind
+        self.ts_ms = ts_ms
+        self.body = body
+        self.appended = appended
+        self.durable = 0.0
+
+
+class Metrics(Protocol):
+    """Numbers for a monitoring server. Never raises, never waits, and never gates an order."""
+
+    def committed(self, facts: Sequence[JournalFact]) -> None:
+        """Take what the journal just made durable, in its order."""
+        ...
+
+    def status(self, status: Mapping[str, object]) -> None:
+        """Take the status that the engine just published."""
+        ...
+
+    def counters(self) -> dict[str, object]:
+        """Return what became of the points so far, as JSON values: for the status."""
         ...

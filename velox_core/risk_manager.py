@@ -98,6 +98,7 @@ class RiskManager:
         self._journal = journal
         self._decisions = DecisionJournal(journal, limits)
         self.decision_counts = self._decisions.counts
+        self.recent_decisions = self._decisions.recent
         self._id_prefix = id_prefix
         self._sequence = first_sequence - 1
         self._epoch = epoch

@@ -15,7 +15,7 @@ from typing import Final
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_orders import SimulationConfig
-from velox_core.domain.errors import BrokerError
+from velox_core.domain.errors import BrokerError, ConfigError
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.market.ticks import Instrument
 from velox_core.ports import (
@@ -27,10 +27,13 @@ from velox_core.ports import (
     SendOutcome,
     SendStatus,
 )
+from velox_core.reconciliation.books import BrokerBooks
 from velox_core.risk.approval import ApprovedOrder
-from velox_core.settings import Settings
+from velox_core.runs import RunFolder
+from velox_core.settings import BrokerType, Settings
 
 BROKER_BOOK: Final = "broker.db"
+BOOK_READ_AT_MS: Final = 1 << 60  # whoever reads the whole book sees orders of any time
 
 
 def simulation_config(settings: Settings, bar_minutes: int = 1) -> SimulationConfig:
@@ -47,6 +50,24 @@ def simulation_config(settings: Settings, bar_minutes: int = 1) -> SimulationCon
         margin_multiplier=chosen.margin_multiplier,
         bar_minutes=bar_minutes,
     )
+
+
+def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
+    """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
+
+    Raises: BrokerError when the book is not there or cannot be read; ConfigError for a broker that cannot be read yet.
+    """
+    if settings.broker.type is not BrokerType.SIMULATED:
+        raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
+    path = run.folder / BROKER_BOOK
+    if not path.is_file():
+        raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
+    broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))
+    try:
+        broker.advance(BOOK_READ_AT_MS)
+        return BrokerBooks(orders=broker.orders(), trades=broker.trades(), positions=broker.positions())
+    finally:
+        broker.close()
 
 
 class SimulatedAccount:

@@ -2,8 +2,9 @@
 
 - First a halt is latched, so that nothing opens whatever happens next; then the holder has a bounded time to acknowledge
   that halt's id in its status. One that does is alive and closes by itself: it is left alone.
-- One that does not is killed: the very process that the lock file names, by id and start, and no other. A lock whose
-  holder cannot be verified ends the take-over; nothing is killed then, and a person must look.
+- One that does not is killed: the very process that the lock file names, by id and start, and no other. So is one that
+  acknowledges and whose closing gets nowhere, as the caller saw (`closing_progress`). A lock whose holder cannot be
+  verified ends the take-over; nothing is killed then, and a person must look.
 - A request that was on its way may still reach the broker, so the longest time-out of one is waited out: also where the
   holder ended by itself meanwhile, or another take-over killed it.
 - What follows is the caller's: take the locks, the lease with the next epoch, read the broker's book, then act.
@@ -79,7 +80,12 @@ class TakeOver:
 
 
 def take_over(
-    ports: TakeOverPorts, halt: HaltRecord, *, request_seconds: float, acknowledge_seconds: float = ACKNOWLEDGE_SECONDS_MAX
+    ports: TakeOverPorts,
+    halt: HaltRecord,
+    *,
+    request_seconds: float,
+    acknowledge_seconds: float = ACKNOWLEDGE_SECONDS_MAX,
+    stalled_pid: int = 0,
 ) -> TakeOver:
     """Free the account's locks from a holder that does not answer.
 
@@ -88,6 +94,7 @@ def take_over(
         halt: the record to latch and to have acknowledged; its id is new.
         request_seconds: the longest that a request of the killed process may still be on its way.
         acknowledge_seconds: how long a living holder has to acknowledge.
+        stalled_pid: the process that acknowledges and whose closing gets nowhere: it counts as silent; 0 for none.
     Raises: VeloxError when the halt could not be latched, or a holder cannot be verified or does not end.
     """
     found = _holders(ports)
@@ -98,15 +105,15 @@ def take_over(
     for store in not_latched:
         _log.error("[TAKE-OVER] the halt could not be written to %s", store)
     until = ports.monotonic() + acknowledge_seconds
-    while silent := _silent(ports, halt.halt_id):
-        if ports.monotonic() >= until:
+    while silent := _silent(ports, halt.halt_id, stalled_pid):
+        if ports.monotonic() >= until or all(holder.pid == stalled_pid for holder in silent):
             break
         ports.sleep(POLL_SECONDS)
     killed = tuple(holder.pid for holder in silent if _end(ports, holder))
     there = _holders(ports)
     if any(holder not in there for holder in found):
         ports.sleep(request_seconds)
-    still_silent = _silent(ports, halt.halt_id)
+    still_silent = _silent(ports, halt.halt_id, stalled_pid)
     if still_silent:
         raise VeloxError(
             f"the account is held again, by {_text(still_silent)}: look at that process before anything is started"
@@ -120,13 +127,14 @@ def _holders(ports: TakeOverPorts) -> list[LockHolder]:
     return list(dict.fromkeys(holder for lock in ports.locks if (holder := lock.holder()) is not None))
 
 
-def _silent(ports: TakeOverPorts, halt_id: str) -> list[LockHolder]:
-    """Return the holders that have not acknowledged the halt."""
+def _silent(ports: TakeOverPorts, halt_id: str, stalled_pid: int) -> list[LockHolder]:
+    """Return the holders that have not acknowledged the halt, or whose word does not count."""
     answering = set()
     for status in ports.statuses():
         acknowledged = status.get(ACKNOWLEDGED_KEY)
         if isinstance(acknowledged, list) and halt_id in acknowledged:
             answering.add(status.get("pid"))
+    answering.discard(stalled_pid)
     return [holder for holder in _holders(ports) if holder.pid not in answering]
 
 

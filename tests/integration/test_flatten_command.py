@@ -103,7 +103,8 @@ def test_signals_do_not_end_it_and_nothing_but_the_book_is_needed(account: Accou
     process = flatten(account)
     for line in process.stderr or ():
         if "latched" in line:
-            os.kill(process.pid, signal.SIGINT)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(process.pid, number)
             break
     body = answer(process)
     assert account.held_at_the_broker() == {}

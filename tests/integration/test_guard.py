@@ -20,6 +20,7 @@ import pytest
 from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.control import GUARD_MARK, LedgerControl
 from velox_core.domain.halts import active_halts
+from velox_core.domain.time import IST
 from velox_core.halt_file import JsonLinesHaltFile
 from velox_core.ledger.redis import RedisLedger
 from velox_core.operations.reconcile import reconcile_run
@@ -51,8 +52,10 @@ system:
   strategies:
     - name: hold
       class_path: tests.integration.holding_strategy:BuyAndHold
-  guard: {{heartbeat_timeout_seconds: {BOUND_SECONDS}}}
 """
+SHORT_BOUND = f"  guard: {{heartbeat_timeout_seconds: {BOUND_SECONDS}}}\n"
+DEFAULT_BOUND_SECONDS = 20  # of the configuration
+FLAT_SECONDS_MAX = 30  # after a kill -9 of the engine, with that bound
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +67,7 @@ class GuardedDay:
         self.var = folder / "var"
         self.config = folder / "config" / "system.yaml"
         self.config.parent.mkdir(parents=True)
-        self.config.write_text(CONFIG, encoding="utf-8")
+        self.config.write_text(CONFIG + SHORT_BOUND, encoding="utf-8")
         self.folder = self.var / "replay" / "primary" / RUN_ID
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -96,7 +99,7 @@ class GuardedDay:
             assert time.monotonic() < deadline, self.log()
             for process in alive:
                 assert process.poll() is None, f"process {process.pid} ended: {self.log()}"
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def guard_views(self) -> list[dict[str, object]]:
         try:
@@ -126,6 +129,23 @@ class GuardedDay:
         """Return whether the log tells all of it, in this order."""
         return re.search(".*".join(re.escape(part) for part in parts), self.log(), re.DOTALL) is not None
 
+    def pid_of_the_status(self) -> object:
+        """Return the process that the run's status is of."""
+        try:
+            return json.loads((self.folder / "status.json").read_text()).get("pid")
+        except (OSError, ValueError):
+            return None
+
+    def assert_each_closed_once(self, by: str = "EG") -> None:
+        """Each symbol was bought once and sold once, by whomever, and nothing works."""
+        trades = self.book("SELECT symbol, side, quantity, tag FROM trades ORDER BY number")
+        assert sorted((symbol, side, quantity) for symbol, side, quantity, _ in trades) == sorted(
+            (symbol, side, 1) for symbol in SYMBOLS for side in ("BUY", "SELL")
+        )
+        assert {tag[6] for _, side, _, tag in trades if side == "SELL"} <= set(by)
+        assert self.held() == {}
+        assert self.book("SELECT tag FROM orders WHERE state NOT IN ('FILLED', 'CANCELLED', 'REJECTED')") == []
+
     def assert_closed_once_by_the_guard(self) -> None:
         """Each symbol was bought once by the engine and sold once by the guard, and nothing else was traded."""
         trades = self.book("SELECT symbol, side, quantity, tag FROM trades ORDER BY number")
@@ -134,6 +154,14 @@ class GuardedDay:
         )
         assert self.held() == {}
         assert self.book("SELECT tag FROM orders WHERE state NOT IN ('FILLED', 'CANCELLED', 'REJECTED')") == []
+
+    def sent_by_the_guard(self) -> bool:
+        return bool(self.book("SELECT tag FROM orders WHERE substr(tag, 7, 1) = 'G'"))
+
+    def wait_for_the_first_exit(self, guard: subprocess.Popen[bytes]) -> None:
+        """Wait until the guard is in the middle of closing: it sent something, and nothing is proven."""
+        self.wait(self.sent_by_the_guard, guard)
+        assert not self.told("FLAT, the broker confirms it")
 
     def end(self) -> None:
         for process in self.processes:
@@ -152,17 +180,21 @@ def day(tmp_path: Path) -> Iterator[GuardedDay]:
 
 
 def test_engine_killed_with_three_positions_is_closed_by_the_guard_and_comes_back_reconciled(day: GuardedDay) -> None:
+    day.config.write_text(CONFIG, encoding="utf-8")  # with the default bound
     guard, engine = day.start_both_and_hold()
     with closing(RedisLedger(EmbeddedRedis(day.var / "redis").url, "simulated:primary", DAY)) as ledger:
         heard = LedgerControl(ledger, status_mark=GUARD_MARK).status()
     assert heard is not None
     assert (heard["pid"], heard["watching"]) == (guard.pid, [RUN_ID])
+    killed = datetime.now(IST).replace(tzinfo=None)  # as the log tells it
     engine.kill()
     day.wait(lambda: day.told("[GUARD]", "FLAT, the broker confirms it"), guard)
     assert day.told(
         f"[GUARD] {RUN_ID}: the engine has shown no sign of life", "EMERGENCY EXIT TRIGGERED", "Daily P&L: ",
         "[GUARD]", "this guard closes", "[GUARD]", "FLAT, the broker confirms it",
     )  # fmt: skip
+    silent, flat = ((_told_at(day.log(), part) - killed).total_seconds() for part in ("no sign of life", "FLAT, the broker"))
+    assert DEFAULT_BOUND_SECONDS - 2 <= silent <= flat <= FLAT_SECONDS_MAX
     day.assert_closed_once_by_the_guard()
     orders = day.book("SELECT * FROM orders")
     assert [halt.by for halt in active_halts(JsonLinesHaltFile(day.folder / "halt.jsonl").records())] == ["guard"]
@@ -195,6 +227,51 @@ def test_engine_and_guard_stopped_the_guard_waits_one_bound_and_takes_over_and_t
     back, verdict = (_told_at(day.log(), part) for part in ("this guard was away for", "no sign of life"))
     assert (verdict - back).total_seconds() >= BOUND_SECONDS - 0.01  # what a pause must cost at least
     day.assert_closed_once_by_the_guard()
+
+
+def test_guard_killed_in_the_middle_of_a_closing_goes_on_when_it_starts_again(day: GuardedDay) -> None:
+    guard, engine = day.start_both_and_hold()
+    engine.kill()
+    day.wait_for_the_first_exit(guard)
+    guard.kill()
+    assert guard.wait(WAIT_SECONDS) == -signal.SIGKILL
+    assert not day.told("FLAT, the broker confirms it")
+    again = day.start("guard")
+    day.wait(lambda: day.told("an earlier guard was closing everything", "FLAT, the broker confirms it"), again)
+    day.assert_closed_once_by_the_guard()
+
+
+def test_guard_stopped_in_the_middle_of_a_closing_beside_an_engine_that_comes_back_reverses_nothing(day: GuardedDay) -> None:
+    guard, engine = day.start_both_and_hold()
+    engine.kill()
+    day.wait_for_the_first_exit(guard)
+    guard.send_signal(signal.SIGSTOP)
+    back = day.start("run", "--json", "--date", DAY.isoformat())
+    day.wait(lambda: day.told("EMERGENCY EXIT TRIGGERED") and day.pid_of_the_status() == back.pid, back)
+    time.sleep(1.0)
+    guard.send_signal(signal.SIGCONT)
+    day.wait(lambda: day.told("this guard closes", "FLAT, the broker confirms it"), guard)
+    day.assert_each_closed_once()
+
+
+def test_engine_stopped_in_the_middle_of_its_own_closing_is_closed_once_by_the_guard(day: GuardedDay) -> None:
+    guard, engine = day.start_both_and_hold()
+    engine.terminate()
+    engine.send_signal(signal.SIGSTOP)
+    day.wait(lambda: day.told("no sign of life", "FLAT, the broker confirms it"), guard)
+    engine.send_signal(signal.SIGCONT)
+    assert engine.wait(WAIT_SECONDS) == -signal.SIGKILL
+    day.assert_each_closed_once()
+
+
+def test_engine_that_is_interrupted_again_and_again_while_it_closes_ends_flat(day: GuardedDay) -> None:
+    engine = day.start("run", "--json", "--date", DAY.isoformat())
+    day.wait(lambda: len(day.held()) == len(SYMBOLS), engine)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        engine.send_signal(number)
+        time.sleep(0.1)
+    assert engine.wait(WAIT_SECONDS) == 0
+    day.assert_each_closed_once(by="E")
 
 
 def _told_at(log: str, part: str) -> datetime:

@@ -22,7 +22,12 @@ from velox_core.domain.orders import Product, Side
 from velox_core.feeds.replay import available_dates
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
+from velox_core.operations.explain import DecisionFilter, explain_run
+from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.report import build_report
+from velox_core.operations.session_report import make_report
+from velox_core.operations.session_story import build_story
+from velox_core.operations.view import signed_rupees
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.runs import RunState, read_state
 from velox_core.settings import Paths, Settings, load_settings
@@ -78,9 +83,25 @@ def test_trading_day_tcs_ends_flat_and_its_summary_is_what_the_fills_say(world: 
     assert report["flat"]
     assert report["fill_count"] >= 2
     assert report["net_paise"] == net_from_fills_alone(events, TCS_DAY)
+    assert build_story(events, {}).equity[-1][1] == report["net_paise"]  # the curve ends at what the fills say
     assert read_state(outcome.run.folder) is RunState.ENDED
     status = json.loads((outcome.run.folder / "status.json").read_text())
     assert (status["state"], status["pid"], status["run_id"]) == ("DONE", os.getpid(), outcome.run.run_id)
+    settings, paths = world
+    recorded = RecordedRun(run=outcome.run, trading_date=TCS_DAY)
+    made = make_report(settings, paths, recorded)
+    page = made.page.read_bytes()
+    assert (made.story.no_prices, len(made.story.fills)) == ("", report["fill_count"])
+    assert made.page.is_relative_to(paths.var / "reports")
+    for money in (report["net_paise"], report["charges_paise"], *(trade["net_paise"] for trade in report["trades"])):
+        assert signed_rupees(money).lstrip("+").encode() in page
+    assert make_report(settings, paths, recorded).page.read_bytes() == page
+    explanation = explain_run(settings, recorded, DecisionFilter(), shown_max=100)
+    assert (explanation.approved_entries, explanation.approved_exits) == (
+        report["entry_order_count"],
+        report["order_count"] - report["entry_order_count"],
+    )
+    assert not any(decision.note for decision in explanation.decisions)  # every state was worked out again, and agrees
 
 
 def test_trading_day_every_order_was_journaled_before_it_was_sent_and_every_trade_is_journaled(

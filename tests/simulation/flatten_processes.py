@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tests.simulation.market import DAY, OPEN_MS, TICK_PAISE
 from tests.simulation.stores import Crash, Outages, SimCloserLock, SimJournal
 from tests.simulation.world import SCHEDULE
-from velox_core.domain.errors import VeloxError
+from velox_core.closing_progress import read_progress
+from velox_core.domain.errors import BrokerError, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.market.bars import MinuteRow
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 PLACES: Final = ("step", "before send", "in flight", "in flight", "after send", "after cancel", "after read")
+LATE_MS_MAX: Final = 110_000  # below the search for a lost order
 HANGS_MS: Final = MS_PER_DAY
+CLOSES_NOTHING: Final = "acknowledges and closes nothing"
+IS_DEAF: Final = "has lost its broker"
 SIGN_OF_LIFE_MS_MAX = 15_000
 REQUEST_SECONDS = 10.0
 ACKNOWLEDGE_SECONDS = 3.0
@@ -64,6 +68,7 @@ class Process:
         self.dead = False
         self.takes_no_time = False  # it is asked outside the schedule
         self.stands_still = False  # for good: unless somebody ends it
+        self.is_deaf = False  # its session at the broker is dead: nothing arrives, nothing is answered
         self.news: deque[BrokerEvent] = deque()
         self.beat_ms = world.now_ms  # of its last sign of life
         self._world = world
@@ -148,15 +153,43 @@ class WayToBroker:
         world.invariants.on_send(order, process)
         answer: list[SendOutcome] = []
         world.on_their_way += 1
+        if order.rank is not None and world.loses_answers:
+            return self._lose(order)
 
         def arrive() -> None:
             world.on_their_way -= 1
             answer.append(self._broker.place(order, world.now_ms))
+            if answer[0].status is SendStatus.REJECTED:
+                world.invariants.on_rejected(order.client_order_id)
             world.note_news()
 
-        self._travel(arrive)
+        if process.is_deaf:
+            process.wait(int(REQUEST_SECONDS * MS_PER_SECOND))
+            world.on_their_way -= 1
+        else:
+            self._travel(arrive)
         process.reach("after send")
         return answer[0] if answer else SendOutcome(SendStatus.UNKNOWN, "", "no answer")
+
+    def _lose(self, order: ApprovedOrder) -> SendOutcome:
+        """Have an exit go without an answer: it never arrives, or long after its request broke off."""
+        world = self._world
+
+        def arrive() -> None:
+            world.on_their_way -= 1
+            self._broker.place(order, world.now_ms)
+            world.note_news()
+
+        late_ms = world.late_random.choice((0, 20_000, 60_000, LATE_MS_MAX))
+        if late_ms:
+            world.at(world.now_ms + late_ms, arrive)
+        else:
+            world.on_their_way -= 1
+        world.lost += 1
+        self._process.reach("in flight")
+        self._process.wait(world.latency_ms())
+        self._process.reach("after send")
+        return SendOutcome(SendStatus.UNKNOWN, "", "no answer")
 
     def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
         """Ask for a cancel."""
@@ -166,7 +199,8 @@ class WayToBroker:
             answer.append(self._broker.cancel(broker_order_id, self._world.now_ms))
             self._world.note_news()
 
-        self._travel(arrive)
+        if not self._process.is_deaf:
+            self._travel(arrive)
         self._process.reach("after cancel")
         return answer[0] if answer else SendOutcome(SendStatus.UNKNOWN, broker_order_id, "no answer")
 
@@ -179,6 +213,8 @@ class WayToBroker:
 
     def drain_events(self) -> Sequence[BrokerEvent]:
         """Return this process' own copy of the news."""
+        if self._process.is_deaf:
+            return []
         events = list(self._process.news)
         self._process.news.clear()
         return events
@@ -201,6 +237,8 @@ class WayToBroker:
 
     def _read(self, read: Callable[[], Answer]) -> Answer:
         self._process.wait(self._world.latency_ms())
+        if self._process.is_deaf:
+            raise BrokerError("this session is dead (simulated)")
         answer = read()
         self._process.wait(self._world.latency_ms())
         self._process.reach("after read")
@@ -246,10 +284,12 @@ class EngineProcess(Process):
         self._statuses = 0
         self._step_ms = world.random.choice((250, 500, 1_000))
         self._shown_ms = 0
+        self._engine: Engine | None = None
 
     def plan_trouble(self, random: Random, trouble_ms: int) -> None:
         """Draw what becomes of it."""
         kind = random.choice(("lives", "lives", "dies", "hangs", "stops", "stops"))
+        kind = self._world.engine_trouble or kind
         self._world.what.append(f"the engine {kind}")
         place = random.choice((*PLACES, "any"))
         from_ms = trouble_ms + random.randrange(-2_000, 15_000)
@@ -259,6 +299,18 @@ class EngineProcess(Process):
             self._trouble = (from_ms, place, HANGS_MS)
         elif kind == "stops":
             self._trouble = (from_ms, place, random.randrange(500, 40_000))
+        elif kind == CLOSES_NOTHING:
+            self._world.at(trouble_ms, self._close_nothing)
+        elif kind == IS_DEAF:
+            self._world.at(trouble_ms, self._go_deaf)
+
+    def _close_nothing(self) -> None:
+        """Do everything but close, from now on."""
+        if self._engine is not None:
+            self._engine.exit_door.work = lambda now_ms: None  # type: ignore[method-assign]
+
+    def _go_deaf(self) -> None:
+        self.is_deaf = True
 
     def ask(self, what: str, random: Random) -> None:
         """Be triggered: by a fall of prices, or by a request to stop."""
@@ -271,7 +323,7 @@ class EngineProcess(Process):
         """Trade from the start of the day until the closers have ended."""
         world = self._world
         world.engine_holder = self.name
-        engine = assemble_engine(world, self, epoch=world.ledger.acquire_lease("simulation"))
+        engine = self._engine = assemble_engine(world, self, epoch=world.ledger.acquire_lease("simulation"))
         engine.risk_manager.readiness.armed = True
         self.result = engine.session(make_plan(world)).run()
 
@@ -366,6 +418,7 @@ class Closing(Process):
     def __init__(self, world: FlattenWorld, pid: int, random: Random) -> None:
         super().__init__(world, pid, f"closer {pid}")
         self._journal = SimJournal(Outages())  # a file of its own
+        world.files.append(self._journal)
         self.flattener = Flattener(
             FlattenPorts(
                 broker=WayToBroker(world, self),
@@ -378,6 +431,7 @@ class Closing(Process):
                 monotonic=world.monotonic,
                 engine=SeenEngine(world, self),
                 instrument=lambda symbol, price_paise: world.instruments.get(symbol),
+                recall=world.recall,
             ),
             FlattenRules(
                 trading_date=DAY,
@@ -395,7 +449,7 @@ class Closing(Process):
 
     def plan_trouble(self, random: Random, trouble_ms: int) -> None:
         """Draw what becomes of it."""
-        if random.random() < 0.2:
+        if random.random() < (0.6 if self._world.late_share else 0.2):
             kind = random.choice(("dies", "hangs", "stops"))
             self._world.what.append(f"a closer {kind}")
             duration_ms = {"dies": 0, "hangs": HANGS_MS, "stops": random.randrange(500, 40_000)}[kind]
@@ -460,17 +514,20 @@ class SeenEngine:
     def look(self, halt_id: str) -> EngineWord:
         """Return what the engine says now."""
         status = self._world.status
-        if self._locks[0].holder() is None:
+        holder = self._locks[0].holder()
+        if holder is None:
             return EngineWord(runs=False)
         acknowledged = status.get(ACKNOWLEDGED_KEY)
         return EngineWord(
             runs=True,
             acknowledges=isinstance(acknowledged, list) and halt_id in acknowledged,
             says_flat=not status.get("positions") and status.get("live_orders") == 0,
+            pid=holder.pid,
             beat=status.get("beat"),
+            progress=read_progress(status),
         )
 
-    def take_over(self, halt: HaltRecord) -> bool:
+    def take_over(self, halt: HaltRecord, *, stalled_pid: int = 0) -> bool:
         """Free the locks from whoever does not answer."""
         self._count += 1
         asked = HaltRecord(
@@ -489,7 +546,13 @@ class SeenEngine:
             monotonic=self._world.monotonic,
             sleep=lambda seconds: self._own.wait(int(seconds * MS_PER_SECOND)),
         )
-        done = take_over(ports, asked, request_seconds=REQUEST_SECONDS, acknowledge_seconds=ACKNOWLEDGE_SECONDS)
+        done = take_over(
+            ports,
+            asked,
+            request_seconds=REQUEST_SECONDS,
+            acknowledge_seconds=ACKNOWLEDGE_SECONDS,
+            stalled_pid=stalled_pid,
+        )
         self.killed = done.killed
         return done.result is not TakeOverResult.ANSWERS
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tests.simulation import flatten_processes
-from tests.simulation.flatten_world import FlattenWorld, run_flattening
+from tests.simulation.flatten_processes import CLOSES_NOTHING, IS_DEAF
+from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_flattening
 from tests.simulation.stores import SimCloserLock
 from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
+from velox_core.lost_exits import Recalled
 from velox_core.ports import BrokerPosition, CloserHold
 from velox_core.take_over import take_over
 
@@ -35,6 +37,7 @@ def test_flattening_from_several_sides_never_reverses_a_position() -> None:
     assert sum(outcome.kills for outcome in outcomes) > SEEDS // 5
     assert sum(outcome.flat for outcome in outcomes) > SEEDS
     assert sum(outcome.not_flat for outcome in outcomes) > 0
+    assert sum(outcome.lost for outcome in outcomes) > SEEDS // 10
 
 
 def test_flattening_of_one_seed_twice_is_the_same_story() -> None:
@@ -48,6 +51,27 @@ def test_flattening_of_one_seed_twice_is_the_same_story() -> None:
         assert told[0] == told[1]
         assert first.now_ms == second.now_ms
         assert first.alerts.sent == second.alerts.sent
+
+
+def _calm(outcome: FlattenOutcome) -> bool:
+    """Return whether nothing but the engine was in trouble."""
+    return not any(word in trouble for trouble in outcome.what for word in ("half", "a closer", "cannot trade"))
+
+
+@pytest.mark.parametrize("trouble", [CLOSES_NOTHING, IS_DEAF])
+def test_engine_that_acknowledges_and_closes_nothing_is_ended_and_its_account_closed(trouble: str) -> None:
+    outcomes = [run_flattening(seed, trouble) for seed in range(1, 51)]
+    calm = [outcome for outcome in outcomes if _calm(outcome)]
+    assert all(f"the engine {trouble}" in outcome.what for outcome in outcomes)
+    assert sum(outcome.kills > 0 for outcome in outcomes) > 35
+    assert len(calm) > 10
+    assert sum(not outcome.left_open for outcome in calm) >= len(calm) - 1  # one's broker fails too many reads
+
+
+def test_engine_that_closes_nothing_stays_when_nobody_watches_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.closing_progress.ProgressWatch.is_stalled", False)
+    outcomes = [run_flattening(seed, CLOSES_NOTHING) for seed in range(1, 11)]
+    assert sum(bool(outcome.left_open) for outcome in outcomes) > 5
 
 
 def _first_break(seeds: range) -> str:
@@ -73,7 +97,7 @@ def test_flattening_with_a_lock_that_two_hold_breaks_an_invariant(monkeypatch: p
     assert "exit 2401" in _first_break(range(1, 60))
 
 
-def test_flattening_without_a_look_after_another_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flattening_without_a_look_after_another_closer_sends_beside_lost_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = SimCloserLock.take
 
     def take(self: SimCloserLock) -> CloserHold:
@@ -81,12 +105,12 @@ def test_flattening_without_a_look_after_another_closer_reverses_a_position(monk
         return CloserHold.UNBROKEN if hold is CloserHold.FRESH else hold
 
     monkeypatch.setattr("tests.simulation.stores.SimCloserLock.take", take)
-    assert " made " in _first_break(range(265, 275))
+    assert "beside the lost" in _first_break(range(265, 275))
 
 
 def test_flattening_beside_the_orders_of_a_dead_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velox_core.closer.Closer.others", lambda self, symbol, side: [])
-    assert " made " in _first_break(range(1_195, 1_215))
+    assert " made " in _first_break(range(451, 452))
 
 
 def test_take_over_that_waits_for_no_request_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +144,13 @@ def test_flat_that_leaves_out_working_orders_breaks_an_invariant(monkeypatch: py
 
     monkeypatch.setattr("velox_core.adoption.Look.__init__", of_positions_only)
     assert "says FLAT, and" in _first_break(range(50, 70))
+
+
+def test_closer_that_knows_nothing_of_earlier_ones_replaces_an_exit_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FlattenWorld, "recall", lambda self: Recalled())
+    assert "beside the lost" in _first_break(range(3, 4))
+
+
+def test_flat_said_of_an_engine_that_lost_an_exit_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.flattening.Flattener._engine_lost_nothing", lambda self, now_ms: True)
+    assert "said FLAT, and then" in _first_break(range(167, 168))

@@ -12,6 +12,8 @@ from tests.fakes.flatten import FakeEngine, FlattenRig
 from tests.fakes.outside import FakeCloserLock
 from tests.fakes.rig import NOW_MS
 from tests.fakes.stores import FakeJournal
+from velox_core.broker_reads import TRADELESS_MS_MIN
+from velox_core.closing_progress import STALLED_SECONDS_MAX, EngineProgress
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailable, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, OrderState, OrderType, Product, Side
@@ -320,6 +322,37 @@ def test_positions_count_where_the_trades_cannot_be_read_and_are_not_booked_twic
     assert rig.net("AAA") == 0
 
 
+@pytest.mark.parametrize("quantity", [10, -10])
+def test_fresh_closer_closes_by_orders_and_positions_where_trades_can_never_be_read(quantity: int) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", quantity)
+    rig.broker.failing = {"trades"}
+    result = rig.run(seconds=60)
+    assert (result.state, rig.net("AAA")) == (S.FLAT, 0)
+    assert rig.sent == [("AAA", "SELL" if quantity > 0 else "BUY", 10)]
+    assert rig.broker.place_times[0] - NOW_MS >= TRADELESS_MS_MIN
+
+
+def test_fresh_closer_without_trades_cancels_what_others_work_and_never_reverses() -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+    working = rig.working("AAA", Side.SELL, 10)
+    rig.broker.failing = {"trades"}
+    rig.broker.cancel_answers.extend([SendStatus.UNKNOWN] * 30)
+    lowest: list[int] = []
+
+    def trade(now_ms: int) -> None:
+        lowest.append(rig.net("AAA"))
+        if now_ms == NOW_MS + 20_000:
+            rig.broker.fill(working, 6, 9_900, told=False)  # and nobody hears of it
+        if rig.sent:
+            rig.broker.fill_prices = {"AAA": 9_900}
+
+    result = rig.run(seconds=90, before=trade)
+    assert (result.state, min(lowest), rig.net("AAA")) == (S.FLAT, 0, 0)
+    assert rig.sent == [("AAA", "SELL", 4)]
+
+
 def test_position_that_is_gone_from_the_broker_is_not_closed_again() -> None:
     rig = filling(FlattenRig())
     rig.hold("AAA", 10)
@@ -365,7 +398,39 @@ def test_positions_this_system_never_opened_are_closed_unless_the_configuration_
     assert sorted(rig.sent) == (sent if close_foreign else sent[:1])
     if not close_foreign:
         assert [rig.line(result, symbol).outcome for symbol in ("BBB", "CCC")] == [SymbolOutcome.KEPT] * 2
-        assert "BBB is left alone" in rig.news[-1]
+        assert "BBB: 3 held, left alone" in rig.news[-1]
+
+
+@pytest.mark.parametrize("failing", [set(), {"trades"}])
+def test_stop_order_of_a_person_beside_a_position_that_is_kept_works_on(failing: set[str]) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.unseen = {"BBB": 4}
+    rig.broker.fill_prices = {"AAA": 9_900}
+    stop = rig.broker.foreign("BBB", Side.SELL, 4, 0, works=True)
+    entry = rig.broker.foreign("CCC", Side.BUY, 4, 0, works=True)
+    rig.broker.failing = failing
+
+    def heal(now_ms: int) -> None:
+        rig.broker.failing = failing if now_ms < NOW_MS + 8_000 else set()
+
+    result = rig.run(close_foreign=False, before=heal)
+    assert (result.state, rig.sent, rig.broker.cancels) == (S.FLAT, [("AAA", "SELL", 10)], [entry])
+    assert rig.broker.book[stop].state is OrderState.OPEN
+    assert rig.line(result, "BBB").text == f"4 held, left alone as configured; order {stop} beside it works on"
+
+
+def test_stop_order_beside_a_position_is_cancelled_where_it_is_closed_too() -> None:
+    rig = filling(FlattenRig())
+    rig.broker.unseen = {"BBB": 4}
+    rig.broker.fill_prices = {}
+    stop = rig.broker.foreign("BBB", Side.SELL, 4, 0, works=True)
+
+    def fill(now_ms: int) -> None:
+        rig.broker.fill_prices = {"BBB": 9_900} if rig.sent else {}
+
+    result = rig.run(before=fill)
+    assert (result.state, rig.broker.cancels, rig.net("BBB")) == (S.FLAT, [stop], 0)
 
 
 # -- how it closes --------------------------------------------------------------------------------------------------
@@ -600,7 +665,78 @@ def test_engine_that_acknowledged_and_falls_silent_is_taken_over() -> None:
     assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)
 
 
-def test_engine_that_dies_while_it_closes_is_followed_by_this_process() -> None:
+def test_engine_that_acknowledges_beats_and_closes_nothing_is_taken_over_and_its_account_closed() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    rig.hold("BBB", -5)
+    first: list[int] = []
+    rig.broker.on_place = lambda order: first.append(rig.real_ms - began_ms)
+    began_ms = rig.real_ms
+    result = rig.run(seconds=60)
+    assert (result.state, result.closed_by, engine.stalled_pids) == (S.FLAT, "this process", [4711])
+    assert STALLED_SECONDS_MAX <= first[0] / 1_000 <= STALLED_SECONDS_MAX + 3
+    assert (rig.net("AAA"), rig.net("BBB")) == (0, 0)
+    assert "process 4711 was killed: it closed nothing" in rig.news
+    assert any("the engine answers, and has closed nothing" in line for line in rig.news)
+
+
+def test_engine_that_only_tries_and_hears_no_broker_is_taken_over_with_its_resting_exit_replaced() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = filling(FlattenRig(engine))
+    rig.hold("AAA", 10)
+    rig.broker.book[rig.working("AAA", Side.SELL)].limit_price_paise = 20_000
+    result = rig.run(seconds=90)
+    assert (result.state, engine.taken_over, rig.net("AAA")) == (S.FLAT, 1, 0)
+
+
+@pytest.mark.parametrize("way", ["share by share", "one symbol after the other", "acknowledged", "queued", "cancelled"])
+def test_engine_that_gets_on_slowly_is_followed_to_the_end(way: str) -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = FlattenRig(engine)
+    rig.hold("AAA", 10)
+    queued = [rig.working("BBB", Side.BUY, 1) for _ in range(8)] if way == "cancelled" else []
+    if way == "queued":
+        queued = [rig.working("AAA", Side.SELL, 10)]
+    began_ms, slow = rig.real_ms, int(STALLED_SECONDS_MAX * 1_000) - 5_000
+
+    def get_on(now_ms: int) -> None:
+        seconds, rest = divmod(rig.real_ms - began_ms, 1_000)
+        if way == "queued":
+            engine.word = replace(engine.word, progress=EngineProgress(looks=seconds))
+        if rest or not seconds or seconds * 1_000 % slow:
+            return
+        if way == "share by share":
+            rig.broker.foreign("AAA", Side.SELL, 1, 9_900, told=False)
+        elif way == "one symbol after the other":
+            rig.working("AAA", Side.SELL, 1)
+        elif way == "acknowledged":
+            engine.word = replace(engine.word, progress=EngineProgress(acknowledged=seconds))
+        elif way == "cancelled":
+            rig.broker.book[queued.pop()].state = OrderState.CANCELLED
+
+    result = rig.run(seconds=200, before=get_on)
+    assert (result.state, engine.taken_over, rig.sent) == (S.NOT_FLAT, 0, [])
+    assert rig.real_ms - began_ms >= 180_000
+
+
+def test_engine_is_not_taken_over_for_what_this_process_could_not_see() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = FlattenRig(engine)
+    rig.hold("AAA", 10)
+    rig.broker.failing = {"orders", "positions", "trades"}
+    assert rig.run(seconds=200).state is S.NOT_FLAT
+    assert engine.taken_over == 0
+
+
+def test_engine_with_nothing_left_at_the_broker_that_does_not_say_flat_is_not_taken_over() -> None:
+    engine = FakeEngine(acknowledges=True, pid=4711)
+    rig = FlattenRig(engine)
+    result = rig.run(seconds=200)
+    assert (result.state, engine.taken_over) == (S.NOT_FLAT, 0)
+
+
+def test_engine_that_dies_while_it_closes_is_followed_by_this_process(caplog: pytest.LogCaptureFixture) -> None:
     engine = FakeEngine(acknowledges=True)
     rig = filling(FlattenRig(engine))
     rig.hold("AAA", 10)
@@ -611,6 +747,19 @@ def test_engine_that_dies_while_it_closes_is_followed_by_this_process() -> None:
 
     result = rig.run(before=die)
     assert (result.state, result.closed_by, rig.sent) == (S.FLAT, "this process", [("AAA", "SELL", 10)])
+    lines = [r.getMessage() for r in caplog.records if r.name == "velox.emergency"]
+    assert "🚨 EMERGENCY EXIT TRIGGERED 🚨" not in lines  # the engine wrote it when it took the halt up
+    assert any(line.startswith("FLAT: The broker confirms") for line in lines)
+
+
+def test_each_line_of_a_flattening_has_its_engine_time(caplog: pytest.LogCaptureFixture) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.run()
+    records = [r for r in caplog.records if r.name == "velox.emergency"]
+    times = [getattr(record, "engine_ms", None) for record in records]
+    assert all(isinstance(at_ms, int) and NOW_MS <= at_ms < NOW_MS + 180_000 for at_ms in times), times
+    assert times == sorted(times, key=lambda at_ms: at_ms or 0)
 
 
 def test_engine_that_answers_a_take_over_after_all_is_followed() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.broker import FakeBroker
 from tests.fakes.outside import FakeAlerts
+from velox_core.closing_progress import STALLED_SECONDS_MAX
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.orders import Product, Side
@@ -67,6 +68,7 @@ class World:
         self.file: dict[str, object] | None = None
         self.ledger: dict[str, object] | None = None
         self.holds = self.unfinished = False
+        self.gets_on = True  # the engine's exits are acknowledged, as it says
         self.age_seconds = 0.0
         self.verdicts: list[Verdict] = []
         self.script: list[FlattenState | VeloxError] = [FlattenState.CLOSING]
@@ -121,7 +123,8 @@ class World:
         for _ in range(seconds):
             self.now += 1.0
             self.engine_ms += 1_000
-            self.beat(**changes)  # type: ignore[arg-type]
+            counts = {"acknowledged": self.beats if self.gets_on else 0, "looks": self.beats}
+            self.beat(**{"closing": counts} | changes)  # type: ignore[arg-type]
             self.guard.step(self.now)
 
     def silent(self, seconds: int) -> None:
@@ -143,6 +146,18 @@ def holding(**changes: float) -> World:
 
 
 # -- heartbeats ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skew_ms", [-3_600_000, 3_600_000])
+def test_guard_and_engine_whose_clocks_are_apart_count_the_guards_own_seconds(skew_ms: int) -> None:
+    world = holding()
+    for _ in range(100):
+        world.live(1, wall_ms=5_000 + skew_ms)  # its clock even stands still
+    assert world.causes == []
+    world.silent(int(BOUND))
+    assert world.causes == []
+    world.silent(1)
+    assert world.causes == [Cause.SILENT_ENGINE]
 
 
 def test_guard_of_an_engine_that_dies_with_a_position_closes_once_the_bound_is_over() -> None:
@@ -303,6 +318,37 @@ def test_guard_leaves_a_loss_to_an_engine_that_flattens() -> None:
     assert world.causes == []
 
 
+def test_guard_acts_on_a_loss_beside_an_engine_that_flattens_and_gets_nowhere() -> None:
+    world = holding()
+    world.feed.quotes["AAA"] = 50_00
+    world.gets_on = False
+    world.live(int(STALLED_SECONDS_MAX + ACT), state="FLATTENING")
+    assert world.causes == []
+    world.live(3, state="FLATTENING")
+    assert world.causes == [Cause.LOSS]
+
+
+def test_guard_leaves_a_loss_to_an_engine_whose_exit_waits_in_the_brokers_queue() -> None:
+    world = holding()
+    world.broker.foreign("AAA", Side.SELL, 1, 0, works=True)
+    world.feed.quotes["AAA"] = 50_00
+    world.gets_on = False
+    world.live(120, state="FLATTENING")
+    assert world.causes == []
+
+
+def test_guard_that_cannot_read_the_book_does_not_count_an_engines_standstill() -> None:
+    world = holding()
+    world.feed.quotes["AAA"] = 50_00
+    world.gets_on = False
+    world.live(20, state="FLATTENING")
+    world.broker.failing = {"positions"}
+    world.live(60, state="FLATTENING")
+    world.broker.failing = set()
+    world.live(15, state="FLATTENING")
+    assert world.causes == []
+
+
 @pytest.mark.parametrize("price", [None, 0, float("nan"), float("inf")])
 def test_guard_without_a_price_tells_it_once_and_knows_no_loss(price: float | None) -> None:
     world = holding()
@@ -453,3 +499,14 @@ def test_guard_whose_closing_ended_gives_an_engine_that_closes_no_second_excuse(
     assert world.causes == [Cause.LOSS]
     world.live(int(RETRY_SECONDS + ACT) + 10, state="FLATTENING")
     assert world.causes[:2] == [Cause.LOSS] * 2
+
+
+def test_guards_lines_of_a_closing_have_the_closings_time_not_the_fast_markets(caplog: pytest.LogCaptureFixture) -> None:
+    world = holding(speed=60.0)
+    world.script = [FlattenState.CLOSING, FlattenState.FLAT]
+    world.live(3)
+    world.silent(25)
+    states = [r for r in caplog.records if "this guard closes" in r.getMessage() or "FLAT, the broker" in r.getMessage()]
+    begun = next(r for r in caplog.records if "Everything is closed" in r.getMessage())
+    times = [getattr(record, "engine_ms", 0) - getattr(begun, "engine_ms", 0) for record in states]
+    assert times == [1_000, 2_000]

@@ -14,6 +14,7 @@ from tests.fakes.outside import FakeAlerts
 from velox_core.bootstrap import RunRequest, day_instruments, guard_presence, prepare
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.simulated import SimulatedBroker
+from velox_core.closing_record import read_closing
 from velox_core.control import GUARD_FILE, FileControl, NamedControl
 from velox_core.domain.errors import BrokerError, DataError
 from velox_core.domain.halts import HaltKind, active_halts
@@ -157,6 +158,9 @@ def test_guard_of_a_dead_engine_closes_each_position_once_at_current_prices_with
     assert run.alerts.titles[0] == "The guard closes everything"
     assert run.alerts.titles[-1] == "The guard: FLAT, the broker confirms it"
     assert [path.name.startswith("emergency-20240116-FAULT-G") for path in run.imported] == [True]
+    left = read_closing(run.folder)
+    assert left is not None
+    assert (left.tool, left.is_flat, left.closed_by, left.left) == ("guard", True, "this process", ())
     sold = [fill for fill in run.broker.trades() if fill.side is Side.SELL]
     assert all(fill.ts_ms >= run.engine_ms + 20 * 60_000 for fill in sold)  # not the prices at which the engine died
 

@@ -102,6 +102,25 @@ def test_take_up_of_a_halt_that_closes_flattens_at_once(record: HaltRecord, clos
     assert [order.rank for order in exits(rig)] == ([ExitRank.EMERGENCY] if closes else [])
 
 
+@pytest.mark.parametrize(("kind", "blocks"), [(HaltKind.MANUAL, 1), (HaltKind.RECONCILE, 0)])
+def test_engine_that_obeys_a_halt_from_outside_writes_the_guides_block_once(
+    kind: HaltKind, blocks: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig()
+    rig.hold()
+    rig.emergency.load()
+    put(rig, halt(kind, "20240116-X-1", keeps=False), "file")
+    rig.emergency.take_up(NOW_MS)
+    put(rig, halt(HaltKind.MANUAL, "20240116-X-2", keeps=False), "file")
+    rig.emergency.take_up(NOW_MS)
+    lines = [r.getMessage() for r in caplog.records if r.name == "velox.emergency"]
+    assert lines.count("🚨 EMERGENCY EXIT TRIGGERED 🚨") == 1
+    start = lines.index("🚨 EMERGENCY EXIT TRIGGERED 🚨")
+    assert lines[start + 1].startswith("Daily P&L: ")
+    assert lines[start + 2] == "Max Daily Loss: -2000.00"
+    assert ("halt 20240116-X-1" in lines[start + 3]) is bool(blocks)  # the first that closes
+
+
 def test_take_up_of_a_closing_halt_under_one_that_keeps_positions_closes() -> None:
     rig = Rig()
     rig.hold()

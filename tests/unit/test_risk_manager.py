@@ -101,6 +101,13 @@ def after_entries(*entries: tuple[str, str], ask: str = "EEE", gap_ms: int = 1_0
     return attempt
 
 
+def by_a_rule(rig: Rig) -> Refusal:
+    """Refuse as the engine's trade rules do, before the gate is asked."""
+    refusal = Refusal(0, ReasonCode.REENTRY_RULE, "Re-entry: 1 entries today, 1 are allowed")
+    rig.risk.refuse(entry_signal(), refusal, NOW_MS)
+    return refusal
+
+
 REFUSALS: list[tuple[ReasonCode, int, Attempt]] = [
     (ReasonCode.NOT_ARMED, 0, with_ready(armed=False)),
     (ReasonCode.OUTSIDE_ENTRY_HOURS, 0, with_ready(entry_until_ms=NOW_MS)),
@@ -119,6 +126,7 @@ REFUSALS: list[tuple[ReasonCode, int, Attempt]] = [
     (ReasonCode.RECONCILE_OVERDUE, 0, with_ready(reconcile_fault="silent for 100 s")),
     (ReasonCode.EXIT_UNKNOWN, 0, with_ready(doubtful_exits="X2")),
     (ReasonCode.ORDER_RATE, 0, after_entries(("AAA", "alpha"), ("BBB", "alpha"), gap_ms=0)),
+    (ReasonCode.REENTRY_RULE, 0, by_a_rule),
     (ReasonCode.EMERGENCY_EXIT_ACTIVE, 1, latched),
     (ReasonCode.DUPLICATE_ORDER, 2, after_entries(("AAA", "alpha"), ask="AAA")),
     (ReasonCode.POSITION_EXISTS, 3, after_entries(("AAA", "beta"), ask="AAA")),

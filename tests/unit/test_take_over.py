@@ -32,7 +32,7 @@ class World:
         self.latch_error = ""
         self.taken_after_kill: LockHolder | None = None
 
-    def take_over(self, *, request_seconds: float = 7.0) -> TakeOver:
+    def take_over(self, *, request_seconds: float = 7.0, stalled_pid: int = 0) -> TakeOver:
         ports = TakeOverPorts(
             locks=self.locks,
             latch=self.latch,
@@ -41,7 +41,7 @@ class World:
             monotonic=lambda: self.seconds,
             sleep=self.sleep,
         )
-        return take_over(ports, HALT, request_seconds=request_seconds)
+        return take_over(ports, HALT, request_seconds=request_seconds, stalled_pid=stalled_pid)
 
     def latch(self, halt: HaltRecord) -> list[str]:
         if self.latch_error:
@@ -113,6 +113,27 @@ def test_take_over_of_a_holder_that_acknowledges_too_late_kills_it() -> None:
     world = World(ENGINE, None)
     world.acknowledge_after[11] = ACKNOWLEDGE_SECONDS_MAX + 1.0
     assert world.take_over().killed == (11,)
+
+
+def test_take_over_of_a_holder_that_acknowledges_and_gets_nowhere_kills_it_at_once() -> None:
+    world = World(ENGINE, ENGINE)
+    world.acknowledge_after[11] = 0.0
+    assert world.take_over(stalled_pid=11) == TakeOver(result=TakeOverResult.FREE, killed=(11,))
+    assert world.done == ["latch 20240115-FAULT-T1", "KILLED 11", "wait 7 s"]
+    assert world.seconds == 7.0
+
+
+def test_take_over_of_a_stalled_holder_leaves_another_that_answers_and_waits_for_one_that_may() -> None:
+    world = World(ENGINE, GUARD)
+    world.acknowledge_after |= {11: 0.0, 22: 5.0}
+    assert world.take_over(stalled_pid=11) == TakeOver(result=TakeOverResult.ANSWERS, killed=(11,))
+    assert [step for step in world.done if "KILLED" in step] == ["KILLED 11"]
+
+
+def test_take_over_of_a_stalled_process_that_another_one_followed_leaves_that_one() -> None:
+    world = World(GUARD, None)
+    world.acknowledge_after[22] = 0.0
+    assert world.take_over(stalled_pid=11) == TakeOver(result=TakeOverResult.ANSWERS)
 
 
 def test_take_over_with_one_of_two_holders_silent_kills_that_one_and_leaves_the_rest_to_the_other() -> None:

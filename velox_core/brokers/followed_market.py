@@ -9,16 +9,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from velox_core.brokers.simulated import SimulatedBroker
-from velox_core.domain.market.bars import DayColumns
+from velox_core.domain.market.bars import DayColumns, MarketEvent, TickBatch
 from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.guard_account import Price
 
 
 class FollowedMarket:
-    """The minutes of a day, up to the engine time last told.
+    """The minutes of a day, or its ticks where it has them, up to the engine time last told.
 
     Args:
         day: the same data as the run's.
@@ -27,8 +27,8 @@ class FollowedMarket:
 
     def __init__(self, day: DayColumns, broker: SimulatedBroker) -> None:
         self._universe = day.universe
-        self._rows = day.rows
-        self._times_ms = [row.ts_ms for row in day.rows]
+        self._events: Sequence[MarketEvent] = day.rows if day.ticks is None else day.ticks
+        self._times_ms = [event.ts_ms for event in self._events]
         self._broker = broker
         self._shown = 0  # rows that are in the prices
         self._made = -1  # rows that the broker has had from here; -1 while the engine makes the market
@@ -39,8 +39,12 @@ class FollowedMarket:
         count = bisect_right(self._times_ms, now_ms)
         if count < self._shown:
             self._shown, self._closes = 0, [0] * len(self._universe)
-        for row in self._rows[self._shown : count]:
-            self._closes = [close or known for close, known in zip(row.closes, self._closes, strict=True)]
+        for event in self._events[self._shown : count]:
+            if isinstance(event, TickBatch):
+                for column, price in zip(event.columns, event.prices, strict=True):
+                    self._closes[column] = price
+            else:
+                self._closes = [close or known for close, known in zip(event.closes, self._closes, strict=True)]
         self._shown = count
         self._broker.quote(self._closes)
 
@@ -49,10 +53,13 @@ class FollowedMarket:
         if self._made < 0:
             self._made = bisect_right(self._times_ms, after_ms)
         count = bisect_right(self._times_ms, now_ms)
-        for row in self._rows[self._made : count]:
-            self._broker.on_row(row, row.ts_ms)
+        for event in self._events[self._made : count]:
+            if isinstance(event, TickBatch):
+                self._broker.on_ticks(event, event.ts_ms)
+            else:
+                self._broker.on_row(event, event.ts_ms)
         self._made = max(self._made, count)
-        if count == len(self._rows) and (not count or now_ms > self._times_ms[-1] + MS_PER_MINUTE):
+        if count == len(self._events) and (not count or now_ms > self._times_ms[-1] + MS_PER_MINUTE):
             self._broker.settle(now_ms)
 
     def prices(self) -> Mapping[str, Price]:

@@ -59,6 +59,7 @@ class OffLoopBroker:
         launch: Launch | None = None,
     ) -> None:
         bounds = read_bounds or ReadBounds()
+        self.rate = rate
         self._broker = broker
         self._lease = lease
         self._sends = Sends(
@@ -73,6 +74,10 @@ class OffLoopBroker:
     def name(self) -> str:
         """Return the broker's name."""
         return self._broker.name
+
+    def waiting(self) -> int:
+        """Return how many requests wait or are on their way, hung ones included. Waits for nobody: it may be one behind."""
+        return self._sends.depth
 
     def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
         """Have one order sent, once. PENDING until its report comes; NOT_SENT when it never will be."""

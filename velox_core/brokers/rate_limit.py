@@ -34,12 +34,18 @@ class RateLimit:
         self.per_second = per_second
         self.entries_per_second = max(1, per_second - max(1, per_second // 4))
         self._departures: list[Departure] = []
+        self._full_until = 0.0
 
-    def wait_seconds(self, now: float, *, is_entry: bool) -> float:
-        """Return how long the next request has to wait, 0.0 when it may leave."""
+    def wait_seconds(self, now: float, *, is_entry: bool, places: int = 0) -> float:
+        """Return how long the next request has to wait, 0.0 when it may leave. `places`: fewer than the limit's, if given."""
         held = sorted(departure.frees for departure in self._departures if departure.frees > now)
-        places = self.entries_per_second if is_entry else self.per_second
-        return held[len(held) - places] - now if len(held) >= places else 0.0
+        places = places or (self.entries_per_second if is_entry else self.per_second)
+        wait = held[len(held) - places] - now if len(held) >= places else 0.0
+        return max(wait, self._full_until - now)
+
+    def fill(self, now: float) -> None:
+        """Count every place as taken now: another process may have sent as much a moment ago. Needs no lock."""
+        self._full_until = now + ARRIVAL_SECONDS_MAX + WINDOW_SECONDS
 
     def leave(self, now: float) -> Departure:
         """Note that a request leaves."""

@@ -163,6 +163,11 @@ class Sends:
             for request in [r for r in self._waiting if r.kind is kind]:
                 self._give_up(request, "withdrawn before it was sent")
 
+    @property
+    def depth(self) -> int:
+        """Return how many requests have not ended, read without the lock."""
+        return len(self._waiting) + len(self._flying) + len(self._hung)
+
     def is_owed(self, name: str) -> bool:
         """Return whether an entry or exit order still waits, or has left and its request has not ended, hung ones included."""
         with self._changed:

@@ -25,7 +25,7 @@ from velox_core.brokers.simulated_desk import BrokerDesk
 from velox_core.brokers.simulated_exchange import SimulatedExchange
 from velox_core.brokers.simulated_orders import SimulatedOrder, SimulationConfig
 from velox_core.domain.errors import BrokerError
-from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.market.bars import MinuteRow, TickBatch
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import TERMINAL_STATES, OrderState
 from velox_core.ports import BrokerFill, BrokerOrder, BrokerPosition, Funds, OrderUpdate, SendOutcome, SendStatus
@@ -100,22 +100,42 @@ class SimulatedBroker:
         if 0 in closes:
             closes = [close or known for close, known in zip(closes, exchange.closes, strict=True)]
         exchange.closes = closes
+        exchange.recent.append(row)
         if self._direct:
             if exchange.working:
                 exchange.trade(row)
             return
         with self._lock:
-            self.advance(now_ms)
-            self._refresh_if_possible()
-            if not self.exchange.working:
-                return
-            try:
-                with self.operation(now_ms):
-                    if self._faults is not None:
-                        self.exchange.locked = self._faults.locked_sides(row.ts_ms)
-                    self.exchange.trade(row)
-            except BrokerError:
-                self._stale = True  # nothing traded; the orders wait for a row that the book can take
+            self._trade(row, now_ms)
+
+    def on_ticks(self, batch: TickBatch, now_ms: int) -> None:
+        """Take the ticks of one moment, and fill what they fill."""
+        exchange = self.exchange
+        closes = exchange.closes
+        for column, price in zip(batch.columns, batch.prices, strict=True):
+            closes[column] = price
+        if self._direct:
+            if exchange.working:
+                exchange.trade_ticks(batch)
+            return
+        with self._lock:
+            self._trade(batch, now_ms)
+
+    def _trade(self, event: MinuteRow | TickBatch, now_ms: int) -> None:
+        self.advance(now_ms)
+        self._refresh_if_possible()
+        if not self.exchange.working:
+            return
+        try:
+            with self.operation(now_ms):
+                if self._faults is not None:
+                    self.exchange.locked = self._faults.locked_sides(event.ts_ms)
+                if isinstance(event, TickBatch):
+                    self.exchange.trade_ticks(event)
+                else:
+                    self.exchange.trade(event)
+        except BrokerError:
+            self._stale = True  # nothing traded; the orders wait for an event that the book can take
 
     def quote(self, closes: Sequence[int]) -> None:
         """Take the newest prices in column order, paise, 0 for none, and fill nothing: another process makes the market."""

@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from velox_core.brokers.simulated_fills import fill_price_paise, protection_limit_paise
+from velox_core.brokers.simulated_fills import fill_price_paise, protection_limit_paise, tick_fill_price_paise
 from velox_core.brokers.simulated_orders import (
     AccountPosition,
     Listing,
@@ -22,7 +23,7 @@ from velox_core.brokers.simulated_orders import (
     SimulationConfig,
     Turnover,
 )
-from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.market.bars import MinuteRow, TickBatch
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import CLIENT_ORDER_ID_LENGTH_MAX, OrderState, OrderType, Product, Side
@@ -30,6 +31,7 @@ from velox_core.domain.time import MS_PER_DAY, MS_PER_MINUTE, ist_date, ist_midn
 from velox_core.ports import BrokerFill, OrderUpdate
 
 NEVER_MS: Final = 1 << 60
+QUIET_MINUTES_MAX: Final = 15  # a symbol without a bar for so long at the end of the data is halted, and has no last price
 _MASK: Final = (1 << 64) - 1
 _BUY: Final = Side.BUY
 _MARKET: Final = OrderType.MARKET
@@ -64,6 +66,7 @@ class SimulatedExchange:
         "locked",
         "order_sequence",
         "orders",
+        "recent",
         "says_completion",
         "strangers",
         "touched",
@@ -80,6 +83,7 @@ class SimulatedExchange:
         self.strangers: dict[str, Listing] = {}  # symbols of the book that the universe lacks
         self.latency_ms = config.latency_ms
         self.closes = [0] * len(universe)  # the newest close of each column that had one
+        self.recent: deque[MinuteRow] = deque(maxlen=QUIET_MINUTES_MAX)
         self.orders: dict[str, SimulatedOrder] = {}
         self.working: list[SimulatedOrder] = []
         self.trades: list[BrokerFill] = []
@@ -203,6 +207,30 @@ class SimulatedExchange:
             if order.state is not _FILLED:
                 resting.append(order)
 
+    def trade_ticks(self, batch: TickBatch) -> None:
+        """Fill what the ticks of one moment fill."""
+        ts_ms = batch.ts_ms
+        if ts_ms > self.day_end_ms:
+            self.start_day(ts_ms)
+        working = self.working
+        self.working = resting = []
+        columns, config = batch.columns, self.config
+        for order in working:
+            column = order.listing.column
+            if order.arrives_ms > ts_ms or column not in columns or (self.locked and self._is_locked(order)):
+                resting.append(order)
+                continue
+            tick = batch.prices[columns.index(column)]
+            price = tick_fill_price_paise(order, tick, config.slippage_bps, config.slippage_ticks)
+            if price:
+                quantity = order.quantity - order.filled_quantity
+                if order.first_part and not order.filled_quantity:
+                    quantity = order.first_part
+                self.execute(order, price, quantity, ts_ms)
+            order.has_rested = not price
+            if order.state is not _FILLED:
+                resting.append(order)
+
     def execute(self, order: SimulatedOrder, price_paise: int, quantity: int, ts_ms: int) -> None:
         """Book one trade of a working order: position, margin, trade, events. The caller keeps `working`."""
         position = order.position
@@ -276,18 +304,25 @@ class SimulatedExchange:
         self.execute(order, price_paise, order.quantity - order.filled_quantity, ts_ms)
 
     def settle(self, now_ms: int) -> None:
-        """End the market data: MARKET orders fill at the last price if they can, everything else is cancelled."""
+        """End the market data: MARKET orders fill at the last price if they can, everything else is cancelled.
+
+        A symbol that has not traded for `QUIET_MINUTES_MAX` has nobody to trade with.
+        """
         last = [self.last_price_paise(listing) for listing in self.listings.values()]
         standing = MinuteRow(now_ms + MS_PER_MINUTE, last, last, last, last, [0] * len(last))
         config = self.config
         for order in list(self.working):
             price = 0
-            if order.is_market and not (self.locked and self._is_locked(order)):
+            if order.is_market and not (self.locked and self._is_locked(order)) and not self._is_quiet(order.listing):
                 price = fill_price_paise(order, standing, config.slippage_bps, config.slippage_ticks)
             if price:
                 self.complete(order, price, max(now_ms, order.placed_ms))
             else:
                 self.cancel(order, now_ms, "the market data ended before it could trade")
+
+    def _is_quiet(self, listing: Listing) -> bool:
+        rows = self.recent
+        return bool(rows) and listing.column >= 0 and not any(row.closes[listing.column] for row in rows)
 
     def start_day(self, now_ms: int) -> None:
         """Begin a new trading date: orders of the day before lapse, book and turnover start empty, positions stay."""

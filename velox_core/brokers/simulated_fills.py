@@ -4,6 +4,8 @@
 - A MARKET order is a LIMIT order at its protection bound: an open beyond the bound leaves it resting there.
 - A resting order fills at its limit only when the bar trades through it; a touch may have been somebody else's.
 - A symbol whose whole bar stands at its band has nobody on the other side: it does not fill on the locked side.
+- On ticks it is the first tick of the symbol after the order has arrived, worse by the same slippage; an order that rests
+  since an earlier tick fills at its limit, and only by a tick beyond it.
 - An order that arrives well inside a bar never gets a price from before its arrival: it takes the bar's close.
 """
 
@@ -49,6 +51,32 @@ def fill_price_paise(
         worse = (price - slip) // tick * tick
         return worse if worse > limit else limit
     return limit if whole_bar and row.highs[column] > limit else 0
+
+
+def tick_fill_price_paise(order: SimulatedOrder, price_paise: int, slippage_bps: int, slippage_ticks: int) -> int:
+    """Return the price at which one tick fills an order that has arrived, in paise, or 0 when it does not.
+
+    Args:
+        order: a working order of the tick's symbol; `has_rested` says whether an earlier tick left it where it is.
+        price_paise: the tick.
+        slippage_bps, slippage_ticks: how much worse than the tick a marketable fill is.
+    """
+    listing = order.listing
+    limit = order.limit_price_paise  # inside the bands, or the order was not accepted
+    if order.is_buy:
+        if price_paise >= listing.upper_paise or price_paise > limit:
+            return 0
+    elif price_paise <= listing.lower_paise or price_paise < limit:
+        return 0
+    if order.has_rested:
+        return limit if price_paise != limit else 0
+    tick = listing.tick_paise
+    slip = slippage_ticks * tick - (-price_paise * slippage_bps // 10_000)
+    if order.is_buy:
+        worse = -(-(price_paise + slip) // tick) * tick
+        return worse if worse < limit else limit
+    worse = (price_paise - slip) // tick * tick
+    return worse if worse > limit else limit
 
 
 def protection_limit_paise(listing: Listing, price_paise: int, is_buy: bool, protection_bps: int) -> int:

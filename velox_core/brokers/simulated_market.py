@@ -2,6 +2,7 @@
 
 - Orders that were sent after minute t meet minute t+1 here, so no decision ever trades on the bar that caused it.
 - When the inner feed has ended, each call settles what is still open: MARKET orders at the last price, others cancelled.
+- On ticks it trades at each tick; the minutes built from them are for strategies and trade nothing.
 - It passes everything else through and adds nothing.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from velox_core.domain.market.bars import MinuteRow
+from velox_core.domain.market.bars import MarketEvent, MinuteRow, TickBatch
 from velox_core.ports import Clock, MarketFeed
 
 
@@ -20,20 +21,25 @@ class RowTaker(Protocol):
         """Take one minute."""
         ...
 
+    def on_ticks(self, batch: TickBatch, now_ms: int) -> None:
+        """Take the ticks of one moment."""
+        ...
+
     def settle(self, now_ms: int) -> None:
         """End the market data."""
         ...
 
 
 class SimulatedMarket:
-    """A MarketFeed that shows each row to the simulated broker first."""
+    """A MarketFeed that shows each event to the simulated broker first. `on_ticks`: only ticks trade, minutes do not."""
 
-    __slots__ = ("_broker", "_clock", "_feed")
+    __slots__ = ("_broker", "_clock", "_feed", "_on_ticks")
 
-    def __init__(self, feed: MarketFeed, broker: RowTaker, clock: Clock) -> None:
+    def __init__(self, feed: MarketFeed, broker: RowTaker, clock: Clock, *, on_ticks: bool = False) -> None:
         self._feed = feed
         self._broker = broker
         self._clock = clock
+        self._on_ticks = on_ticks
 
     @property
     def universe(self) -> tuple[str, ...]:
@@ -42,17 +48,20 @@ class SimulatedMarket:
 
     @property
     def ended(self) -> bool:
-        """Return whether no further row will come."""
+        """Return whether nothing further will come."""
         return self._feed.ended
 
-    def next_row(self, wait_seconds: float) -> MinuteRow | None:
-        """Return the feed's next minute, after the broker has traded on it; settle when the feed has ended."""
-        row = self._feed.next_row(wait_seconds)
-        if row is not None:
-            self._broker.on_row(row, self._clock.now_ms())
-        elif self._feed.ended:
-            self._broker.settle(self._clock.now_ms())
-        return row
+    def next_row(self, wait_seconds: float) -> MarketEvent | None:
+        """Return what the feed has next, after the broker has traded on it; settle when the feed has ended."""
+        event = self._feed.next_row(wait_seconds)
+        if event is None:
+            if self._feed.ended:
+                self._broker.settle(self._clock.now_ms())
+        elif isinstance(event, TickBatch):
+            self._broker.on_ticks(event, self._clock.now_ms())
+        elif not self._on_ticks:
+            self._broker.on_row(event, self._clock.now_ms())
+        return event
 
     def hasten(self) -> None:
         """Stop pacing."""

@@ -163,8 +163,9 @@ class SimulatedOrder:
     """One line of the simulated book.
 
     `arrives_ms` is when the exchange has it; `visible_ms` is when the broker's book shows it (0 at once, later for an
-    order that got stuck on its way). `first_part` is the quantity of its first fill, 0 for all. `margin_paise` is
-    what the account holds back for its unfilled part. A MARKET order carries its protection bound as the limit.
+    order that got stuck on its way). `first_part` is the quantity of its first fill, 0 for all. `has_rested`: a tick came
+    after it had arrived and left it in the book. `margin_paise` is what the account holds back for its unfilled part. A
+    MARKET order carries its protection bound as the limit.
     """
 
     __slots__ = (
@@ -172,6 +173,7 @@ class SimulatedOrder:
         "broker_order_id",
         "filled_quantity",
         "first_part",
+        "has_rested",
         "is_buy",
         "is_market",
         "limit_price_paise",
@@ -208,6 +210,7 @@ class SimulatedOrder:
         self.placed_ms = placed_ms
         self.arrives_ms = placed_ms
         self.visible_ms = self.filled_quantity = self.first_part = self.margin_paise = 0
+        self.has_rested = False
         self.state = _OPEN
         self.reason = ""
 

@@ -11,11 +11,14 @@ import typer
 
 from velox_core.cli.alerts import alerts_app
 from velox_core.cli.data import data_app
+from velox_core.cli.explain import explain, report
+from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
     ConfigOption,
     DataOption,
     DateOption,
     JsonOption,
+    PlainOption,
     RunDateOption,
     RunIdOption,
     ScenarioOption,
@@ -34,6 +37,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(alerts_app, name="alerts")
+app.command()(explain)
+app.command()(report)
+app.add_typer(metrics_app, name="metrics")
 app.add_typer(data_app, name="data")
 
 
@@ -63,6 +69,7 @@ def day(
     speed: SpeedOption = None,
     data: DataOption = None,
     scenario: ScenarioOption = None,
+    plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole trading day as Prefect flows.
@@ -73,7 +80,13 @@ def day(
     from velox_core.cli.day import DayRequest, run_day
 
     request = DayRequest(
-        config=config, date=optional_date(date), speed=optional_speed(speed), data=data, scenario=scenario, as_json=as_json
+        config=config,
+        date=optional_date(date),
+        speed=optional_speed(speed),
+        data=data,
+        scenario=scenario,
+        as_json=as_json,
+        plain=plain,
     )
     raise typer.Exit(run_day(request))
 
@@ -94,6 +107,7 @@ def run(
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why it is taken over, kept in the halt record.")] = "",
     by: Annotated[str, typer.Option("--by", help="Who takes it over.")] = "command line",
+    plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the trading engine in the foreground, without Prefect.
@@ -128,7 +142,7 @@ def run(
         if freed is None:
             raise typer.Exit
         request = freed
-    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json))
+    raise typer.Exit(run_foreground(day.settings, day.paths, request, as_json=as_json, plain=plain))
 
 
 @app.command()
@@ -223,7 +237,7 @@ def reset(
     if as_json:
         _print_json(outcome.to_json())
     else:
-        typer.echo(outcome.sentence)
+        typer.echo("\n".join([outcome.sentence, *outcome.listing]))
     raise typer.Exit(outcome.exit_code)
 
 
@@ -262,54 +276,16 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the engine ends, or Ctrl-C.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the engine last said of itself.
+    """Show where the account stands: its newest run, its halts, its guard.
 
-    Exit code 4 when the engine died with something open, 1 when it died with nothing open.
+    What the engine last said, or what a flatten or the guard left after that. Exit code 4 when the engine died with
+    something open, 1 when it died with nothing open, 0 without any run.
     """
-    from velox_core.domain.errors import VeloxError
-    from velox_core.operations.dead_engine import dead_engine, is_stale, take_over_command
-    from velox_core.operations.guard_status import guard_life
-    from velox_core.operations.halt import with_standing_halts
-    from velox_core.operations.hints import velox
-    from velox_core.operations.processes import wrote_it
-    from velox_core.operations.status import account_folders, age_seconds, newest_status, read_summary
-    from velox_core.operations.stop import running_engines
+    from velox_core.cli.status import show_status, watch_newest
 
     settings, paths = open_settings(config)
-    folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
-    found = newest_status(folders)
-    if found is None:
-        start = velox("day", settings=settings)
-        raise VeloxError(f"no run of account {settings.account!r} is on record below {paths.var}. Start one: {start}")
-    if watch:
-        from velox_core.cli.watch import watch_status
-
-        raise typer.Exit(watch_status(settings, found, as_json=as_json, console=_console()))
-    alive, age = wrote_it(found.number("pid"), found.number("wall_ms")) and not found.ended, age_seconds(found)
-    dead = dead_engine(settings, found)
-    found = with_standing_halts(found, alive=alive)
-    ended = read_summary(found.folder) if found.ended else None
-    guarded = guard_life(settings, paths)
-    if as_json:
-        facts = {key: (ended or {}).get(key, "") for key in ("stopped", "fault")}
-        named = {"environment": settings.environment, "folder": str(found.folder), "alive": alive}
-        death = {"died": False, "stale": alive and is_stale(settings, found)} if dead is None else dead.to_json()
-        _print_json({**found.body, **facts, **named, **death, "age_seconds": round(age, 1), "guard": guarded.to_json()})
-    else:
-        from velox_core.cli.tables import show, status_panel
-
-        panel = status_panel(found, environment=settings.environment, alive=alive, age_seconds=age, summary=ended)
-        show(_console(), panel)
-        typer.echo(guarded.sentence)
-        if dead is not None:
-            typer.echo(dead.sentence)
-        elif alive and is_stale(settings, found):
-            typer.echo(f"STALE: the engine has said nothing for {age:.0f} s. It hangs? {take_over_command(settings, found)}")
-        others = [other.folder.name for other in running_engines(settings, paths) if other.folder != found.folder]
-        if others:
-            typer.echo(f"Engines of other runs work too: {', '.join(others)}")
-    if dead is not None:
-        raise typer.Exit(dead.exit_code)
+    act = watch_newest if watch else show_status
+    raise typer.Exit(act(settings, paths, as_json=as_json, console=_console()))
 
 
 @app.command()
@@ -335,12 +311,22 @@ def summary(
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the run's journal to this file, one event a line.")
     ] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="A table of dates, from this one.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="A table of dates, to this one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the summary of a run.
+    """Show the summary of a run, or with --from and --to of several dates.
 
-    The newest run, the newest of a date, or the one that --run names; --list shows which there are.
+    The newest run, the newest of a date, or the one that --run names; --list shows which there are. Of each date of a range
+    the newest finished run counts.
     """
+    if first is not None or last is not None:
+        from velox_core.cli.explain import show_range
+
+        if date is not None or run_id is not None or list_runs or export is not None:
+            raise typer.BadParameter("--from and --to show a range of dates: leave out --date, --run, --list and --export")
+        show_range(first, last, config, as_json=as_json)
+        raise typer.Exit
     from velox_core.operations.recorded import find_run
     from velox_core.operations.runs import export_run, load_report, run_lines
 

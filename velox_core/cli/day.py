@@ -46,7 +46,7 @@ from velox_core.operations.log_tail import last_lines
 from velox_core.operations.prefect_home import prefect_environment, ui_command
 from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 from velox_core.operations.run_logs import logs_folder
-from velox_core.operations.status import Status, account_folders, status_of_process
+from velox_core.operations.status import ProcessStatus, Status, account_folders, status_of_process
 from velox_core.operations.stop import request_engine_stop
 
 TAIL_LINES: Final = 15
@@ -64,6 +64,7 @@ class DayRequest:
     data: Path | None
     scenario: str | None
     as_json: bool
+    plain: bool = False
 
 
 def run_day(request: DayRequest) -> int:
@@ -78,10 +79,10 @@ def run_day(request: DayRequest) -> int:
         return _tell_closed(day, console, as_json=request.as_json)
     refuse_second_engine(day.settings, day.paths, day.trading_date)
     check_day(day)
-    return _run_flow(day, console, as_json=request.as_json)
+    return _run_flow(day, console, as_json=request.as_json, plain=request.plain)
 
 
-def _run_flow(day: Day, console: Console, *, as_json: bool) -> int:
+def _run_flow(day: Day, console: Console, *, as_json: bool, plain: bool) -> int:
     output = output_file(day.paths, f"trading-day-{day.trading_date.isoformat()}")
     result = output.with_suffix(".json")
     result.unlink(missing_ok=True)
@@ -97,7 +98,9 @@ def _run_flow(day: Day, console: Console, *, as_json: bool) -> int:
                 env=prefect_environment(day.paths.var, os.environ),
             )
         opening = _Opening(day, process.pid, output, console)
-        with RunView(console, lambda: _status(day, process.pid, started_ms), note=opening.phase):
+        hint = "Ctrl-C asks the day to end; a second one leaves this window."
+        read = _EngineStatus(day, process.pid, started_ms)
+        with RunView(console, read, note=opening.phase, plain=plain, hint=hint):
             code = _wait(process, day, console, interrupts=interrupts, started_ms=started_ms)
     if code == DETACHED:
         return code
@@ -165,8 +168,25 @@ def _status(day: Day, flow_pid: int, started_ms: int) -> Status | None:
     pid = engine_of(day.paths, flow_pid)
     if not pid:
         return None
-    folders = account_folders(day.paths.var, broker_type=day.settings.broker.type.value, account=day.settings.account)
-    return status_of_process(folders, pid=pid, since_wall_ms=started_ms)
+    return status_of_process(_folders(day), pid=pid, since_wall_ms=started_ms)
+
+
+def _folders(day: Day) -> list[Path]:
+    return account_folders(day.paths.var, broker_type=day.settings.broker.type.value, account=day.settings.account)
+
+
+class _EngineStatus:
+    """The status of the engine that this day's flow started; once it is known, only its folder is looked at."""
+
+    def __init__(self, day: Day, flow_pid: int, started_ms: int) -> None:
+        self._day, self._flow_pid, self._started_ms = day, flow_pid, started_ms
+        self._found: ProcessStatus | None = None
+
+    def __call__(self) -> Status | None:
+        pid = engine_of(self._day.paths, self._flow_pid) if self._found is None else 0
+        if pid:
+            self._found = ProcessStatus(lambda: _folders(self._day), pid=pid, since_wall_ms=self._started_ms)
+        return self._found() if self._found is not None else None
 
 
 class _Interrupts:
@@ -283,10 +303,19 @@ def _same_day(day: Day) -> str:
 def _show_places(day: Day, report: Mapping[str, Any] | None, output: Path, console: Console) -> None:
     places = [("Logs", shlex.quote(str(logs_folder(day.settings, day.paths)))), ("Flow output", shlex.quote(str(output)))]
     if report is not None and report.get("run_id"):
+        places.append(("Report", _report_place(day, report)))
         places.append(("Summary again", velox("summary", "--run", str(report["run_id"]), settings=day.settings)))
     places.append(("Runs in the UI", ui_command(day.paths.var)))
     for label, text in places:
         console.print(f"{label:<15}{text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _report_place(day: Day, report: Mapping[str, Any]) -> str:
+    """Return where the report's page lies, as far as the flow says; else what writes it."""
+    page = report.get("page")
+    if isinstance(page, str) and page:
+        return f"{shlex.quote(page)}  (open it in a browser)"
+    return velox("report", "--run", str(report["run_id"]), settings=day.settings)
 
 
 def _print_json(value: object) -> None:

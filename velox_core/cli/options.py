@@ -60,6 +60,7 @@ DataOption = Annotated[Path | None, typer.Option("--data", help="File or folder 
 ScenarioOption = Annotated[
     str | None, typer.Option("--scenario", metavar="calm|crash|...", help="Synthetic data instead of a file.")
 ]
+PlainOption = Annotated[bool, typer.Option("--plain", help="Print plain lines instead of the live view.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -1,8 +1,9 @@
-"""Showing a running engine: a live line on a terminal, a plain line now and then anywhere else.
+"""Showing a running engine: a live screen on a terminal, a plain line now and then anywhere else.
 
 - Reads the engine's published status; it never talks to the engine and never slows it.
-- On a terminal the line is redrawn in place; in a pipe or a log a line is written when something changed, at most one
-  every few seconds.
+- On a terminal the screen is redrawn in place; in a pipe, a log or with --plain a line is written when something changed,
+  at most one every few seconds.
+- A status that cannot be drawn costs the picture, never the day.
 """
 
 from __future__ import annotations
@@ -13,21 +14,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
-from velox_core.cli.tables import loss_bar, money_style
-from velox_core.domain.time import ist_clock_text
-from velox_core.operations.status import Status
-from velox_core.operations.view import loss_share, progress_line, signed_rupees
+from velox_core.cli.live_view import live_screen
+from velox_core.operations.status import Status, age_seconds
+from velox_core.operations.view import progress_line
 
 REDRAW_SECONDS: Final = 0.2
 PLAIN_LINE_SECONDS: Final = 5.0
-BAR_WIDTH: Final = 16  # both lines fit 80 columns
 
 
 class RunView:
@@ -37,15 +34,27 @@ class RunView:
         console: where to show; its `is_terminal` decides between the live and the plain form.
         read: returns the newest status, or None while there is none.
         note: says what happens while there is none.
+        plain: lines even on a terminal.
+        hint: a line at the bottom of the screen.
     """
 
-    def __init__(self, console: Console, read: Callable[[], Status | None], *, note: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        read: Callable[[], Status | None],
+        *,
+        note: Callable[[], str],
+        plain: bool = False,
+        hint: str = "",
+    ) -> None:
         self._console = console
         self._read = read
         self._note = note
+        self._hint = hint
         self._spinner = Spinner("line")
         self._stop = threading.Event()
-        self._live = Live(console=console, refresh_per_second=5, transient=True) if console.is_terminal else None
+        is_live = console.is_terminal and not plain
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
         self._thread = threading.Thread(target=self._watch, name="run-view", daemon=True)
         self._last_line = ""
         self._last_at = 0.0
@@ -67,7 +76,7 @@ class RunView:
     def _watch(self) -> None:
         while not self._stop.wait(REDRAW_SECONDS):
             if self._live is not None:
-                self._live.update(self._picture(self._read()))
+                self._live.update(self.picture(self._read()), refresh=True)
             else:
                 self._plain(last=False)
 
@@ -78,29 +87,10 @@ class RunView:
             self._last_at, self._last_line = now, line
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _picture(self, status: Status | None) -> RenderableType:
-        """Return two lines that fit a narrow terminal: how far the day is, and where it stands against its limit."""
+    def picture(self, status: Status | None) -> RenderableType:
+        """Return the screen of a status; what is waited for while there is none."""
         if status is None:
             self._spinner.update(text=Text(self._note(), style="dim", no_wrap=True, overflow="ellipsis"))
             return self._spinner
-        clock = ist_clock_text(status.number("engine_ms")) if status.number("engine_ms") else "--:--:--"
-        net = status.number("net_paise")
-        day, money = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
-        day.add_row(
-            Text(clock, style="bold"),
-            ProgressBar(total=1.0, completed=status.progress, width=BAR_WIDTH),
-            f"{status.progress * 100:.0f} %",
-            status.doing,
-            Text("synthetic data", style="yellow") if status.flag("synthetic") else "",
-        )
-        money.add_row(
-            Text(f"net {signed_rupees(net)}", style=f"bold {money_style(net)}".strip()),
-            loss_bar(loss_share(status), width=BAR_WIDTH),
-            f"{len(status.positions)} open, {status.number('orders')} orders",
-        )
-        halted = [_one_line(f"HALTED: {status.text('halt_reason')}")] if status.flag("halted") else []
-        return Group(day, money, *halted)
-
-
-def _one_line(text: str) -> Text:
-    return Text(text, style="bold red", no_wrap=True, overflow="ellipsis")
+        size = self._console.size
+        return live_screen(status, age_seconds=age_seconds(status), width=size.width, height=size.height, hint=self._hint)

@@ -1,6 +1,6 @@
 """`velox run`: the engine in this process, with its progress on the terminal and its summary at the end.
 
-- The engine has the main thread and the signals; the view reads the published status from a thread of its own.
+- The engine has the process to itself: on a terminal another process draws, from the published status (`live_process`).
 - With --json nothing but the summary goes to stdout.
 """
 
@@ -11,18 +11,21 @@ import os
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
 from velox_core.bootstrap import RunRequest, run_engine
+from velox_core.cli.live_process import LiveProcess
 from velox_core.cli.progress import RunView
 from velox_core.cli.tables import show, summary_panel
 from velox_core.logs import SYSTEM
+from velox_core.operations.hints import velox
 from velox_core.operations.hung_engine import take_over_run
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder, open_logs
 from velox_core.operations.runs import write_report
-from velox_core.operations.status import Status, account_folders, status_of_process
+from velox_core.operations.status import ProcessStatus, account_folders
 from velox_core.operations.view import dropped_text, headline
 from velox_core.settings import Paths, Settings
 from velox_core.stop_signals import StopSignals, stop_signals
@@ -31,26 +34,44 @@ from velox_core.take_over import TakeOverResult
 _log = logging.getLogger(SYSTEM)
 
 
-def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_json: bool) -> int:
+def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_json: bool, plain: bool = False) -> int:
     """Run the engine to its end, write and show the summary, and return the exit code.
 
     Signals stop the day and nothing else, the report included: the exit code is what a guard or a flow goes by.
     """
     with stop_signals() as signals:
-        return _run_foreground(settings, paths, request, signals, as_json=as_json)
+        return _run_foreground(settings, paths, request, signals, as_json=as_json, plain=plain)
 
 
-def _run_foreground(settings: Settings, paths: Paths, request: RunRequest, signals: StopSignals, *, as_json: bool) -> int:
-    started_ms = time.time_ns() // 1_000_000
+def _view(settings: Settings, paths: Paths, request: RunRequest, console: Console, *, plain: bool) -> RunView | LiveProcess:
+    """Return what shows this process' run: another process on a terminal, lines now and then elsewhere."""
+    since_ms, pid, note = time.time_ns() // 1_000_000, os.getpid(), f"{request.date}: starting the engine"
+    broker_type = settings.broker.type.value
+    if console.is_terminal and not plain:
+        return LiveProcess(
+            paths.var,
+            broker_type=broker_type,
+            account=settings.account,
+            pid=pid,
+            since_wall_ms=since_ms,
+            note=note,
+            on_stderr=console.stderr,
+        )
+
+    def folders() -> list[Path]:
+        return account_folders(paths.var, broker_type=broker_type, account=settings.account)
+
+    read = ProcessStatus(folders, pid=pid, since_wall_ms=since_ms)
+    return RunView(console, read, note=lambda: note, plain=True)
+
+
+def _run_foreground(
+    settings: Settings, paths: Paths, request: RunRequest, signals: StopSignals, *, as_json: bool, plain: bool
+) -> int:
     console = Console(stderr=as_json)
-
-    def own_status() -> Status | None:
-        folders = account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
-        return status_of_process(folders, pid=os.getpid(), since_wall_ms=started_ms)
-
     logs = open_logs(settings, paths)
     try:
-        with RunView(console, own_status, note=lambda: f"{request.date}: starting the engine"):
+        with _view(settings, paths, request, console, plain=plain):
             outcome = run_engine(settings, paths, request, signals)
         dropped = dropped_text(outcome.facts)
         if dropped:
@@ -66,6 +87,8 @@ def _run_foreground(settings: Settings, paths: Paths, request: RunRequest, signa
         show(console, summary_panel(report))
         console.print(f"Logs: {logs_folder(settings, paths)}", highlight=False, soft_wrap=True)
         console.print(headline(report), highlight=False, soft_wrap=True)
+        again = velox("report", "--run", str(report.get("run_id", "")), settings=settings)
+        console.print(f"With charts: {again}", highlight=False, markup=False, soft_wrap=True)
     return outcome.exit_code
 
 

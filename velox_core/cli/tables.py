@@ -172,21 +172,35 @@ def _titled(title: str, *parts: RenderableType) -> RenderableType:
 
 
 def status_panel(
-    status: Status, *, environment: str, alive: bool, age_seconds: float, summary: Mapping[str, Any] | None = None
+    status: Status,
+    *,
+    environment: str,
+    alive: bool,
+    age_seconds: float,
+    summary: Mapping[str, Any] | None = None,
+    brief: bool = False,
 ) -> RenderableType:
-    """Return what a run says of itself, with the age of what it says; `summary` is that of a run that ended."""
+    """Return what a run says of itself, with the age of what it says; `summary` is that of a run that ended.
+
+    `brief` leaves out what does not change, for a picture that is redrawn in a terminal of 24 lines.
+    """
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim")
     grid.add_column()
-    process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, said so {age_seconds:.0f} s ago"
-    grid.add_row("State", f"{status.state} ({process})")
+    process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, said so {ago_text(age_seconds)} ago"
+    if status.closing:
+        style = "bold green" if status.closing.get("flat") is True else "bold red"
+        grid.add_row("Now", Text(str(status.closing.get("message", "")), style=style))
+    grid.add_row("Engine" if status.closing else "State", f"{status.state} ({process})")
+    is_old = not alive and not status.ended
     for label, value in view.status_rows(status):
-        grid.add_row(label, value)
+        if not (brief and label in ("Data", "Alerts")):
+            grid.add_row("Clock when last heard" if is_old and label == "Clock of the day" else label, value)
     grid.add_row("Loss limit used", loss_bar(view.loss_share(status)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if summary is not None and summary.get(key):
             grid.add_row(label, Text(str(summary[key]), style="bold red" if key == "fault" else "yellow"))
-    for line in view.halt_lines(status):
+    for line in view.halt_lines(status, brief=brief):
         grid.add_row("HALTED", Text(line, style="bold red"))
     parts: list[RenderableType] = [grid]
     if status.positions:
@@ -195,8 +209,17 @@ def status_panel(
                 "Open positions", ("Symbol", "Quantity", "Average", "Last", "Open P&L"), map(_position_cells, status.positions)
             )
         )
-    title = f"{status.text('trading_date')}  {environment}  run {status.run_id or status.folder.name}"
+    synthetic = "  (synthetic data)" if brief and status.flag("synthetic") else ""
+    title = f"{status.text('trading_date')}  {environment}  run {status.run_id or status.folder.name}{synthetic}"
     return Panel(Group(*parts), title=title, expand=False, padding=(0, 2))
+
+
+def ago_text(seconds: float) -> str:
+    """Return an age for people: '31 s', '12 min', '5 h', '3 days'."""
+    for unit, size, until in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < until:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"
 
 
 def _position_cells(position: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,9 +16,22 @@ ADOPTED_TRADE = "ADOPTED-"  # how the ids begin of trades that the broker's posi
 
 
 class Position:
-    """The net position of one symbol. `quantity` is signed shares, `cost_paise` signed (negative for a short)."""
+    """The net position of one symbol. `quantity` is signed shares, `cost_paise` signed (negative for a short).
 
-    __slots__ = ("cost_paise", "opened_ms", "quantity", "realised_paise", "stop_paise", "strategy_id", "symbol", "target_paise")
+    `is_trailing` says that `stop_paise` has followed the price since the entry, and is no longer the order's own.
+    """
+
+    __slots__ = (
+        "cost_paise",
+        "is_trailing",
+        "opened_ms",
+        "quantity",
+        "realised_paise",
+        "stop_paise",
+        "strategy_id",
+        "symbol",
+        "target_paise",
+    )
 
     def __init__(self, symbol: str, strategy_id: str = "") -> None:
         self.symbol = symbol
@@ -29,6 +42,7 @@ class Position:
         self.opened_ms = 0
         self.stop_paise = 0
         self.target_paise = 0
+        self.is_trailing = False
 
     @property
     def average_price_paise(self) -> int:
@@ -52,6 +66,7 @@ class Position:
         self.strategy_id = FOREIGN if order is None else order.strategy_id
         self.stop_paise = 0 if order is None else order.stop_paise
         self.target_paise = 0 if order is None else order.target_paise
+        self.is_trailing = False
 
     def apply(self, signed_quantity: int, price_paise: int) -> int:
         """Book one trade and return the P&L it realised, in paise.

@@ -33,6 +33,7 @@ from velox_core.engine.resume import (
 )
 from velox_core.engine.session import TradingSession
 from velox_core.engine.strategy_host import HostedStrategy
+from velox_core.engine.trade_rules import TradeRules
 from velox_core.exit_door import ExitDoor
 from velox_core.order_manager import OrderManager
 from velox_core.order_recovery import OrderRecovery
@@ -128,7 +129,24 @@ class Engine:
             ),
         )
         self.order_manager.on_position = session.on_position
+        for host in self.rules.strategies:
+            host.rules = self._trade_rules(host, plan)
         return session
+
+    def _trade_rules(self, host: HostedStrategy, plan: SessionPlan) -> TradeRules | None:
+        if not host.rule_values.any:
+            return None
+        return TradeRules(
+            host.strategy_id,
+            host.rule_values,
+            columns=host.columns,
+            universe=plan.universe,
+            tick_paise=plan.tick_paise,
+            books=self.order_manager,
+            refuse=self.risk_manager.refuse,
+            quiet_until_ms=plan.resume_after_ms,
+            day_starts_ms=plan.open_ms,
+        )
 
 
 def assemble(plan: SessionPlan, ports: EnginePorts, rules: EngineRules) -> Engine:

@@ -33,6 +33,7 @@ class SessionPlan:
         reconcile_seconds: how often the books are compared with the broker's, engine time; 0 for at the start only.
         resume_after_ms: market data up to here was already traded on by an earlier process of this run.
         source, synthetic: where the data came from, for every output.
+        on_ticks: the feed brings ticks, and minutes built from them; else minutes alone.
         granularity: what the marks and stops rest on, for reports.
     """
 
@@ -52,4 +53,5 @@ class SessionPlan:
     resume_after_ms: int = 0
     source: str = ""
     synthetic: bool = False
+    on_ticks: bool = False
     granularity: str = "1-minute bars; marks at the close, a stop is taken before a target"

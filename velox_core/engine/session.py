@@ -1,8 +1,9 @@
-"""The one loop: a day of minutes from the feed through breach, exits, strategies and the gate.
+"""The one loop: a day of minutes or ticks from the feed through breach, exits, strategies and the gate.
 
 - The clock is read once a step; the same `now` judges everything in it. Engine time is never behind the newest bar and
   never goes back: a clock that was set back is replaced by monotonic time (ADR 0017).
-- Order of a step: the broker's news, marks, breach, stops and targets, exits, time of day, strategies.
+- Order of a step: the broker's news, marks, breach, stops and targets, exits, time of day, strategies. On ticks each moment
+  is a step without strategies, and each minute built from them one with strategies and without marks.
 - Nothing in the loop waits: the feed waits at most a moment, stores and broker have their own bounds. The loop writes
   the status itself, with the longest age that a breach evaluation reached, so that a loop that is stuck is seen.
 - Lease, ledger and reconcile are `upkeep`'s. Market data that stays away while a position is open is a
@@ -15,43 +16,35 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
+from velox_core.closing_progress import PROGRESS_KEY
 from velox_core.domain.events import EventKind
-from velox_core.domain.market.bars import MinuteRow
-from velox_core.domain.orders import ExitRank, OrderIntent, Side, Signal, SignalKind
+from velox_core.domain.market.bars import MarketEvent, MinuteRow, TickBatch
+from velox_core.domain.orders import ExitRank
 from velox_core.domain.positions import FOREIGN
 from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
 from velox_core.engine.feed_watch import FeedWatch
 from velox_core.engine.owed import await_answers
 from velox_core.engine.parts import SessionParts, SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
+from velox_core.engine.prices import SessionPrices
 from velox_core.engine.reset import answer_reset
+from velox_core.engine.signal_desk import SignalDesk
 from velox_core.engine.status import session_status
-from velox_core.engine.step import protective_exit, round_trip_cost_paise
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.engine.upkeep import Upkeep
 from velox_core.exit_door import NEVER_MS
 from velox_core.ports import Severity
-from velox_core.risk.approval import ApprovedOrder
-from velox_core.risk.gate import Quote
-from velox_core.risk.layers import ReasonCode, Refusal
 from velox_core.strategies.base import StrategySession
 
 FEED_WAIT_SECONDS: Final = 0.25
 CONTROL_INTERVAL_SECONDS: Final = 0.5
-PRICE_ROWS_KEPT = 3
 FINISH_ROUNDS_MAX = 120  # each waits FEED_WAIT_SECONDS on a live feed
 CLOCK_BEHIND_MS_MAX = 2_000  # a clock further behind engine time is told
 STOP_SECONDS_MAX = 180.0  # so long a stop may take to close everything; then the end of the session goes on with it, bounded
 
-# Members by a module name: reading one off its class costs 0.09 us.
-_MARK: Final = EventKind.MARK
-_ENTRY: Final = SignalKind.ENTRY
-_BUY: Final = Side.BUY
-_SELL: Final = Side.SELL
+_MARK: Final = EventKind.MARK  # by a module name: reading a member off its class costs 0.09 us
 
 _log: Final = logging.getLogger("velox.system")
 
@@ -64,8 +57,10 @@ class TradingSession:
         self._parts = parts
         self._columns = {symbol: column for column, symbol in enumerate(plan.universe)}
         self._hosts = {host.strategy.strategy_id: host for host in parts.strategies}
-        self._recent: deque[MinuteRow] = deque(maxlen=PRICE_ROWS_KEPT)
-        self._protected: dict[str, None] = {}  # a set that keeps its order: exits leave in the same one every time
+        self._on_ticks = plan.on_ticks
+        self._prices = SessionPrices(plan, parts)
+        self._protected = self._prices.protected
+        self._signals = SignalDesk(plan, parts, self._prices)
         self._upkeep = Upkeep(
             broker=parts.broker,
             order_manager=parts.order_manager,
@@ -170,7 +165,9 @@ class TradingSession:
                 self._idle(self._now_ms)
             elif row.ts_ms <= self._plan.resume_after_ms:
                 self._warm_up(row)
-            else:
+            elif self._on_ticks:
+                self._on_tick_event(row, self._now_ms)
+            elif isinstance(row, MinuteRow):
                 self._on_row(row, self._now_ms)
             monotonic = clock.monotonic()
             if monotonic - self._stepped > longest:
@@ -205,29 +202,45 @@ class TradingSession:
         return max(now_ms, newest_bar_ms)
 
     def _on_row(self, row: MinuteRow, now_ms: int) -> None:
-        parts = self._parts
-        orders = parts.order_manager
         self._rows += 1
-        self._recent.append(row)
-        parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
-        orders.poll(now_ms)
+        self._begin_step(row.ts_ms, now_ms)
+        self._prices.take_row(row, now_ms)
+        self._work(now_ms)
+        self._ask_strategies(row, now_ms)
+        self._journal_mark(now_ms)
+
+    def _on_tick_event(self, event: MarketEvent, now_ms: int) -> None:
+        """Take the ticks of one moment, or a minute that ended: built from ticks that were all taken before."""
+        self._begin_step(event.ts_ms, now_ms)
+        if isinstance(event, TickBatch):
+            self._prices.take_ticks(event, now_ms)
+            self._work(now_ms)
+            self._parts.order_manager.commit_journal()
+        else:
+            self._rows += 1
+            self._parts.emergency.check(now_ms)
+            self._work(now_ms)
+            self._ask_strategies(event, now_ms)
+            self._journal_mark(now_ms)
+
+    def _begin_step(self, feed_ts_ms: int, now_ms: int) -> None:
+        parts = self._parts
+        parts.risk_manager.readiness.feed_ts_ms = feed_ts_ms
+        parts.order_manager.poll(now_ms)
         if now_ms >= self._upkeep.next_reconcile_ms:
             self._upkeep.reconcile(now_ms)
-        orders.day_loss.mark_row(row.closes)
-        parts.emergency.check(now_ms)
-        if self._protected:
-            self._take_protective_exits(row)
-        self._work(now_ms)
-        if not self._ending:
-            for host in parts.strategies:
-                if not host.disabled:
-                    signals = host.on_minute(row.ts_ms, row)
-                    if signals:
-                        self._take_signals(signals, now_ms)
-                    elif signals is None:
-                        self._report_disabled(host)
-                        parts.exit_door.work(now_ms)
-        self._journal_mark(now_ms)
+
+    def _ask_strategies(self, row: MinuteRow, now_ms: int) -> None:
+        if self._ending:
+            return
+        for host in self._parts.strategies:
+            if not host.disabled:
+                signals = host.on_minute(row.ts_ms, row)
+                if signals:
+                    self._signals.take(signals, now_ms)
+                elif signals is None:
+                    self._report_disabled(host)
+                    self._parts.exit_door.work(now_ms)
 
     def _work(self, now_ms: int) -> None:
         parts = self._parts
@@ -256,81 +269,18 @@ class TradingSession:
             self._feed_watch.judge(now_ms)
         self._work(now_ms)
 
-    def _warm_up(self, row: MinuteRow) -> None:
+    def _warm_up(self, event: MarketEvent) -> None:
         """Let strategies see what an earlier process of this run already traded on; their signals are history.
 
         Its prices mark what is open: the newest of them may be the last that comes.
         """
-        self._recent.append(row)
-        self._parts.order_manager.day_loss.mark_row(row.closes)
-        for host in self._parts.strategies:
-            if not host.disabled and host.on_minute(row.ts_ms, row) is None:
-                self._report_disabled(host)
+        self._prices.mark_only(event)
+        if isinstance(event, MinuteRow):
+            for host in self._parts.strategies:
+                if not host.disabled and host.on_minute(event.ts_ms, event) is None:
+                    self._report_disabled(host)
 
-    # -- signals ----------------------------------------------------------------------------------------------
-
-    def _take_signals(self, signals: Sequence[Signal], now_ms: int) -> None:
-        for signal in signals:
-            if signal.kind is _ENTRY:
-                self._enter(signal, now_ms)
-            else:
-                self._leave(signal, now_ms)
-        if self._parts.exit_door.goals:
-            self._parts.exit_door.work(now_ms)
-
-    def _enter(self, signal: Signal, now_ms: int) -> None:
-        parts = self._parts
-        column = self._columns[signal.symbol]
-        quote = self._quote(column)
-        risk, orders = parts.risk_manager, parts.order_manager
-        quantity = risk.limits.fixed_lot_size
-        cost_paise = 0
-        if quote is not None:
-            spread_paise = self._plan.spread_ticks * self._plan.tick_paise[column]
-            cost_paise = round_trip_cost_paise(parts.schedule, quantity, quote.price_paise, spread_paise)
-        answer = risk.request_entry(
-            signal,
-            parts.instruments.get(signal.symbol),
-            quote,
-            loss_paise=orders.day_loss.loss_at_most_paise,
-            cost_paise=cost_paise,
-            now_ms=now_ms,
-        )
-        if isinstance(answer, ApprovedOrder):
-            orders.submit(
-                answer, OrderIntent(signal.strategy_id, signal.reason, signal.stop_paise, signal.target_paise), now_ms
-            )
-
-    def _leave(self, signal: Signal, now_ms: int) -> None:
-        """Ask for the strategy's own position, or its entry on the way, to be closed. Anything else is refused."""
-        parts, symbol = self._parts, signal.symbol
-        position = parts.order_manager.positions.get(symbol)
-        if position is not None and position.quantity:
-            closing_side = _SELL if position.quantity > 0 else _BUY
-            is_own = position.strategy_id == signal.strategy_id and signal.side is closing_side
-        else:
-            entries = parts.order_manager.live_orders(symbol, entries=True)
-            is_own = any(e.strategy_id == signal.strategy_id and e.side is signal.side.opposite for e in entries)
-        if is_own:
-            parts.exit_door.want(symbol, signal.rank, signal.reason)
-        else:
-            refusal = Refusal(0, ReasonCode.NOTHING_TO_EXIT, "No open quantity to exit")
-            parts.risk_manager.refuse(signal, refusal, now_ms)
-
-    def _quote(self, column: int) -> Quote | None:
-        """Return the newest price of a column among the last rows."""
-        for row in reversed(self._recent):
-            price_paise = row.closes[column]
-            if price_paise:
-                return Quote(price_paise, row.ts_ms)
-        return None
-
-    def _take_protective_exits(self, row: MinuteRow) -> None:
-        positions = self._parts.order_manager.positions
-        for symbol in self._protected:
-            hit = protective_exit(positions[symbol], row, self._columns[symbol])
-            if hit is not None:
-                self._parts.exit_door.want(symbol, hit[0], hit[1])
+    # -- positions ---------------------------------------------------------------------------------------------
 
     def _report_disabled(self, host: HostedStrategy) -> None:
         strategy_id = host.strategy.strategy_id
@@ -454,7 +404,7 @@ class TradingSession:
             time.sleep(FEED_WAIT_SECONDS)
         if row is not None and row.ts_ms > self._plan.resume_after_ms:
             self._parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
-            self._parts.order_manager.day_loss.mark_row(row.closes)
+            self._prices.mark_only(row)
         self._now_ms = self._read_clock(0)
 
     def _close_after_fault(self, fault: str) -> None:
@@ -487,4 +437,7 @@ class TradingSession:
         shown = session_status(self._plan, parts.risk_manager, parts.order_manager, parts.emergency, self._now_ms)
         phase = "stopping" if self._stop_reason and not shown["halted"] else shown["phase"]
         own = {"rows": self._rows, "reset": self._reset_answer, "breach_age_ms": self._breach_age_ms}
+        own["ticks"] = self._prices.ticks_taken
+        own[PROGRESS_KEY] = parts.exit_door.tally.to_status(parts.emergency.adoption.newest, self._now_ms)
+        own["differences"] = self._upkeep.differences
         return {"state": state, **shown, "phase": phase, **own}

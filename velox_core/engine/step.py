@@ -1,4 +1,4 @@
-"""The pure parts of a step: which protective prices a minute reached, and what an entry would cost."""
+"""The pure parts of a step: which protective prices a minute or a tick reached, and what an entry would cost."""
 
 from __future__ import annotations
 
@@ -16,18 +16,31 @@ def protective_exit(position: Position, row: MinuteRow, column: int) -> tuple[Ex
     """
     if not row.closes[column]:
         return None
+    return _reached(position, row.lows[column], row.highs[column])
+
+
+def protective_tick_exit(position: Position, price_paise: int) -> tuple[ExitRank, str] | None:
+    """Return whether one price reached the position's stop or target, and which."""
+    return _reached(position, price_paise, price_paise)
+
+
+def _reached(position: Position, low: int, high: int) -> tuple[ExitRank, str] | None:
     stop, target = position.stop_paise, position.target_paise
     if position.quantity > 0:
-        if stop and row.lows[column] <= stop:
-            return ExitRank.STOP, f"stop {rupees_text(stop)} reached"
-        if target and row.highs[column] >= target:
+        if stop and low <= stop:
+            return ExitRank.STOP, f"{_stop_name(position)} {rupees_text(stop)} reached"
+        if target and high >= target:
             return ExitRank.TARGET, f"target {rupees_text(target)} reached"
     elif position.quantity < 0:
-        if stop and row.highs[column] >= stop:
-            return ExitRank.STOP, f"stop {rupees_text(stop)} reached"
-        if target and row.lows[column] <= target:
+        if stop and high >= stop:
+            return ExitRank.STOP, f"{_stop_name(position)} {rupees_text(stop)} reached"
+        if target and low <= target:
             return ExitRank.TARGET, f"target {rupees_text(target)} reached"
     return None
+
+
+def _stop_name(position: Position) -> str:
+    return "trailing stop" if position.is_trailing else "stop"
 
 
 def round_trip_cost_paise(schedule: ChargeSchedule, quantity: int, price_paise: int, spread_paise: int) -> int:

@@ -69,6 +69,11 @@ class Upkeep:
         self._next_lease = 0.0
         self._next_rebuild = 0.0
 
+    @property
+    def differences(self) -> int:
+        """Return how many differences the last comparison of the books found."""
+        return len(self._seen)
+
     def start(self, now_ms: int) -> None:
         """Begin to count: the books were compared when the engine was assembled."""
         self._reconciled_ms = now_ms

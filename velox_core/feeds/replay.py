@@ -6,31 +6,13 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from typing import Protocol
 
-from velox_core.domain.errors import ConfigError
 from velox_core.domain.market.bars import DayColumns, MinuteRow
-from velox_core.domain.time import MS_PER_SECOND
 from velox_core.feeds.load import available_dates, load_day
+from velox_core.feeds.pacing import MovableClock, Pacing
 
 __all__ = ["MovableClock", "ReplayFeed", "available_dates", "load_day"]
-
-_EARLY_SECONDS_MAX = 0.001
-
-
-class MovableClock(Protocol):
-    """The replay's clock, as the feed uses it."""
-
-    def advance_to(self, ts_ms: int) -> None:
-        """Move engine time forward, epoch ms."""
-        ...
-
-    def monotonic(self) -> float:
-        """Return real seconds that never go back."""
-        ...
 
 
 class ReplayFeed:
@@ -44,19 +26,14 @@ class ReplayFeed:
     Raises: ConfigError for a speed that is negative or not finite.
     """
 
-    __slots__ = ("_clock", "_count", "_day", "_first_due", "_index", "_paced", "_rows", "_speed", "_wait")
+    __slots__ = ("_clock", "_count", "_day", "_index", "_pacing", "_rows")
 
     def __init__(self, day: DayColumns, clock: MovableClock, speed: float, wait: Callable[[float], None] | None = None) -> None:
-        if not math.isfinite(speed) or speed < 0:
-            raise ConfigError(f"replay speed {speed!r} is not possible; give a positive number, or 'max'")
         self._day = day
         self._rows = day.rows
         self._count = len(day.rows)
         self._clock = clock
-        self._speed = speed
-        self._wait: Callable[[float], None] = time.sleep if wait is None else wait
-        self._paced = speed > 0
-        self._first_due: float | None = None
+        self._pacing = Pacing(clock, speed, wait)
         self._index = 0
 
     @property
@@ -85,7 +62,7 @@ class ReplayFeed:
         if index >= self._count:
             return None
         row = self._rows[index]
-        if self._paced and not self._became_due(row.ts_ms, wait_seconds):
+        if self._pacing.is_on and not self._pacing.became_due(row.ts_ms, wait_seconds):
             return None
         self._index = index + 1
         self._clock.advance_to(row.ts_ms)
@@ -93,18 +70,4 @@ class ReplayFeed:
 
     def hasten(self) -> None:
         """Stop pacing: what is left comes at once."""
-        self._paced = False
-
-    def _became_due(self, ts_ms: int, wait_seconds: float) -> bool:
-        """Wait for a row's moment, at most `wait_seconds`. The first row is due at once."""
-        clock = self._clock
-        if self._first_due is None:
-            self._first_due = clock.monotonic()
-        due = self._first_due + (ts_ms - self._rows[0].ts_ms) / (MS_PER_SECOND * self._speed)
-        remaining = due - clock.monotonic()
-        if remaining <= 0:
-            return True
-        pause_seconds = min(remaining, wait_seconds)
-        if pause_seconds > 0:
-            self._wait(pause_seconds)
-        return not self._paced or due - clock.monotonic() < _EARLY_SECONDS_MAX
+        self._pacing.is_on = False

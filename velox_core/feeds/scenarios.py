@@ -4,6 +4,8 @@
   fall hits all symbols in the same minute while each keeps its own noise.
 - Paths are rupees as floats, one entry per minute; ticks, wicks and volume come afterwards, in `synthetic`.
 - Positions within the day are fractions of the session, so that a short session has the same shape.
+- A scenario may leave minutes out (`PricePath.traded`): a symbol that is halted has no bars.
+- The first symbol of a day is one of those that a halt or a circuit hits, so that a small day shows it too (`ordinal`).
 - To add a scenario, write its function and enter it in SCENARIOS.
 """
 
@@ -15,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from velox_core.feeds.columns import Floats
+from velox_core.feeds.columns import Floats, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,33 +29,43 @@ class PathInputs:
         base_rupees: the close of the session before.
         market: randomness that every symbol of the day sees alike.
         own: randomness of this symbol.
+        ordinal: a number that the symbol's name alone decides, from 0; SYN1 is 0, SYN2 is 1.
     """
 
     minutes: int
     base_rupees: float
     market: np.random.Generator
     own: np.random.Generator
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricePath:
-    """A symbol's day: float64[minutes] each. `wick` is the typical reach beyond open and close, as a fraction."""
+    """A symbol's day: float64[minutes] each. `wick` is the typical reach beyond open and close, as a fraction.
+
+    `traded` is the minutes that have a bar, None for all of them.
+    """
 
     opens: Floats
     closes: Floats
     wick: Floats
     volume_factor: Floats
+    traded: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One kind of day. Base prices are drawn between `base_rupees_min` and `base_rupees_max`."""
+    """One kind of day. Base prices are drawn between `base_rupees_min` and `base_rupees_max`.
+
+    `has_bands`: the exchange's price bands are part of it, `BAND_BPS` either side of the close before.
+    """
 
     name: str
     summary: str
     base_rupees_min: float
     base_rupees_max: float
     path: Callable[[PathInputs], PricePath]
+    has_bands: bool = False
 
 
 def calm_path(inputs: PathInputs) -> PricePath:
@@ -129,6 +141,129 @@ def _morning(minute: Floats, count: int, fall: int, own: np.random.Generator) ->
     return calm_swing
 
 
+def trend_path(inputs: PathInputs) -> PricePath:
+    """Drift one way all day, about 2.5 %, with noise much smaller than the drift; three symbols of four rise."""
+    count = inputs.minutes
+    direction = 1.0 if inputs.ordinal % 4 != 3 else -1.0
+    size = direction * float(inputs.own.uniform(0.020, 0.030))
+    place = (np.arange(count) + 1.0) / count
+    wave = 0.0012 * np.sin(2.0 * np.pi * 5.0 * place + float(inputs.own.uniform(0.0, 2.0 * np.pi)))
+    walk = np.cumsum(0.00012 * inputs.own.standard_normal(count))
+    closes = inputs.base_rupees * np.exp(size * place + wave + walk)
+    return _plain_path(inputs.base_rupees, closes, wick=0.0003)
+
+
+# Eleven minutes up, eleven down: an average of ten closes crosses one of thirty each way, always near the turn.
+_WHIPSAW_MINUTES = 22
+_WHIPSAW_SIZE = 0.0045
+
+
+def whipsaw_path(inputs: PathInputs) -> PricePath:
+    """Swing 0.45 % up and down in turns of about 22 minutes, going nowhere: every signal comes late and is undone."""
+    count = inputs.minutes
+    phase = float(inputs.own.uniform(0.0, 2.0 * np.pi))
+    swing = _WHIPSAW_SIZE * np.sin(phase + 2.0 * np.pi * np.arange(count) / _WHIPSAW_MINUTES)
+    noise = 0.00025 * inputs.own.standard_normal(count)
+    closes = inputs.base_rupees * (1.0 + swing - swing[:1] + noise)
+    return _plain_path(inputs.base_rupees, closes, wick=0.0006)
+
+
+_GAP_AT, _GAP_SIZE = 0.35, 0.030
+
+
+def gap_path(inputs: PathInputs) -> PricePath:
+    """Open 2 % above the day before, rise like a crash day's morning, then open 3 % lower within the day: past every stop.
+
+    No minute lasts between the two prices: the bar before the gap ends above it, the next one begins below.
+    """
+    count = inputs.minutes
+    fall = max(1, round(_GAP_AT * count))
+    first = inputs.base_rupees * (1.02 + float(inputs.own.uniform(-0.002, 0.002)))
+    minute = np.arange(count, dtype=np.float64)
+    relative = _morning(minute, count, min(fall, count), inputs.own)
+    noise = np.where(minute < _SWING_END * count, 0.00025, 0.00012) * inputs.own.standard_normal(count)
+    closes = first * (1.0 + relative + noise)
+    opens = _opens_at_previous_close(first, closes)
+    if fall < count:
+        closes[fall:] *= 1.0 - _GAP_SIZE
+        opens[fall + 1 :] *= 1.0 - _GAP_SIZE
+        opens[fall] = closes[fall]
+    return PricePath(opens=opens, closes=closes, wick=np.full(count, 0.0002), volume_factor=np.where(minute == fall, 8.0, 1.0))
+
+
+_HALT_AT, _RESUME_AT = 0.40, 0.70
+
+
+def halted_path(inputs: PathInputs) -> PricePath:
+    """Rise as a trend does; every second symbol stops trading at about 11:45, some for good, some until about 13:40.
+
+    Of those that stop, every second one (the first symbol of a day among them) never trades again that day.
+    """
+    count = inputs.minutes
+    path = trend_path(inputs)
+    if inputs.ordinal % 2:
+        return path
+    minute = np.arange(count)
+    halted = minute >= round(_HALT_AT * count)
+    if inputs.ordinal % 4:
+        halted &= minute < round(_RESUME_AT * count)
+    return PricePath(opens=path.opens, closes=path.closes, wick=path.wick, volume_factor=path.volume_factor, traded=~halted)
+
+
+BAND_BPS = 1_000
+GRID_PAISE = 10
+_LOCK_AT, _UNLOCK_AT = 0.40, 0.80
+
+
+def circuit_path(inputs: PathInputs) -> PricePath:
+    """Rise like a crash day's morning, then every second symbol is locked at its lower band: sellers, and no buyer.
+
+    The whole bar stands at the band, so nothing that sells can fill. Of the locked symbols every second one (the first symbol
+    of a day among them) stays so to the end; the others trade again from about 14:15, a little above the band.
+    """
+    count = inputs.minutes
+    path = _calm_morning(inputs)
+    if inputs.ordinal % 2:
+        return path
+    lock, unlock = max(1, round(_LOCK_AT * count)), round(_UNLOCK_AT * count)
+    end = count if inputs.ordinal % 4 == 0 else unlock
+    band = price_band_paise(round(inputs.base_rupees * 100))[0] / 100
+    opens, closes, wick = path.opens.copy(), path.closes.copy(), path.wick.copy()
+    opens[lock:end] = closes[lock:end] = band
+    wick[lock:end] = 0.0
+    if end < count:
+        rest = np.cumsum(0.0003 * inputs.own.standard_normal(count - end))
+        closes[end:] = band * (1.01 + np.clip(rest, -0.004, 0.004))
+        opens[end] = band * 1.01
+        opens[end + 1 :] = closes[end:-1]
+    return PricePath(opens=opens, closes=closes, wick=wick, volume_factor=path.volume_factor)
+
+
+def price_band_paise(base_paise: int) -> tuple[int, int]:
+    """Return the lowest and highest price of the day, paise: 10 % around the close before, on the grid, inwards."""
+    lower = -(-base_paise * (10_000 - BAND_BPS) // (10_000 * GRID_PAISE)) * GRID_PAISE
+    return lower, base_paise * (10_000 + BAND_BPS) // (10_000 * GRID_PAISE) * GRID_PAISE
+
+
+def _calm_morning(inputs: PathInputs) -> PricePath:
+    """Return a crash day's morning that never falls: a range, a rise, a plateau."""
+    count = inputs.minutes
+    minute = np.arange(count, dtype=np.float64)
+    relative = _morning(minute, count, count, inputs.own)
+    noise = np.where(minute < _SWING_END * count, 0.00025, 0.00012) * inputs.own.standard_normal(count)
+    return _plain_path(inputs.base_rupees, inputs.base_rupees * (1.0 + relative + noise), wick=0.0002)
+
+
+def _plain_path(first_open: float, closes: Floats, *, wick: float) -> PricePath:
+    """Return a path whose bars open where the bar before closed, at even volume."""
+    return PricePath(
+        opens=_opens_at_previous_close(first_open, closes),
+        closes=closes,
+        wick=np.full(closes.size, wick),
+        volume_factor=np.ones(closes.size),
+    )
+
+
 def _opens_at_previous_close(first_open: float, closes: Floats) -> Floats:
     return np.concatenate([np.array([first_open]), closes[:-1]])
 
@@ -145,11 +280,47 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 path=calm_path,
             ),
             Scenario(
+                name="trend",
+                summary="every symbol goes one way all day, most of them up, about 2.5 %",
+                base_rupees_min=300.0,
+                base_rupees_max=3_000.0,
+                path=trend_path,
+            ),
+            Scenario(
                 name="crash",
                 summary="a rising morning, then 19 % down within two minutes, past every stop",
                 base_rupees_min=4_400.0,
                 base_rupees_max=4_700.0,
                 path=crash_path,
+            ),
+            Scenario(
+                name="whipsaw",
+                summary="swings of 0.45 % in turns of 22 minutes: many signals, each undone",
+                base_rupees_min=300.0,
+                base_rupees_max=3_000.0,
+                path=whipsaw_path,
+            ),
+            Scenario(
+                name="gap",
+                summary="opens 2 % higher, rises, then gaps 3 % down within the day, through every stop",
+                base_rupees_min=300.0,
+                base_rupees_max=3_000.0,
+                path=gap_path,
+            ),
+            Scenario(
+                name="halted",
+                summary="a trend in which every second symbol stops trading, some of them for good",
+                base_rupees_min=300.0,
+                base_rupees_max=3_000.0,
+                path=halted_path,
+            ),
+            Scenario(
+                name="circuit",
+                summary="every second symbol is locked at its lower band of 10 %, some of them to the close",
+                base_rupees_min=300.0,
+                base_rupees_max=3_000.0,
+                path=circuit_path,
+                has_bands=True,
             ),
         )
     }

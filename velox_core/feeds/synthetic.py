@@ -3,7 +3,8 @@
 - The same seed, date, symbol and scenario give the same minutes, whatever other symbols are asked for and in whichever
   order. The base price depends on seed, symbol and scenario only, so that a symbol stays near itself from day to day.
 - Prices lie on a grid of 10 paise, which is a legal tick between 250 and 5,000 rupees under every tick table so far.
-- Every minute of continuous trading of the classes with derivatives has a bar, in the hours of the date's session.
+- Every minute of continuous trading of the classes with derivatives has a bar, in the hours of the date's session, unless the
+  scenario halts the symbol.
 """
 
 from __future__ import annotations
@@ -20,18 +21,17 @@ from velox_core.domain.market.sessions import SessionDay
 from velox_core.domain.market.ticks import SecurityClass
 from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.feeds.columns import Floats, Ints
-from velox_core.feeds.scenarios import SCENARIOS, PathInputs, Scenario
+from velox_core.feeds.scenarios import GRID_PAISE, SCENARIOS, PathInputs, Scenario, price_band_paise
 
 __all__ = ["GRID_PAISE", "SCENARIOS", "SYNTHETIC_SYMBOLS", "default_symbols", "synthetic_day"]
 
 SYNTHETIC_SYMBOLS = ("SYN1", "SYN2", "SYN3", "SYN4", "SYN5")
-GRID_PAISE = 10
 
 
-def default_symbols(scenario: str) -> tuple[str, ...]:
-    """Return the symbols of a scenario when nobody names any. Raises ConfigError for an unknown scenario."""
+def default_symbols(scenario: str, count: int = len(SYNTHETIC_SYMBOLS)) -> tuple[str, ...]:
+    """Return `count` symbols of a scenario when nobody names any. Raises ConfigError for an unknown scenario."""
     _shape(scenario)
-    return SYNTHETIC_SYMBOLS
+    return tuple(f"SYN{number}" for number in range(1, count + 1))
 
 
 def synthetic_day(day: date, symbols: Sequence[str], scenario: str, session: SessionDay, *, seed: int) -> DayColumns:
@@ -55,7 +55,7 @@ def synthetic_day(day: date, symbols: Sequence[str], scenario: str, session: Ses
     bases = [_base_paise(symbol, shape, seed) for symbol in universe]
     days = [_bars(day, symbol, shape, base, ends.size, seed) for symbol, base in zip(universe, bases, strict=True)]
     table = np.stack(days, axis=2)
-    rows = [MinuteRow(*columns) for columns in zip(ends.tolist(), *table.tolist(), strict=True)]
+    rows = [MinuteRow(*columns) for columns in zip(ends.tolist(), *table.tolist(), strict=True) if any(columns[4])]
     return DayColumns(
         trading_date=day,
         universe=universe,
@@ -63,6 +63,7 @@ def synthetic_day(day: date, symbols: Sequence[str], scenario: str, session: Ses
         source=f"synthetic {scenario} seed {seed}",
         synthetic=True,
         previous_close_paise=tuple(bases),
+        bands_paise=tuple(price_band_paise(base) for base in bases) if shape.has_bands else (),
     )
 
 
@@ -101,13 +102,23 @@ def _bars(day: date, symbol: str, shape: Scenario, base_paise: int, minutes: int
             base_rupees=base_paise / 100,
             market=_generator("market", seed, day.isoformat(), shape.name),
             own=own,
+            ordinal=_ordinal(symbol),
         )
     )
     opens, closes = _on_grid(path.opens), _on_grid(path.closes)
     upper, lower = np.abs(own.standard_normal((2, minutes))) * path.wick
     highs = np.maximum(_on_grid(np.maximum(path.opens, path.closes) * (1.0 + upper)), np.maximum(opens, closes))
     lows = np.minimum(_on_grid(np.minimum(path.opens, path.closes) * (1.0 - lower)), np.minimum(opens, closes))
-    return np.stack([opens, highs, np.maximum(lows, GRID_PAISE), closes, _volumes(own, path.volume_factor)])
+    bars = np.stack([opens, highs, np.maximum(lows, GRID_PAISE), closes, _volumes(own, path.volume_factor)])
+    return bars if path.traded is None else bars * path.traded
+
+
+def _ordinal(symbol: str) -> int:
+    """Return the number that a symbol's name alone decides: SYN1 is 0, SYN2 is 1; any other name is one of 0 to 255."""
+    number = symbol.removeprefix("SYN")
+    if number != symbol and number.isascii() and number.isdigit() and number[0] != "0":
+        return int(number) - 1
+    return hashlib.sha256(symbol.encode()).digest()[0]
 
 
 def _on_grid(rupees: Floats) -> Ints:

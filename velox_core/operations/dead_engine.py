@@ -1,7 +1,8 @@
 """Engines that died or hang: what they last held, and the command that takes their run up, or over.
 
 - Dead is a run whose last status says that it goes on, whose process is gone, and which nobody has ended since.
-- What is open is what the engine last said; the broker alone knows what is open now (`velox doctor --reconcile`).
+- What is open is what the engine last said, or what a closing from outside left after that (`closing`); the broker alone
+  knows what is open now (`velox doctor --reconcile`).
 - Reads folders only.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from velox_core.domain.errors import EXIT_NOT_FLAT, EXIT_OPERATING_ERROR
+from velox_core.operations.closing import with_closing
 from velox_core.operations.hints import velox
 from velox_core.operations.processes import wrote_it
 from velox_core.operations.status import Status, age_seconds, read_status
@@ -25,27 +27,41 @@ SILENT_HEARTBEATS_MAX: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadEngine:
-    """One engine that died. `held` is what it last said was open, '' for nothing; `take_up` the command to run."""
+    """One engine that died.
+
+    `held` is what is open by the newest word, '' for nothing; `closed` what a closing from outside came to since, '' for
+    none; `take_up` the command to run.
+    """
 
     run_id: str
     pid: int
     held: str
     take_up: str
+    closed: str = ""
+    is_proven_open: bool = False  # a closing ended NOT FLAT, whatever quantity it could name
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether something is open, as far as anybody said."""
+        return self.is_proven_open if self.closed else bool(self.held)
 
     @property
     def exit_code(self) -> int:
         """Return 4 when it died with something open, else 1."""
-        return EXIT_NOT_FLAT if self.held else EXIT_OPERATING_ERROR
+        return EXIT_NOT_FLAT if self.is_open else EXIT_OPERATING_ERROR
 
     @property
     def sentence(self) -> str:
         """Return what happened and what to do."""
+        died = f"the engine of run {self.run_id} DIED (process {self.pid} is gone)"
+        if self.closed:
+            return f"{died}; since then {self.closed}. Take the run up: {self.take_up}"
         held = f"with {self.held} open, by its last status" if self.held else "with nothing open, by its last status"
-        return f"the engine of run {self.run_id} DIED (process {self.pid} is gone) {held}. Take the run up: {self.take_up}"
+        return f"{died} {held}. Take the run up: {self.take_up}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"died": True, "held": self.held, "take_up": self.take_up, "message": self.sentence}
+        return {"died": True, "held": self.held, "closed": self.closed, "take_up": self.take_up, "message": self.sentence}
 
 
 def dead_engine(settings: Settings, status: Status | None) -> DeadEngine | None:
@@ -54,11 +70,15 @@ def dead_engine(settings: Settings, status: Status | None) -> DeadEngine | None:
         return None
     if read_state(status.folder) not in TAKEN_UP_AGAIN:
         return None
+    status = with_closing(status)
+    closing = status.closing
     return DeadEngine(
         run_id=status.run_id or status.folder.name,
         pid=status.number("pid"),
         held=_held(status),
         take_up=velox(*_take_up(settings, status), settings=settings),
+        closed=str(closing.get("message", "")),
+        is_proven_open=bool(closing) and closing.get("flat") is not True,
     )
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from velox_core.bootstrap import read_broker_books
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import LockView
 from velox_core.journal.queries import JournalReader
+from velox_core.operations.closing import with_closing
 from velox_core.operations.dead_engine import dead_engine
 from velox_core.operations.probes import FREE_BYTES_MINIMUM, probe_redis_url
 from velox_core.operations.recorded import RecordedRun
@@ -25,6 +25,7 @@ from velox_core.operations.status import age_seconds, read_status
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import ENGINE_LOCK, journal_url
 from velox_core.settings import Paths, Settings
+from velox_core.simulated_account import read_broker_books
 
 CLOCK_BEHIND_SECONDS_MAX: Final = 2.0
 
@@ -110,11 +111,13 @@ def _engine(settings: Settings, folder: Path) -> DoctorFinding:
     holder = LockView(folder / ENGINE_LOCK).holder()
     status = read_status(folder)
     said = "" if status is None else f", last heard of {age_seconds(status):.0f} s ago: {status.doing}"
+    if status is not None and (closing := with_closing(status).closing):
+        said += f"; {closing['message']}"
     if holder is not None:
         who = f"process {holder.pid}" if holder.pid else "a process that its lock does not name"
         return DoctorFinding(item="engine", ok=True, measured=f"{who} holds the run{said}")
     dead = dead_engine(settings, status)
-    advice = "" if dead is None else dead.sentence
+    advice = "" if dead is None else f"it DIED; take the run up: {dead.take_up}" if dead.closed else dead.sentence
     return DoctorFinding(item="engine", ok=dead is None, measured=f"nobody holds the run{said}", advice=advice)
 
 

@@ -33,6 +33,7 @@ FACTS_OF_THE_RUN = (
     "granularity",
     "bars",
     "dropped_rows",
+    "ticks",
     "data_quality",
     "halted",
     "stopped",

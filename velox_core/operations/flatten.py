@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from velox_core.alert_setup import open_alerts
+from velox_core.closing_record import FLATTEN, leave_closing
 from velox_core.domain.errors import ConfigError, VeloxError
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.money import rupees_text
 from velox_core.flat_proof import FlattenResult, FlattenState
-from velox_core.operations.json_file import write_json
 from velox_core.operations.recorded import RecordedRun, find_run, recorded_runs
 from velox_core.operations.run_logs import open_logs
 from velox_core.outside import Outside, OutsideRequest, RunEngine, open_outside, refuse_live
@@ -33,7 +33,6 @@ from velox_core.simulated_account import BROKER_BOOK
 
 BOUND_SECONDS: Final = 180.0
 STEP_SECONDS: Final = 0.1
-RESULT_FILE: Final = "flatten.json"
 
 Tell = Callable[[str], None]
 
@@ -68,6 +67,8 @@ class FlattenReport:
                 "broker's app"
             )
         notes = [f"not reached: the {store}" for store in result.not_latched]
+        if result.not_recalled:
+            notes.append(f"what earlier processes sent was not all known: {result.not_recalled}. Look at the broker's orders")
         if self.not_imported:
             notes.append(f"not in the journal yet, the run's next engine brings it in: {self.not_imported}")
         return [first, *notes]
@@ -151,11 +152,12 @@ def flatten_run(
             first_request=None if outside.account is None else outside.account.first_request,
             not_imported="",
         )
+        leave_closing(recorded.folder, result, run_id=report.run_id, tool=FLATTEN, by=by)
         tell(report.sentences[0])
         tell("writing it to the journal...")  # its libraries take seconds to import
         report = replace(report, not_imported=bring_in(settings, recorded, outside.journal.path))
-        with suppress(VeloxError, OSError):
-            write_json(recorded.folder / RESULT_FILE, report.to_json())
+        if report.not_imported:
+            leave_closing(recorded.folder, result, run_id=report.run_id, tool=FLATTEN, by=by, not_imported=report.not_imported)
     return report
 
 
@@ -214,7 +216,7 @@ def bring_in(settings: Settings, recorded: RecordedRun, emergency_file: Path) ->
 def _logs(settings: Settings, paths: Paths, tell: Tell) -> Iterator[None]:
     """Write the log files, if they can be written: an emergency does not wait for a disk."""
     try:
-        logs = open_logs(settings, paths)
+        logs = open_logs(settings, paths, is_engine=False)
     except (VeloxError, OSError) as error:
         tell(f"no log is written: {error}")
         yield

@@ -47,6 +47,7 @@ _OPEN_STATES: Final = frozenset({RunState.NEW, RunState.BEGUN, RunState.ENDED_NO
 _log = logging.getLogger("velox.emergency")
 
 OpenRun = Callable[[Status, ExitStack], GuardedAccount]
+Show = Callable[[str, list[dict[str, object]]], None]  # its own state and the runs' views; returns at once and never raises
 
 
 def own_seconds() -> float:
@@ -166,11 +167,23 @@ class GuardedRuns:
         self._told[folder] = text
 
 
+def _shows_nothing(state: str, views: list[dict[str, object]]) -> None:
+    """Show nothing."""
+
+
 def watch_account(
-    settings: Settings, paths: Paths, alerts: Alerts, counters: Callable[[], dict[str, object]] = lambda: {}
+    settings: Settings,
+    paths: Paths,
+    alerts: Alerts,
+    counters: Callable[[], dict[str, object]] = lambda: {},
+    show: Show = _shows_nothing,
 ) -> None:
     """Guard the account until a signal asks for the end.
 
+    Args:
+        settings, paths: whose account.
+        alerts, counters: who is told, and how that fared.
+        show: is given its state and the runs' views once a second; it must return at once and never raise.
     Raises: ConfigError when the guard is switched off; VeloxError when another guard has the account.
     """
     if not settings.guard.enabled:
@@ -206,18 +219,18 @@ def watch_account(
         stack.callback(runs.close)
         _log.info("[GUARD] account %s is guarded by process %s", settings.account, os.getpid())
         with _asked_to_end() as asked:
-            _loop(runs, beat, asked)
+            _loop(runs, beat, asked, show)
         _log.info("[GUARD] process %s ends; account %s is not guarded any more", os.getpid(), settings.account)
 
 
-def _loop(runs: GuardedRuns, beat: NamedControl, asked: threading.Event) -> None:
+def _loop(runs: GuardedRuns, beat: NamedControl, asked: threading.Event, show: Show = _shows_nothing) -> None:
     next_beat, ends_by = 0.0, 0.0
     while True:
         now = own_seconds()
         runs.step(now)
         if now >= next_beat:
             next_beat = now + BEAT_SECONDS
-            _publish(runs, beat, "ENDING" if asked.is_set() else "RUNNING", now)
+            _publish(runs, beat, "ENDING" if asked.is_set() else "RUNNING", now, show)
         if asked.is_set():
             ends_by = ends_by or now + ENDING_SECONDS_MAX
             if not runs.closing or now >= ends_by:
@@ -227,11 +240,12 @@ def _loop(runs: GuardedRuns, beat: NamedControl, asked: threading.Event) -> None
             asked.wait(STEP_SECONDS)
     if runs.closing:
         _log.critical("[GUARD] ends although a closing is under way: start it again, it goes on; or velox flatten")
-    _publish(runs, beat, "ENDED", own_seconds())
+    _publish(runs, beat, "ENDED", own_seconds(), show)
 
 
-def _publish(runs: GuardedRuns, beat: NamedControl, state: str, now: float) -> None:
+def _publish(runs: GuardedRuns, beat: NamedControl, state: str, now: float, show: Show) -> None:
     views = runs.views(now)
+    show(state, views)
     watching = [view["run_id"] for view in views if view["state"] != "NOT GUARDED"]
     beat.publish({"state": state, "watching": watching, "runs": views})
 

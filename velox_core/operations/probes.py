@@ -14,16 +14,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import uuid4
 
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.status import account_folders, read_summary
 from velox_core.settings import InfluxSettings, Paths, Settings
 from velox_core.settings.values import plain
-
-if TYPE_CHECKING:
-    from influxdb_client import InfluxDBClient
 
 TIMEOUT_SECONDS: Final = 2.0
 RUNS_LOOKED_AT_MAX: Final = 200
@@ -93,57 +90,10 @@ def probe_redis_url(url: str, *, shown: str, advice: str) -> ProbeResult:
 
 def probe_influxdb(influx: InfluxSettings) -> ProbeResult:
     """Ping the metrics server, check bucket and token where it has them, and write one point synchronously."""
-    from influxdb_client import InfluxDBClient
-    from influxdb_client.rest import ApiException
-    from urllib3.exceptions import HTTPError
+    from velox_core.operations.metrics_server import look_at_server
 
-    token = influx.token.get_secret_value() if influx.token is not None else ""
-    client = InfluxDBClient(url=influx.url, token=token, org=influx.org, timeout=int(TIMEOUT_SECONDS * 1_000), retries=False)
-    try:
-        if not client.ping():
-            advice = f"start InfluxDB at {influx.url}, or set system.metrics.influxdb.enabled to false"
-            return ProbeResult(ok=False, measured=f"{influx.url} does not answer a ping", advice=advice)
-        name = _influx_name(client)
-        missing = _missing_bucket(client, influx) if name.startswith("InfluxDB 2") else ""
-        if missing:
-            return ProbeResult(
-                ok=False, measured=f"{name} at {influx.url}: {missing}", advice="create the bucket, or name another"
-            )
-        _write_point(client, influx)
-    except (ApiException, HTTPError, OSError) as error:
-        measured = f"{influx.url} answers, but a point cannot be written: {_one_line(error)}"
-        return ProbeResult(ok=False, measured=measured, advice="check org, bucket and token of system.metrics.influxdb")
-    finally:
-        client.close()
-    return ProbeResult(ok=True, measured=f"{name} at {influx.url} took a point into {influx.bucket}")
-
-
-def _influx_name(client: InfluxDBClient) -> str:
-    """Name the server. `/health` answers with an error on servers that are well, so it only names and never decides."""
-    from influxdb_client.rest import ApiException
-    from influxdb_client.service.health_service import HealthService
-
-    try:
-        health = HealthService(client.api_client).get_health()
-    except ApiException:
-        return "InfluxDB-compatible server"
-    version = str(getattr(health, "version", "") or "").lstrip("v")
-    return f"InfluxDB {version}".rstrip()
-
-
-def _missing_bucket(client: InfluxDBClient, influx: InfluxSettings) -> str:
-    found = client.buckets_api().find_bucket_by_name(influx.bucket)
-    return "" if found is not None else f"the bucket {influx.bucket!r} is not there, or the token may not see it"
-
-
-def _write_point(client: InfluxDBClient, influx: InfluxSettings) -> None:
-    from influxdb_client.client.write_api import SYNCHRONOUS
-
-    writer = client.write_api(write_options=SYNCHRONOUS)
-    try:
-        writer.write(bucket=influx.bucket, org=influx.org, record="velox_probe,source=checklist value=1i")
-    finally:
-        writer.close()
+    look = look_at_server(influx)
+    return ProbeResult(ok=look.ok, measured=look.measured, advice=look.advice)
 
 
 def probe_http(host: str, port: int) -> ProbeResult:

@@ -59,7 +59,7 @@ def day_universe(day: Day) -> tuple[str, ...]:
     if day.scenario is not None:
         from velox_core.feeds.synthetic import default_symbols  # numpy: only when the data must be asked
 
-        return tuple(day.settings.feed.symbols or default_symbols(day.scenario))
+        return tuple(day.settings.feed.symbols or default_symbols(day.scenario, day.settings.feed.scenario_symbols))
     path = day.request.data or day.settings.feed.path
     if path is None:
         raise ConfigError(f"{day.settings.source}: no feed.path and no scenario; give --data PATH or --scenario calm")
@@ -98,7 +98,7 @@ def standing_problems(config: Path | None, environ: Mapping[str, str]) -> list[s
 
 def strategy_problems(settings: Settings, universe: tuple[str, ...] | None) -> list[str]:
     """Return one line for each enabled strategy that does not load, or that has no data in a universe that is known."""
-    from velox_core.bootstrap import load_strategy  # brings the stores with it
+    from velox_core.strategy_loading import load_strategy, resolved_rules  # brings the engine with it
 
     problems = []
     for chosen in settings.strategies:
@@ -111,7 +111,7 @@ def strategy_problems(settings: Settings, universe: tuple[str, ...] | None) -> l
                 f"{', '.join(universe or ())}"
             )
         try:
-            load_strategy(chosen)
+            resolved_rules(chosen, load_strategy(chosen))
         except ConfigError as error:
             problems.extend(error.problems)
     return problems

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from velox_core.bootstrap import load_rules, read_broker_books
+from velox_core.bootstrap import load_rules
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, EXIT_OPERATING_ERROR, JournalUnavailable
 from velox_core.domain.market.sessions import trading_window
 from velox_core.domain.market.ticks import SecurityClass
@@ -30,6 +30,7 @@ from velox_core.reconciliation.differences import NEVER_MS, Difference, Verdict,
 from velox_core.run_stores import journal_url
 from velox_core.runs import RunState
 from velox_core.settings import Settings
+from velox_core.simulated_account import read_broker_books
 
 LOOKS_MAX: Final = 3
 LOOK_INTERVAL_SECONDS: Final = 1.0

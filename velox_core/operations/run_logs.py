@@ -13,10 +13,11 @@ def logs_folder(settings: Settings, paths: Paths) -> Path:
     return paths.logs / settings.environment
 
 
-def open_logs(settings: Settings, paths: Paths, *, rotates: bool = True) -> LogWriter:
+def open_logs(settings: Settings, paths: Paths, *, rotates: bool = True, is_engine: bool = True) -> LogWriter:
     """Start writing the log files; the caller stops the writer. Raises VeloxError when they cannot be written.
 
-    A process that writes beside an engine leaves the rotating to it (`rotates` False).
+    A process that writes beside an engine leaves the rotating to it (`rotates` False); one that is not the run's engine counts
+    engine time by itself, and marks it (`is_engine` False).
     """
     return start_logging(
         logs_folder(settings, paths),
@@ -24,4 +25,5 @@ def open_logs(settings: Settings, paths: Paths, *, rotates: bool = True) -> LogW
         max_megabytes=settings.logs.max_megabytes,
         keep_files=settings.logs.keep_files,
         rotates=rotates,
+        counts_its_own_time=not is_engine,
     )

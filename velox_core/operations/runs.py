@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from velox_core.closing_record import read_closing
 from velox_core.domain.errors import JournalUnavailable, VeloxError
 from velox_core.journal.database import open_database
 from velox_core.journal.export import export_events
@@ -37,6 +38,8 @@ def run_lines(settings: Settings, paths: Paths, *, on: date | None = None) -> li
     for recorded in recorded_runs(settings, paths):
         if on is None or recorded.trading_date == on:
             summary = read_summary(recorded.folder)
+            if summary is not None:
+                summary = {**summary, **_closed_since(recorded.folder)}
             result = headline(summary) if summary is not None else "no summary"
             lines.append({"run_id": recorded.run.run_id, "state": recorded.run.state.value, "result": result})
     return lines
@@ -102,12 +105,34 @@ def _summary_row(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_report(settings: Settings, recorded: RecordedRun) -> dict[str, Any]:
-    """Return a run's report: the one on record, else one computed from the journal of a run that did not end itself."""
+    """Return a run's report: the one on record, else one computed from the journal of a run that did not end itself.
+
+    A closing from outside that ended after it is in the journal and not in the report on record: it is computed anew, and
+    `closed` says what the closing came to.
+    """
     kept = read_summary(recorded.folder)
-    if kept is not None:
+    closed = _closed_since(recorded.folder)
+    if kept is not None and not closed:
         return kept
-    with open_journal(settings, recorded) as journal:
-        return build_report(journal.events(), unfinished_facts(settings, recorded))
+    facts = unfinished_facts(settings, recorded) if kept is None else kept
+    try:
+        with open_journal(settings, recorded) as journal:
+            return {**build_report(journal.events(), facts), **closed}
+    except JournalUnavailable:
+        if kept is None:
+            raise
+        return {**kept, **closed}
+
+
+def _closed_since(folder: Path) -> dict[str, Any]:
+    """Return the closing that ended after the engine's last word and the report on record, {} for none."""
+    record, status = read_closing(folder), read_status(folder)
+    if record is None or (status is not None and not record.is_newer_than(status.number("pid"), status.number("wall_ms"))):
+        return {}
+    with suppress(OSError):
+        if (folder / SUMMARY_FILE).stat().st_mtime * 1_000 > record.wall_ms:
+            return {}
+    return {"closed": record.to_json()}
 
 
 def unfinished_facts(settings: Settings, recorded: RecordedRun) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -55,6 +55,12 @@ class Status:
         return {"DONE": "ended", "FLATTENING": "closing everything"}.get(self.state, self.state.lower())
 
     @property
+    def closing(self) -> Mapping[str, Any]:
+        """Return the closing from outside that ended after the engine's last word; empty for none (`with_closing`)."""
+        value = self.body.get("closing")
+        return value if isinstance(value, Mapping) else {}
+
+    @property
     def ended(self) -> bool:
         """Return whether the engine said its last word."""
         return self.state in ENDED_STATES
@@ -73,7 +79,11 @@ class Status:
     @property
     def positions(self) -> list[Mapping[str, Any]]:
         """Return the open positions as published."""
-        value = self.body.get("positions")
+        return self.rows("positions")
+
+    def rows(self, key: str) -> list[Mapping[str, Any]]:
+        """Return a list of objects, empty when it is missing."""
+        value = self.body.get(key)
         return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
@@ -104,6 +114,29 @@ def status_of_process(folders: list[Path], *, pid: int, since_wall_ms: int) -> S
         if status is not None and status.number("pid") == pid and status.number("wall_ms") >= since_wall_ms:
             return status
     return None
+
+
+class ProcessStatus:
+    """The newest status of one process; the folder that it writes to is looked for until it was found.
+
+    Args:
+        folders: returns where it may be.
+        pid: the process; `since_wall_ms` tells it from an older one of the same number.
+    """
+
+    def __init__(self, folders: Callable[[], list[Path]], *, pid: int, since_wall_ms: int) -> None:
+        self._folders = folders
+        self._pid = pid
+        self._since_wall_ms = since_wall_ms
+        self._folder: Path | None = None
+
+    def __call__(self) -> Status | None:
+        """Return the status, None while there is none."""
+        folders = self._folders() if self._folder is None else [self._folder]
+        found = status_of_process(folders, pid=self._pid, since_wall_ms=self._since_wall_ms)
+        if found is not None:
+            self._folder = found.folder
+        return found
 
 
 def newest_status(folders: list[Path], *, on: date | None = None) -> Status | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from velox_core.control import FileControl, new_request
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
+from velox_core.operations.closing import with_closing
 from velox_core.operations.dead_engine import dead_engines, take_over_command
 from velox_core.operations.processes import is_alive, wrote_it
 from velox_core.operations.status import Status, account_folders, newest_status, read_status
@@ -64,7 +65,9 @@ def _nothing_to_stop(settings: Settings, paths: Paths) -> VeloxError:
     dead = dead_engines(settings, folders)
     text = f"no engine of account {settings.account!r} runs: there is nothing to stop"
     if not dead:
-        return VeloxError(text)
+        newest = newest_status(folders)
+        ended = "" if newest is None else f". The newest run, {newest.folder.name}: {_last_word(newest.folder)}"
+        return VeloxError(text + ended)
     error = VeloxError("\n".join([f"no engine of account {settings.account!r} runs", *(found.sentence for found in dead)]))
     error.exit_code = max(found.exit_code for found in dead)
     return error
@@ -112,7 +115,14 @@ def request_stop(
         if wait_seconds:
             sentence += f". It hangs? {take_over_command(settings, status)}"
         return StopOutcome(run=run, ended=False, exit_code=code, sentence=sentence)
-    last = read_status(status.folder)
-    state = last.state if last is not None else "without a last word"
-    held = f", {len(last.positions)} positions open" if last is not None and last.positions else ""
-    return StopOutcome(run=run, ended=True, exit_code=EXIT_DONE, sentence=f"run {run} has stopped: {state}{held}")
+    return StopOutcome(run=run, ended=True, exit_code=EXIT_DONE, sentence=f"run {run} has stopped: {_last_word(status.folder)}")
+
+
+def _last_word(folder: Path) -> str:
+    """Return how a run ended and what it left open, by the newest word."""
+    last = read_status(folder)
+    if last is None:
+        return "without a last word"
+    last = with_closing(last)
+    held = f", {len(last.positions)} position{'s' * (len(last.positions) != 1)} open" if last.positions else ", nothing open"
+    return f"{last.state}{held}" + (f"; {last.closing['message']}" if last.closing else "")

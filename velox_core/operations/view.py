@@ -1,4 +1,4 @@
-"""Words and tables for people: one progress line, and the markdown that becomes a flow artifact.
+"""Words for people: one progress line, and the figures and cells of a report's tables.
 
 - Pure functions from a status, a report or check results to text; nothing is read and nothing is decided.
 - Money is shown in rupees with Indian grouping, time as IST.
@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import ist_clock_text
+from velox_core.operations.halt_words import first_and_later, grouped
 from velox_core.operations.status import Status
 
 TRADES_SHOWN_MAX: Final = 200
@@ -39,24 +40,34 @@ def progress_line(status: Status) -> str:
         f"{len(status.positions)} open",
         f"{status.number('orders')} orders, {status.number('fills')} fills, {status.number('refusals')} refused",
     ]
+    if status.closing:
+        parts.append(str(status.closing.get("message", "")))
     if status.flag("halted"):
-        parts.append(f"HALTED: {status.text('halt_reason')}")
+        parts.append(f"HALTED: {halted_text(status)}")
     if status.flag("synthetic"):
         parts.append("synthetic data")
     return " | ".join(parts)
 
 
-def halt_lines(status: Status) -> list[str]:
-    """Return one line for each active halt: id, kind, who and why, and what becomes of positions."""
-    shown = status.body.get("halts")
-    halts = [halt for halt in shown if isinstance(halt, Mapping)] if isinstance(shown, list) else []
-    lines = []
-    for halt in halts:
-        kept = " (positions are kept)" if halt.get("keeps_positions") is True else ""
-        lines.append(
-            f"{halt.get('kind', '')} by {halt.get('by', '')}: {halt.get('reason', '')}{kept}  [{halt.get('halt_id', '')}]"
-        )
+def halt_lines(status: Status, *, brief: bool = False) -> list[str]:
+    """Return one line for each thing that halts: what it is, since when, why, how often; how it ends and its ids too."""
+    groups = grouped(_halts(status))
+    lines = [group.brief if brief else f"{group.line}  [{', '.join(group.ids)}]" for group in groups]
     return lines or ([status.text("halt_reason")] if status.flag("halted") else [])
+
+
+def halted_text(status: Status) -> str:
+    """Return why trading stopped: the reason of the first halt, and that others came later."""
+    halts = _halts(status)
+    if not halts:
+        return status.text("halt_reason")
+    later = f" (and {len(halts) - 1} later)" if len(halts) > 1 else ""
+    return f"{halts[0].get('reason', '')}{later}"
+
+
+def _halts(status: Status) -> list[Mapping[str, Any]]:
+    shown = status.body.get("halts")
+    return [halt for halt in shown if isinstance(halt, Mapping)] if isinstance(shown, list) else []
 
 
 def status_rows(status: Status) -> list[tuple[str, str]]:
@@ -69,8 +80,9 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("Net P&L", f"{signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}"),
         ("Headroom to the limit", rupees_display(status.number("headroom_paise"))),
         ("Open positions", str(len(status.positions))),
-        ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
+        ("Orders", "{} sent, {} fills, {} refused".format(*(status.number(name) for name in counts))),
         ("Alerts", alerts_text(status)),
+        ("Metrics", metrics_text(status)),
         ("Data", source or "-"),
     ]
 
@@ -87,38 +99,37 @@ def alerts_text(status: Status) -> str:
     return ", ".join(parts)
 
 
+def metrics_text(status: Status) -> str:
+    """Return how metrics fared: whether they are written, counts, and the last failure while they are not."""
+    metrics = status.body.get("metrics")
+    if not isinstance(metrics, Mapping) or "state" not in metrics:
+        return "-"
+    if metrics["state"] == "off":
+        return "off"
+    parts = [f"{metrics.get('written', 0)} written"]
+    parts += [] if status.ended else [f"{metrics.get('waiting', 0)} waiting"]  # at the end they left after the last word
+    parts += [f"{metrics[name]} {name}" for name in ("dropped", "malformed") if metrics.get(name)]
+    if metrics.get("state") == "failing":
+        parts.append(f"NOT WRITTEN NOW: {metrics.get('last_failure')}")
+    return ", ".join(parts)
+
+
 def headline(report: Mapping[str, Any]) -> str:
     """Return a report's result in one sentence."""
-    flat = "flat" if report.get("flat") else "NOT FLAT"
     sentence = (
         f"{report.get('trading_date', '')}: net {signed_rupees(_int(report, 'net_paise'))} after "
-        f"{rupees_display(_int(report, 'charges_paise'))} of charges, {_int(report, 'trade_count')} trades, ended {flat}"
+        f"{rupees_display(_int(report, 'charges_paise'))} of charges, {_int(report, 'trade_count')} trades, "
+        f"ended {end_text(report)}"
     )
     return f"{sentence} ({SYNTHETIC_NOTE})" if report.get("synthetic") else sentence
 
 
-def report_markdown(report: Mapping[str, Any]) -> str:
-    """Return a session's report as markdown."""
-    lines = [f"# Session {report.get('trading_date', '')} ({report.get('run_id') or report.get('account', '')})", ""]
-    if report.get("synthetic"):
-        lines += [f"**{SYNTHETIC_NOTE}**", ""]
-    lines += [headline(report), ""]
-    lines += _markdown_table(("", ""), ((label, value) for label, value in headline_rows(report)))
-    lines += ["", "## Trades", ""]
-    trades = _rows(report, "trades")
-    header = ("Strategy", "Symbol", "Side", "Quantity", "In", "Out", "Entry", "Exit", "Charges", "Net", "Why out")
-    lines += _markdown_table(header, (trade_cells(trade) for trade in trades[:TRADES_SHOWN_MAX])) if trades else ["None."]
-    if len(trades) > TRADES_SHOWN_MAX:
-        lines += ["", f"The first {TRADES_SHOWN_MAX} of {len(trades)} trades; `velox summary --json` has all."]
-    lines += ["", "## Decisions", ""]
-    lines += _markdown_table(("Layer", "Refused"), ((name, str(count)) for name, count in decision_rows(report)))
-    lines += ["", "## Strategies", ""]
-    lines += _markdown_table(STRATEGY_HEADER, (strategy_cells(row) for row in _rows(report, "strategies")))
-    halts = _rows(report, "halts")
-    if halts:
-        lines += ["", "## Halts", ""]
-        lines += _markdown_table(("Id", "Kind", "Reason", "Cleared"), (halt_cells(halt) for halt in halts))
-    return "\n".join(lines) + "\n"
+def end_text(report: Mapping[str, Any]) -> str:
+    """Return how a day ended: flat or not, by the broker's newest word where a closing from outside had it."""
+    closed = report.get("closed")
+    if not isinstance(closed, Mapping):
+        return "flat" if report.get("flat") else "NOT FLAT"
+    return str(closed.get("message", "")) if closed.get("flat") is not True else f"flat ({closed.get('message', '')})"
 
 
 STRATEGY_HEADER: Final = ("Strategy", "Trades", "Won", "Approved", "Refused", "Charges", "Net")
@@ -136,17 +147,28 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Orders and fills", f"{_int(report, 'order_count')} and {_int(report, 'fill_count')}"),
         ("Worst loss of the day", f"{rupees_display(worst)} of the limit's {rupees_display(limit)}"),
         _headroom_row(_int(report, "headroom_paise")),
-        ("At the end", "flat" if report.get("flat") else f"NOT FLAT: {open_text(report)}"),
+        ("At the end", _at_the_end(report)),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
+    if report.get("ticks"):
+        rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
         rows.append(("Data quality", dropped_text(report)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if report.get(key):
             rows.insert(0, (label, str(report[key])))
     if report.get("halts"):
-        rows.insert(0, ("Trading was halted", str(_rows(report, "halts")[-1].get("reason", ""))))
+        rows.insert(0, ("Trading was halted", first_and_later(_rows(report, "halts"))))
     return rows
+
+
+def _at_the_end(report: Mapping[str, Any]) -> str:
+    closed = report.get("closed")
+    if not isinstance(closed, Mapping):
+        return "flat" if report.get("flat") else f"NOT FLAT: {open_text(report)}"
+    behind = closed.get("flat") is True and not report.get("flat")
+    unread = f"; the journal still has {open_text(report)}, the run's next engine brings it up" if behind else ""
+    return f"{closed.get('message', '')}{unread}"
 
 
 def dropped_text(report: Mapping[str, Any]) -> str:
@@ -221,16 +243,6 @@ def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:
         str(halt.get("reason", "")),
         "yes" if halt.get("cleared") else "no",
     )
-
-
-def _markdown_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [_markdown_row(header), "|" + " --- |" * len(header)]
-    lines.extend(_markdown_row(row) for row in rows)
-    return lines
-
-
-def _markdown_row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _rows(body: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from velox_core.domain.money import rupees_text
 from velox_core.settings import shape
 from velox_core.settings.document import Document, Plain
 from velox_core.settings.problems import Problem, TreePath, shown_path, shown_value
-from velox_core.settings.values import ALERT_CHANNELS_MAX, CHECKLIST_ITEMS, BrokerType, ItemSeverity
+from velox_core.settings.values import ALERT_CHANNELS_MAX, CHECKLIST_ITEMS, BrokerType, ItemSeverity, MetricsFlavour
 
 
 class Reader:
@@ -68,6 +68,7 @@ def cross_checks(document: Document) -> list[Problem]:
     _check_mode(reader)
     _check_guard(reader)
     _check_channels(reader)
+    _check_metrics(reader)
     return reader.problems
 
 
@@ -119,6 +120,7 @@ def _check_strategies(reader: Reader) -> None:
                     f"is {shown_value(name)}, as strategies[{first[name]}]: allowed is a name of its own",
                 )
             first.setdefault(name, index)
+        _check_place(reader, index)
         _check_repeats(reader, "strategies", index, "symbols")
         symbols = reader.raw(("system", "strategies", index, "symbols"))
         if isinstance(universe, list) and universe and isinstance(symbols, list):
@@ -128,6 +130,15 @@ def _check_strategies(reader: Reader) -> None:
                     reader.report(("strategies", index, "symbols", place), text)
     if not any(_may_be_enabled(reader, index) for index in range(len(listed))):
         reader.report(("strategies",), "has no enabled strategy: allowed is a list with at least one, or leave the key out")
+
+
+def _check_place(reader: Reader, index: int) -> None:
+    entry = reader.raw(("system", "strategies", index))
+    if isinstance(entry, dict):
+        given = [key for key in ("class_path", "path") if entry.get(key) is not None]
+        if len(given) != 1:
+            said = "has both class_path and path" if given else "has neither class_path nor path"
+            reader.report(("strategies", index), f"{said}: allowed is one of them, class_path: module:Class or path: FILE.py")
 
 
 def _check_repeats(reader: Reader, *names: str | int) -> None:
@@ -197,3 +208,16 @@ def _check_channels(reader: Reader) -> None:
                 text = f"is {shown_value(name)}, as channels[{first[name]}]: allowed is a name of its own"
                 reader.report(("alerts", "channels", index, "name"), text)
             first.setdefault(name, index)
+
+
+def _check_metrics(reader: Reader) -> None:
+    """Name what a server that is to be written to needs; one that is switched off needs nothing."""
+    if reader.get("metrics", "influxdb", "enabled") is not True:
+        return
+    if reader.get("metrics", "influxdb", "bucket") == "":
+        reader.report(
+            ("metrics", "influxdb", "bucket"), "is empty: allowed is the bucket (InfluxDB 3: the database) to write to"
+        )
+    flavour = reader.get("metrics", "influxdb", "flavour")
+    if flavour is MetricsFlavour.INFLUX2 and reader.get("metrics", "influxdb", "org") == "":
+        reader.report(("metrics", "influxdb", "org"), "is empty: allowed is the organisation that the bucket belongs to")

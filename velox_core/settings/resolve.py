@@ -78,8 +78,9 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
             reading=SourceOptions(
                 stamps=system.feed.stamps, naive_times=system.feed.naive_times, bar_minutes=system.feed.bar_minutes
             ),
+            scenario_symbols=system.feed.scenario_symbols,
         ),
-        strategies=tuple(_strategy(item, index, document) for index, item in enumerate(system.strategies)),
+        strategies=tuple(_strategy(item, index, document, root) for index, item in enumerate(system.strategies)),
         market=_market(system.market),
         engine=_engine(system.engine),
         guard=_guard(system.guard),
@@ -151,15 +152,29 @@ def _credentials(secrets: Secrets) -> BrokerCredentials:
     )
 
 
-def _strategy(item: schema.Strategy, index: int, document: Document) -> StrategySettings:
+def _strategy(item: schema.Strategy, index: int, document: Document, root: Path) -> StrategySettings:
+    file, _, class_name = (item.path or "").partition(":")
+    path = root / file if file else None
     return StrategySettings(
         name=item.name,
-        class_path=item.class_path,
+        class_path=item.class_path or "",
         symbols=tuple(item.symbols),
         enabled=item.enabled,
         parameters=FrozenMapping(item.parameters),
+        rules=FrozenMapping(item.rules),
+        path=path,
+        path_class=class_name,
+        file_sha256="" if path is None else _content_hash(path),
         origin=str(document.origins.get(("system", "strategies", index), "shipped default")),
     )
+
+
+def _content_hash(path: Path) -> str:
+    """Return the SHA-256 (hex) of a strategy's file, '' when it cannot be read: loading it says so then, exits need no file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _market(market: schema.Market) -> MarketSettings:

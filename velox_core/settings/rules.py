@@ -26,6 +26,7 @@ TEXT_LENGTH_MAX = 500
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 SYMBOL_PATTERN = r"[A-Z0-9][A-Z0-9&_-]{0,31}"
 CLASS_PATH_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*"
+FILE_PATTERN = r"[^:]+\.py(:[A-Za-z_][A-Za-z0-9_]*)?"
 MARKET_OPENS = time(9, 15)
 MARKET_CLOSES = time(15, 30)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from velox_core.feeds.options import NaiveTimes, Stamps
 from velox_core.settings.rules import (
     CLASS_PATH_PATTERN,
+    FILE_PATTERN,
     NAME_PATTERN,
     RUPEES_MAX,
     SYMBOL_PATTERN,
@@ -32,7 +33,7 @@ from velox_core.settings.rules import (
     time_of_day,
     whole,
 )
-from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, StopPolicy
+from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, MetricsFlavour, StopPolicy
 
 Flag = Annotated[bool, flag()]
 Rupees = Annotated[int, scaled("a plain number of rupees", "0.01", str(RUPEES_MAX), scale=100, decimals=2)]
@@ -82,11 +83,12 @@ class Feed(Section):
 
     path: FilePath = None
     symbols: list[Symbol] = []
-    scenario: Annotated[str | None, optional(text("the name of a scenario, such as calm or crash", NAME_PATTERN))] = None
+    scenario: Annotated[str | None, optional(text("the name of a scenario, such as trend or crash", NAME_PATTERN))] = None
     speed: Annotated[float, replay_speed()] = 1.0
     stamps: Annotated[Stamps | None, optional(choice(Stamps))] = None
     naive_times: Annotated[NaiveTimes | None, optional(choice(NaiveTimes))] = None
     bar_minutes: Annotated[int | None, optional(whole("minutes", 1, 60))] = None
+    scenario_symbols: Annotated[int, whole("symbols", 1, 1000)] = 5
 
 
 class Strategy(Section):
@@ -94,11 +96,19 @@ class Strategy(Section):
 
     name: Name
     class_path: Annotated[
-        str, text("a class as module:Class, such as velox_core.strategies.sma_cross:SmaCross", CLASS_PATH_PATTERN)
-    ]
+        str | None,
+        optional(text("a class as module:Class, such as velox_core.strategies.sma_cross:SmaCross", CLASS_PATH_PATTERN)),
+    ] = None
+    path: Annotated[
+        str | None,
+        optional(
+            text("a Python file, such as my_strategies/mine.py, or one class of it, my_strategies/mine.py:Mine", FILE_PATTERN)
+        ),
+    ] = None
     symbols: list[Symbol] = []
     enabled: Flag = True
     parameters: dict[str, Annotated[int | float | str | bool, parameter()]] = {}
+    rules: dict[str, Annotated[int | float | str | bool, parameter()]] = {}
 
 
 class Lateness(Section):
@@ -181,6 +191,7 @@ class Influx(Section):
     url: Annotated[str, address(("http", "https"))] = "http://localhost:8086"
     org: Note = "velox"
     bucket: Note = "velox"
+    flavour: Annotated[MetricsFlavour, choice(MetricsFlavour)] = MetricsFlavour.AUTO
 
 
 class Metrics(Section):

@@ -52,6 +52,15 @@ class BrokerType(StrEnum):
     UPSTOX = "upstox"
 
 
+class MetricsFlavour(StrEnum):
+    """Which metrics server there is; `auto` asks it."""
+
+    AUTO = "auto"
+    INFLUX2 = "influx2"
+    INFLUX3 = "influx3"
+    VICTORIA = "victoria"
+
+
 class StopPolicy(StrEnum):
     """What a stopped engine does with its positions."""
 
@@ -178,7 +187,8 @@ class FeedSettings:
     """Where bars come from. A `scenario` (synthetic bars) wins over `path`; no symbols means all that the data has.
 
     `speed` is engine seconds per wall second; 0.0 means as fast as possible (`max` in the file). `reading` is what the file
-    says about data that do not show it themselves: `stamps`, `naive_times`, `bar_minutes`.
+    says about data that do not show it themselves: `stamps`, `naive_times`, `bar_minutes`. `scenario_symbols` is how many
+    symbols a scenario has when none is named.
     """
 
     path: Path | None
@@ -186,13 +196,20 @@ class FeedSettings:
     scenario: str | None
     speed: float
     reading: SourceOptions = NOTHING_SAID
+    scenario_symbols: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategySettings:
-    """One strategy: its name in logs and limits, its class as `module:Class`, and its parameters as written.
+    """One strategy: its name in logs and limits, its class, and its parameters and trade rules as written.
 
-    No symbols means all of the feed. `origin` is where it stands ('config/x.yaml:41'), for error messages.
+    Attributes:
+        class_path: the class as `module:Class`; '' when it comes from a file.
+        path: a file of the trader's own, outside the package; None for a class.
+        path_class: the class of that file that is meant, '' for the only one.
+        file_sha256: what the file held when the configuration was read (hex), so that the configuration's hash covers it.
+        symbols: none means all of the feed.
+        origin: where it stands ('config/x.yaml:41'), for error messages.
     """
 
     name: str
@@ -200,6 +217,10 @@ class StrategySettings:
     symbols: tuple[str, ...]
     enabled: bool
     parameters: FrozenMapping[int | float | str | bool]
+    rules: FrozenMapping[int | float | str | bool] = field(default_factory=lambda: FrozenMapping({}))
+    path: Path | None = None
+    path_class: str = ""
+    file_sha256: str = ""
     origin: str = field(default="", compare=False)
 
 
@@ -309,12 +330,13 @@ class StoresSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxSettings:
-    """The metrics server; it never gates an order."""
+    """The metrics server; it never gates an order. `bucket` is what InfluxDB 3 calls a database."""
 
     enabled: bool
     url: str
     org: str
     bucket: str
+    flavour: MetricsFlavour
     token: SecretStr | None = None
 
 

@@ -56,9 +56,14 @@ class StrategySession:
 
 
 class Strategy(ABC):
-    """A strategy over columns. Subclasses name their parameters and implement the two calls."""
+    """A strategy over columns. Subclasses name their parameters and implement the two calls.
+
+    `rule_defaults` are the trade rules (`rules.RULE_SPECS`) that the strategy is meant to be traded with; the
+    configuration's `rules` override them one by one. The engine keeps the rules, the strategy need not.
+    """
 
     parameter_specs: tuple[ParameterSpec, ...] = ()
+    rule_defaults: Mapping[str, ParameterValue] = {}
 
     def __init__(self, strategy_id: str, parameters: Mapping[str, object]) -> None:
         """Validate parameters. Raises ValueError that names the parameter, the value and what is allowed."""
@@ -106,21 +111,23 @@ class BarStrategy(Strategy):
         return signals
 
 
-def resolve_parameters(specs: Sequence[ParameterSpec], given: Mapping[str, object]) -> dict[str, ParameterValue]:
-    """Return every parameter with its configured value or default.
+def resolve_parameters(
+    specs: Sequence[ParameterSpec], given: Mapping[str, object], what: str = "parameter"
+) -> dict[str, ParameterValue]:
+    """Return every parameter with its configured value or default. `what` is what messages call one.
 
     Raises: ValueError for an unknown name, a wrong type or a value out of range; all problems in one message.
     """
     known = {spec.name: spec for spec in specs}
     problems = [
-        f"parameter {name!r} is unknown; known are {', '.join(sorted(known)) or 'none'}" for name in given if name not in known
+        f"{what} {name!r} is unknown; known are {', '.join(sorted(known)) or 'none'}" for name in given if name not in known
     ]
     resolved: dict[str, ParameterValue] = {}
     for spec in specs:
         value = given.get(spec.name, spec.default)
         problem = _parameter_problem(spec, value)
         if problem:
-            problems.append(problem)
+            problems.append(f"{what} {spec.name!r} {problem}")
         elif isinstance(value, bool | int | float | str):
             resolved[spec.name] = float(value) if isinstance(spec.default, float) and not isinstance(value, str) else value
     if problems:
@@ -132,12 +139,12 @@ def _parameter_problem(spec: ParameterSpec, value: object) -> str:
     wanted = type(spec.default)
     accepts = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, accepts) or (isinstance(value, bool) and wanted is not bool):
-        return f"parameter {spec.name!r} is {value!r}; it takes a {wanted.__name__}, e.g. {spec.default!r}"
+        return f"is {value!r}; it takes a {wanted.__name__}, e.g. {spec.default!r}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value != value or value in (float("inf"), float("-inf")):
-            return f"parameter {spec.name!r} is {value!r}; it takes a finite number"
+            return f"is {value!r}; it takes a finite number"
         if spec.minimum is not None and value < spec.minimum:
-            return f"parameter {spec.name!r} is {value!r}; the least allowed is {spec.minimum!r}"
+            return f"is {value!r}; the least allowed is {spec.minimum!r}"
         if spec.maximum is not None and value > spec.maximum:
-            return f"parameter {spec.name!r} is {value!r}; the most allowed is {spec.maximum!r}"
+            return f"is {value!r}; the most allowed is {spec.maximum!r}"
     return ""

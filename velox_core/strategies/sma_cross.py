@@ -21,6 +21,7 @@ from operator import mul
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.orders import Side, Signal, SignalKind
 from velox_core.strategies.base import ParameterSpec, Strategy, StrategySession
+from velox_core.strategies.brackets import bracket_prices
 
 
 class SmaCross(Strategy):
@@ -167,7 +168,7 @@ class SmaCross(Strategy):
 
     def _enter(self, signals: list[Signal], slot: int, side: Side, close_paise: int) -> None:
         self._armed[slot] = self._on_level
-        stop_paise, target_paise = _brackets(side, close_paise, self._ticks[slot], self._stop_bps, self._target_bps)
+        stop_paise, target_paise = bracket_prices(side, close_paise, self._ticks[slot], self._stop_bps, self._target_bps)
         stands = "above" if side is Side.BUY else "below"
         signals.append(
             Signal(
@@ -181,25 +182,3 @@ class SmaCross(Strategy):
                 target_paise=target_paise,
             )
         )
-
-
-def _brackets(side: Side, close_paise: int, tick_paise: int, stop_bps: int, target_bps: int) -> tuple[int, int]:
-    """Return stop and target in paise, 0 for none: on the tick, at least one tick away, on their sides of the close.
-
-    A stop or target that would not be a positive price (a short's target below one tick) is left out.
-    """
-    away = side.sign
-    stop_paise = target_paise = 0
-    if stop_bps:
-        distance = close_paise * stop_bps // 10_000
-        stop_paise = _on_tick(close_paise - away * distance, tick_paise, up=away > 0)
-        if (close_paise - stop_paise) * away < tick_paise:
-            stop_paise = _on_tick(close_paise - away * tick_paise, tick_paise, up=away < 0)
-    if target_bps:
-        distance = close_paise * target_bps // 10_000
-        target_paise = _on_tick(close_paise + away * max(distance, tick_paise), tick_paise, up=away > 0)
-    return max(stop_paise, 0), max(target_paise, 0)
-
-
-def _on_tick(price_paise: int, tick_paise: int, *, up: bool) -> int:
-    return -(-price_paise // tick_paise) * tick_paise if up else price_paise // tick_paise * tick_paise

@@ -68,6 +68,8 @@ def test_commands_are_those_of_the_readme() -> None:
         "status",
         "summary",
         "doctor",
+        "explain",
+        "report",
         "calendar",
         "guard",
     }
@@ -86,6 +88,10 @@ def test_commands_are_those_of_the_readme() -> None:
         (("halt", "--reason", "enough"), 2, "--by"),
         (("halt", "--by", "me"), 2, "--reason"),
         (("reset", "--reason", "over"), 2, "--by"),
+        (("explain", "--layer", "8"), 2, "is no layer"),
+        (("explain", "--limit", "0"), 2, "--limit"),
+        (("summary", "--from", "2024-01-16", "--to", "2024-01-15"), 2, "is after"),
+        (("summary", "--from", "2024-01-16", "--date", "2024-01-15"), 2, "leave out --date"),
         (("flatten",), 2, "--reason"),
         (("flatten", "--reason", "x", "--date", "2024-13-01"), 2, "is not a date"),
         (("flatten", "--reason", "x", "--wait", "0"), 2, "is not a number of seconds"),
@@ -109,10 +115,19 @@ def test_main_bad_usage_is_told_in_words_with_exit_code_two(
 def test_main_an_operating_error_is_one_message_and_its_exit_code(
     config: Path, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(monkeypatch, "status", "--config", str(config)) == 1
+    assert run_main(monkeypatch, "halt", "--reason", "x", "--by", "me", "--config", str(config)) == 1
     shown = capsys.readouterr()
-    assert shown.err.startswith("velox: no run of account 'primary'")
+    assert shown.err.startswith("velox: no run of any date below")
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("command", [("explain",), ("explain", "--date", "2024-01-15"), ("summary", "--from", "2024-01-15")])
+def test_main_looking_back_at_a_run_that_is_not_there_is_an_operating_error(
+    command: tuple[str, ...], config: Path, var: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, *command, "--config", str(config)) == 1
+    assert "on record" in capsys.readouterr().err
+    assert not var.exists()
 
 
 def test_main_a_bug_is_one_line_and_its_traceback_is_kept_in_a_file(
@@ -121,7 +136,7 @@ def test_main_a_bug_is_one_line_and_its_traceback_is_kept_in_a_file(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("velox_core.operations.status.newest_status", broken)
+    monkeypatch.setattr("velox_core.cli.status.newest_status", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run_main(monkeypatch, "status", "--config", str(config)) == 1
     shown = capsys.readouterr().err
@@ -198,7 +213,7 @@ def test_commands_on_a_holiday_say_so_and_start_nothing(command: str, velox: Inv
     [
         (("--date", "2024-01-17"), "no bars of 2024-01-17"),
         (("--date", "2031-01-06"), "2031 is not in the calendar"),
-        (("--scenario", "storm"), "choose one of calm, crash"),
+        (("--scenario", "storm"), "choose one of calm, trend, crash"),
     ],
 )
 def test_commands_on_a_day_that_cannot_be_are_bad_usage(

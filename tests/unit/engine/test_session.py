@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.fakes.outside import FakeControl
 from tests.fakes.rig import DAY, NOW_MS, OPEN_MS, Rig, entry_signal, exit_signal, make_limits
 from tests.fakes.session import MINUTE_MS, Day, ScriptedStrategy, make_plan, row, rows
+from velox_core.decision_journal import RECENT_MAX
 from velox_core.domain.errors import DataError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
@@ -136,6 +139,10 @@ def test_loss_at_the_limit_closes_everything_and_stays_off() -> None:
     refused = [b["code"] for b in rig.journal.bodies(EventKind.DECISION) if not b["approved"]]
     assert refused == ["EMERGENCY_EXIT_ACTIVE", "EMERGENCY_EXIT_ACTIVE"]
     assert "halted" in [status["phase"] for status in day.control.published]
+    closing = day.control.published[-1]["closing"]
+    assert (closing["exits"], closing["acknowledged"]) == (1, 1)
+    assert closing["looks"] >= 1
+    assert 0 < closing["last_exit_ms"] <= closing["last_acknowledged_ms"]
 
 
 # -- the end of the day --------------------------------------------------------------------------------------------
@@ -596,6 +603,23 @@ def test_status_shows_the_day() -> None:
     ]
     assert (status["decisions"], status["refusals"], status["clock"]) == (1, 0, "09:26:00")
     assert status["progress"] == pytest.approx(11 / 70)
+
+
+def test_status_shows_the_last_decisions_and_the_working_orders_and_bounds_both() -> None:
+    script = {10: [entry_signal()] * (RECENT_MAX + 3)}
+    day = Day(rows(*[10_000] * 3), ScriptedStrategy("alpha", script))
+    seen: list[dict[str, Any]] = []
+    day._user_before = lambda position: seen.append(day.session.status("RUNNING"))
+    day.run()
+    decisions, orders = seen[1]["last_decisions"], seen[1]["working_orders"]
+    assert len(decisions) == RECENT_MAX
+    assert (decisions[-1]["code"], decisions[-1]["layer"], decisions[-1]["approved"]) == ("DUPLICATE_ORDER", 2, False)
+    assert decisions[-1]["reason"] == "Duplicate order prevented"
+    assert [(order["symbol"], order["side"], order["quantity"], order["role"]) for order in orders] == [
+        ("AAA", "BUY", 1, "ENTRY")
+    ]
+    assert seen[2]["working_orders"] == []
+    assert seen[1]["data_ms"] == OPEN_MS + 10 * MINUTE_MS
 
 
 @pytest.mark.parametrize(

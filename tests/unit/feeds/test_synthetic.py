@@ -44,7 +44,8 @@ def test_synthetic_day_is_labelled_and_covers_the_session(calendar: SessionCalen
     assert columns.source == f"synthetic {scenario} seed 7"
     assert columns.universe == SYNTHETIC_SYMBOLS
     assert columns.drops == ()
-    assert columns.bar_count == 375 * len(SYNTHETIC_SYMBOLS)
+    # SYN1 and SYN5 are halted from minute 150 on, SYN3 for 112 minutes
+    assert columns.bar_count == 375 * len(SYNTHETIC_SYMBOLS) - (2 * 225 + 112) * (scenario == "halted")
     assert [row.ts_ms for row in columns.rows] == [ist_ms(DAY, time(9, 16)) + 60_000 * index for index in range(375)]
 
 
@@ -54,6 +55,9 @@ def test_synthetic_day_bars_are_consistent_plain_ints_on_the_grid(calendar: Sess
         columns = made(calendar, scenario, seed=seed)
         for symbol in columns.universe:
             for ts_ms, open_, high, low, close, volume in bars_of(columns, symbol):
+                if not close:
+                    assert (open_, high, low, volume) == (0, 0, 0, 0)
+                    continue
                 assert type(open_) is int
                 assert type(ts_ms) is int
                 assert 0 < low <= min(open_, close) <= max(open_, close) <= high
@@ -185,7 +189,9 @@ def test_synthetic_day_short_evening_session_has_its_minutes(calendar: SessionCa
 
 
 def test_synthetic_day_unknown_scenario_names_the_known_ones(calendar: SessionCalendar) -> None:
-    with pytest.raises(ConfigError, match="'crsh' is not known; choose one of calm, crash"):
+    with pytest.raises(
+        ConfigError, match="'crsh' is not known; choose one of calm, trend, crash, whipsaw, gap, halted, circuit"
+    ):
         made(calendar, "crsh")
     with pytest.raises(ConfigError, match="'crsh' is not known"):
         default_symbols("crsh")

@@ -126,6 +126,13 @@ def test_logs_a_line_that_brings_its_engine_time_keeps_it(tmp_path: Path) -> Non
     writer = start_logging(tmp_path, now_ms=lambda: ENGINE_MS)
     logging.getLogger(SYSTEM).info("own", extra={"engine_ms": ENGINE_MS + 60_000})
     writer.stop()
+    counted = start_logging(tmp_path / "counted", counts_its_own_time=True)
+    logging.getLogger(SYSTEM).info("own", extra={"engine_ms": ENGINE_MS + 60_000})
+    logging.getLogger(SYSTEM).info("none")
+    counted.stop()
+    own, none = read(tmp_path / "counted", SYSTEM)
+    assert "[~2024-01-15 09:12:00] own" in own
+    assert "[-] none" in none
     bare = start_logging(tmp_path / "bare")
     logging.getLogger(SYSTEM).info("none")
     bare.stop()

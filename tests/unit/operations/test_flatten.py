@@ -22,6 +22,7 @@ import pytest
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.cli.entry import main
+from velox_core.closing_record import CLOSING_FILE
 from velox_core.domain.errors import ConfigError, NotFlatError, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
@@ -36,7 +37,7 @@ from velox_core.journal.file import read_events
 from velox_core.journal.imports import import_emergency_file, outside_files
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
-from velox_core.operations.flatten import RESULT_FILE, FlattenReport, flatten_run, run_to_flatten
+from velox_core.operations.flatten import FlattenReport, flatten_run, run_to_flatten
 from velox_core.operations.flatten_process import FlattenCommand, report_markdown, start_flatten
 from velox_core.operations.recorded import find_run
 from velox_core.outside import OutsideClock, RunEngine, SignOfLife
@@ -106,7 +107,7 @@ def test_flatten_closes_what_the_book_holds_without_any_store(settings: Settings
     (halt,) = JsonLinesHaltFile(folder / HALT_FILE).records()
     assert (halt.halt_id, halt.by, halt.closes, halt.trading_date) == (report.result.halt_id, "a person", True, DAY)
     assert NOON_MS <= halt.at_ms < NOON_MS + 60_000
-    kept = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    kept = json.loads((folder / CLOSING_FILE).read_text(encoding="utf-8"))
     assert (kept["state"], kept["run"]) == ("FLAT", RUN_ID)
     assert not list(folder.glob("flatten-*.json"))
     assert not (folder / "journal.db").exists()

@@ -136,10 +136,10 @@ def test_status_shows_the_halts_of_the_engine_and_those_of_the_file_once(folder:
     status = with_standing_halts(Status(folder, {"halts": [record("h1", keeps=True).to_body()]}), alive=True)
     assert [body["halt_id"] for body in status.body["halts"]] == ["h1", "h2"]
     assert status.flag("halted")
-    assert halt_lines(status) == [
-        "MANUAL by a person: enough (positions are kept)  [h1]",
-        "MANUAL by a person: enough  [h2]",
-    ]
+    first, second = halt_lines(status)
+    assert first.startswith("MANUAL by a person (velox halt, positions are kept), at ")
+    assert second.startswith("MANUAL by a person (velox flatten, everything is closed), at ")
+    assert (": enough. Ends with velox reset" in first, first[-6:], second[-6:]) == (True, "  [h1]", "  [h2]")
 
 
 @pytest.mark.parametrize(("alive", "shown"), [(True, ["h1"]), (False, [])])

@@ -71,7 +71,7 @@ def test_strategy_problems_names_symbols_that_the_data_has_not(settings_with: Lo
 
 def test_open_day_refuses_an_unknown_scenario_and_year_as_bad_usage(settings_with: Load) -> None:
     source = settings_with().source
-    with pytest.raises(ConfigError, match="choose one of calm, crash"):
+    with pytest.raises(ConfigError, match="choose one of calm, trend, crash"):
         open_day(DayRequest(config=source, scenario="storm"), {})
     with pytest.raises(ConfigError, match="2031 is not in the calendar"):
         open_day(DayRequest(config=source, date=date(2031, 1, 6)), {})

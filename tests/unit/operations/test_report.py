@@ -6,7 +6,8 @@ import pytest
 
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.operations.report import LAYER_NAMES, build_report
-from velox_core.operations.view import headline, headline_rows, report_markdown
+from velox_core.operations.session_sections import report_markdown
+from velox_core.operations.view import headline, headline_rows
 
 OPEN_MS = 1_705_290_300_000  # 2024-01-15 09:15:00 IST
 FACTS = {

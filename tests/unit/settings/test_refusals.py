@@ -173,7 +173,10 @@ def test_file_without_system_says_what_is_missing(project):
         ("strategies: 5", "system.strategies is 5: allowed is a list of strategies"),
         ("strategies: [5]", "system.strategies[0] is 5: allowed is a mapping with the keys name"),
         ("strategies: [{name: a, class_path: 'm:C', enabled: false}]", "system.strategies has no enabled strategy"),
-        ("strategies: [{name: a}]", "system.strategies[0].class_path is missing: allowed is a class as module:Class"),
+        ("strategies: [{name: a}]", "system.strategies[0] has neither class_path nor path: allowed is one of them"),
+        ("strategies: [{name: a, class_path: 'm:C', path: f.py}]", "system.strategies[0] has both class_path and path"),
+        ("strategies: [{name: a, path: f.txt}]", "allowed is a Python file, such as my_strategies/mine.py"),
+        ("feed: {scenario_symbols: 0}", "system.feed.scenario_symbols is 0: allowed is a whole number of symbols from 1"),
         (
             "strategies: [{name: a, class_path: 'a.b.C'}]",
             "system.strategies[0].class_path is 'a.b.C': allowed is a class as module:Class",

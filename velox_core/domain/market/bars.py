@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 NO_BAR = 0
+SYMBOLS_SHOWN_MAX = 12
 
 
 class Bar:
@@ -98,6 +99,15 @@ class RowDrops:
         shares = dict(self.by_symbol)
         return {"rule": self.rule, "count": self.count, "kept": self.kept, "example": self.example, "by_symbol": shares}
 
+    @property
+    def shown(self) -> str:
+        """Return the example for people, with the counts of the first symbols where they are known."""
+        if not self.by_symbol:
+            return self.example
+        counts = ", ".join(f"{symbol} {count}" for symbol, count in self.by_symbol[:SYMBOLS_SHOWN_MAX])
+        more = len(self.by_symbol) - SYMBOLS_SHOWN_MAX
+        return f"{self.example} ({counts}{f' and {more} symbols more' if more > 0 else ''})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayColumns:
@@ -113,6 +123,7 @@ class DayColumns:
         drops: what was refused, and what is unusual, by rule.
         bar_minutes: the length of a bar; a row comes at its end.
         ticks: the ticks of a day of ticks, oldest first; None for a day of bars.
+        bands_paise: per symbol, the day's lowest and highest price, empty where the source does not tell.
     """
 
     trading_date: date
@@ -124,6 +135,7 @@ class DayColumns:
     drops: tuple[RowDrops, ...] = field(default=())
     bar_minutes: int = 1
     ticks: list[TickBatch] | None = None
+    bands_paise: tuple[tuple[int, int], ...] = ()
 
     def __iter__(self) -> Iterator[MinuteRow]:
         return iter(self.rows)
@@ -131,6 +143,8 @@ class DayColumns:
     @property
     def granularity(self) -> str:
         """Return what marks and stops rest on, for reports."""
+        if self.ticks is not None:
+            return "ticks; marks, stops and fills at each tick, strategies once a minute on minutes built from them"
         return f"{self.bar_minutes}-minute bars; marks at the close, a stop is taken before a target"
 
     def rows_by_rule(self, *, kept: bool) -> dict[str, int | str | bool | None]:

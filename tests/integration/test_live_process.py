@@ -1,0 +1,60 @@
+"""The live screen's own process: it draws what a status says, leaves Ctrl-C to the engine, and ends with its pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+WAIT_SECONDS = 60.0
+
+
+def read_until(terminal: int, wanted: bytes) -> bytes:
+    """Read from a terminal until something was drawn; fails after WAIT_SECONDS."""
+    seen, until = b"", time.monotonic() + WAIT_SECONDS
+    while wanted not in seen:
+        assert time.monotonic() < until, seen[-2_000:]
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 65_536)
+    return seen
+
+
+def test_live_process_draws_ignores_ctrl_c_and_ends_with_its_pipe(tmp_path: Path) -> None:
+    folder = tmp_path / "replay" / "primary" / "2024-01-15-1"
+    folder.mkdir(parents=True)
+    status = {"pid": 4711, "wall_ms": time.time_ns() // 1_000_000, "state": "RUNNING", "run_id": "2024-01-15-1"}
+    arguments = ["--var", str(tmp_path), "--broker-type", "simulated", "--account", "primary", "--pid", "4711"]
+    arguments += ["--since", str(status["wall_ms"]), "--note", "starting the engine"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "velox_core.cli.live_process", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=theirs,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+    )
+    os.close(theirs)
+    try:
+        read_until(ours, b"starting the engine")
+        (folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+        read_until(ours, b"VELOX")
+        process.send_signal(signal.SIGINT)
+        (folder / "status.json").write_text(json.dumps(status | {"engine_ms": 1_705_290_660_000}), encoding="utf-8")
+        read_until(ours, b"09:21:00")  # still there, still drawing
+        assert process.stdin is not None
+        process.stdin.close()
+        read_until(ours, b"\x1b[?25h")  # the cursor is given back
+        assert process.wait(timeout=WAIT_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
