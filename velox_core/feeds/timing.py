@@ -30,6 +30,8 @@ EVIDENCE_DAYS_MAX = 60
 DISTANCES_MIN = 30  # so many bars with a common distance above a minute are no coincidence
 _DOUBT_DISTANCES_MIN = 3
 _ON_GRID_SHARE_MIN = 0.9
+_ON_GRID_SHARE_DOUBT = 0.5  # minutes of a share that seldom trades have fewer distances that are multiples of the usual one
+_END_DAYS_MIN = 3  # days of a share with gaps that show the end, where the layout is known to stamp the start
 _UTC_INSIDE_MIN, _IST_INSIDE_MAX = 0.9, 0.5
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -194,7 +196,7 @@ class _Days:
 
     def __init__(self, ts_ms: Ints, codes: Ints, calendar: SessionCalendar) -> None:
         self.distances: list[Ints] = []
-        self.ends: list[tuple[int, int, SessionDay]] = []  # first and last bar of a share's day
+        self.ends: list[tuple[int, int, int, SessionDay]] = []  # first and last bar of a share's day, and how many it has
         days = plausible_days(ts_ms)
         on_minute = ts_ms % MS_PER_MINUTE == 0
         for day, session in _sessions(days, calendar):
@@ -202,7 +204,7 @@ class _Days:
             for code in np.unique(codes[rows]).tolist():
                 mine = np.unique(ts_ms[rows[codes[rows] == code]])
                 self.distances.append(np.diff(mine) // MS_PER_MINUTE)
-                self.ends.append((int(mine[0]), int(mine[-1]), session))
+                self.ends.append((int(mine[0]), int(mine[-1]), mine.size, session))
 
     def bar_minutes(self, path: object) -> int:
         """Return the length of a bar in minutes, 0 where there are too few to tell."""
@@ -212,7 +214,14 @@ class _Days:
         lengths, counts = np.unique(distances, return_counts=True)
         usual = int(lengths[int(np.argmax(counts))])
         on_grid = float(counts[lengths % usual == 0].sum()) / distances.size
-        if usual == 1 or on_grid < _ON_GRID_SHARE_MIN:
+        if usual == 1 or on_grid < _ON_GRID_SHARE_DOUBT:
+            return 1
+        if on_grid < _ON_GRID_SHARE_MIN and usual in BAR_MINUTES:  # read as minutes, longer bars would be seen before their end
+            raise DataError(
+                f"{path}: most of its bars stand {usual} minutes apart, and {1 - on_grid:.0%} do not fit that. Say it: "
+                f"--bar-minutes {usual} or --bar-minutes 1, or system.feed.bar_minutes"
+            )
+        if on_grid < _ON_GRID_SHARE_MIN:
             return 1
         if distances.size < DISTANCES_MIN:
             raise DataError(
@@ -226,21 +235,26 @@ class _Days:
         return usual
 
     def stamps(self, bar_ms: int, usual: Stamps | None, path: object) -> tuple[Stamps | None, str]:
-        """Return which end is stamped and what shows it; None and '' where nothing does."""
-        starts = ends = closes = 0
-        for first, last, session in self.ends:
+        """Return which end is stamped and what shows it; None and '' where nothing does.
+
+        A share without a bar at the open, and with a row at the close, looks like bars stamped at their end. Where the layout
+        stamps the start that is taken for the end only from a day without a gap, or from several days.
+        """
+        starts = ends = closes = whole = 0
+        for first, last, count, session in self.ends:
             windows = [window for kind in SecurityClass for window in session.continuous_windows(kind)]
             opens = {window.start_ms for window in windows}
             at_close = last in {window.end_ms for window in windows}
             starts += first in opens
             ends += first - bar_ms in opens and at_close
+            whole += first - bar_ms in opens and at_close and count == (last - first + bar_ms - 1) // bar_ms + 1
             closes += at_close and first not in opens
         if starts and not ends:
             if usual is None and closes > starts:
                 starts = 0
             else:
                 return Stamps.START, "the first bar stands at the open"
-        elif ends and not starts:
+        elif ends and not starts and (usual is not Stamps.START or whole or ends >= _END_DAYS_MIN):
             return Stamps.END, "the first bar stands one bar after the open, the last at the close"
         if starts or closes:
             seen = (

@@ -186,6 +186,18 @@ def test_load_day_file_that_shows_nothing_follows_the_others(calendar: SessionCa
     assert content(load_day(tmp_path, DAY, calendar, symbols=("INFY",))) == expected(WHOLE[60:200])
 
 
+def test_load_day_start_layout_without_its_first_bar_and_with_a_row_at_the_close_asks(
+    calendar: SessionCalendar, tmp_path: Path
+) -> None:
+    """Taken for bars stamped at their end, every price would be seen a minute before it was made."""
+    thin = [*WHOLE[1:120], *WHOLE[125:], (WHOLE[-1][0] + timedelta(minutes=1), *WHOLE[-1][1:])]
+    path = written(tmp_path / "TCS.csv", f"date,{OHLCV}", lines(thin))
+    with pytest.raises(DataError, match="a bar stands at the close, none at the open"):
+        load_day(path, DAY, calendar)
+    day = load_day(path, DAY, calendar, options=SourceOptions(stamps=Stamps.START))
+    assert content(day) == expected(thin[:-1])
+
+
 # Zones
 
 
@@ -218,6 +230,18 @@ def test_load_day_last_longer_bar_is_cut_off_by_the_close(calendar: SessionCalen
     rows = bars(step=10, count=38)
     day = load_day(written(tmp_path / "TCS.csv", f"date,{OHLCV}", lines(rows)), DAY, calendar)
     assert [row.ts_ms for row in day.rows[-2:]] == [ist_ms(DAY, time(15, 25)), ist_ms(DAY, time(15, 30))]
+
+
+def test_load_day_longer_bars_among_stray_stamps_ask_instead_of_being_seen_early(
+    calendar: SessionCalendar, tmp_path: Path
+) -> None:
+    rows = [row for day in (11, 12, 15) for row in bars(date(2024, 1, day), step=5, count=75)]
+    stray = [(row[0] + timedelta(minutes=2), *row[1:]) if index % 12 == 5 else row for index, row in enumerate(rows)]
+    path = written(tmp_path / "TCS.csv", f"date,{OHLCV}", lines(stray))
+    with pytest.raises(DataError, match=r"--bar-minutes 5 or --bar-minutes 1, or system\.feed\.bar_minutes"):
+        load_day(path, DAY, calendar)
+    day = load_day(path, DAY, calendar, options=SourceOptions(bar_minutes=5))
+    assert content(day) == expected([row for index, row in enumerate(rows) if index >= 150 and index % 12 != 5], minutes=5)
 
 
 def test_load_day_bars_of_two_lengths_are_refused(calendar: SessionCalendar, tmp_path: Path) -> None:
