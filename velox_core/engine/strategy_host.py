@@ -98,7 +98,7 @@ class HostedStrategy:
         return signals if self.rules is None else self.rules.apply(ts_ms, row, self.positions, signals)
 
     def _check(self, signals: object) -> None:
-        if not isinstance(signals, list | tuple):
+        if type(signals) is not list and type(signals) is not tuple:  # one of its own class may say something else next time
             raise TypeError(f"on_minute returned {type(signals).__name__} where a list of Signals is due")
         if len(signals) > SIGNALS_MAX:
             raise ValueError(f"on_minute returned {len(signals)} signals; at most {SIGNALS_MAX} are taken")

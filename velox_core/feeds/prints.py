@@ -2,8 +2,9 @@
 
 - A bar is far off when a price of it lies more than NEIGHBOUR_BPS_MAX beyond both sides: the three closes before and the
   three after. A price that stays where it went is no such bar, however far it went.
-- The first and the last bar have one side only: there the band of EDGE_BPS_MAX holds. More than DAY_BPS_MAX off the day's
-  middle close is far off at any length: paise for rupees, a slipped decimal point.
+- The first and the last bar have one side only: there the band of EDGE_BPS_MAX holds. More than DAY_TIMES_MAX times the day's
+  middle close, or less than that part of it, is far off at any length: paise for rupees, a slipped decimal point. Shares
+  without a band have fallen by four fifths within a day (SATYAMCOMP 2009-01-07, YESBANK 2020-03-06); such a fall stays.
 - A run of bars without volume and without movement is a feed that repeats itself, not a market: none of it is used, so
   that the share counts as silent. A still price with volume may be a share at its band: noted, and used.
 - No price is changed. Pure numpy: values in, masks out.
@@ -19,7 +20,7 @@ from velox_core.feeds.quality import DropRule, DropTally
 
 NEIGHBOUR_BPS_MAX = 500
 EDGE_BPS_MAX = 2_000  # the widest price band of a share without derivatives
-DAY_BPS_MAX = 5_000
+DAY_TIMES_MAX = 8
 UNUSUAL_BPS_MIN = 150
 FROZEN_BARS_MIN = 5
 STILL_BARS_MIN = 30
@@ -74,7 +75,7 @@ def far_off(values: Ints) -> Mask:
         off[[0, -1]] = reach[[0, -1]] > EDGE_BPS_MAX
     if off.size > 2 * _SIDE:
         middle = float(np.median(values[3]))
-        off |= (np.abs(values[:4] - middle) * _BPS > DAY_BPS_MAX * middle).any(axis=0)
+        off |= ((values[:4] > DAY_TIMES_MAX * middle) | (values[:4] * DAY_TIMES_MAX < middle)).any(axis=0)
     else:
         off[:] = False  # too few bars to say which of them is wrong
     return off

@@ -26,10 +26,13 @@ from velox_core.feeds.options import NOTHING_SAID, SourceOptions
 from velox_core.feeds.quality import PRICE_RUPEES_MAX, VOLUME_MAX, paise_column, plausible_days
 from velox_core.feeds.tick_columns import RawTicks
 from velox_core.feeds.tick_csv import read_tick_csv
-from velox_core.feeds.tick_rules import TickRule, TickSieve, TickTally
+from velox_core.feeds.tick_rules import TickRule, TickSieve, TickTally, stamped_ahead
 from velox_core.feeds.timing import ticks_in_zone
 
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+_FIRST_PRINTS = 5
+_FINER_TICKS_PAISE = (5, 1)
+_OFF_TICK_SHARE_MAX = 0.25  # a step too coarse is missed by half of the prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,8 @@ def _judged(
     stamps, prices, volumes = (np.concatenate([part[number] for part in parts]) for number in range(3))
     if not stamps.size:
         return None
-    sieve = TickSieve(windows_ms, [_tick_paise(tick_table, day, int(np.median(prices)))])
+    first_paise = int(np.median(prices[:_FIRST_PRINTS]))  # what the first print is held against, there being no close before
+    sieve = TickSieve(windows_ms, [_tick_paise(tick_table, day, prices)], [first_paise])
     kept = np.zeros(stamps.size, dtype=np.bool_)
     judge = sieve.judge
     for index, (ts_ms, price, volume) in enumerate(zip(stamps.tolist(), prices.tolist(), volumes.tolist(), strict=True)):
@@ -165,6 +169,11 @@ def _rows_of(symbol: str, raw: RawTicks, day: date, tally: TickTally) -> tuple[I
         refused = mine & mask
         _count(rule, symbol, raw, refused, tally)
         mine &= ~refused
+    rows = np.flatnonzero(mine)
+    early = np.zeros(mine.size, dtype=np.bool_)
+    early[rows[stamped_ahead(raw.ts_ms[rows])]] = True
+    _count(TickRule.AHEAD, symbol, raw, early, tally)
+    mine &= ~early
     return raw.ts_ms[mine], paise_column(raw.prices[mine]), raw.volumes[mine].astype(np.int64)
 
 
@@ -183,14 +192,19 @@ def _count(rule: TickRule, symbol: str, raw: RawTicks, mask: Mask, tally: TickTa
         tally.add(rule, symbol, count, f"{raw.file_name}: data row {int(np.argmax(mask)) + 1} of those that split into fields")
 
 
-def _tick_paise(tick_table: TickTable | None, day: date, price_paise: int) -> int:
-    """Return the tick size by the day's median price, the nearest to a close of the month before that a tick file has."""
+def _tick_paise(tick_table: TickTable | None, day: date, prices: Ints) -> int:
+    """Return the tick size by the day's median price, the nearest to a close of the month before that a tick file has.
+
+    That close may have stood in another class of price: where the prices do not keep to the tick, a finer one is theirs.
+    """
     if tick_table is None:
         return 0
     try:
-        return tick_table.tick_paise(day, price_paise)
+        size = tick_table.tick_paise(day, int(np.median(prices)))
     except (CalendarError, ValueError):
         return 0
+    finer = (one for one in (size, *_FINER_TICKS_PAISE) if one <= size)
+    return next(one for one in finer if np.count_nonzero(prices % one) <= _OFF_TICK_SHARE_MAX * prices.size)
 
 
 def _example(symbol: str, ts_ms: int, price_paise: int, volume: int) -> str:

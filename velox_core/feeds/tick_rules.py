@@ -7,6 +7,8 @@
   the day's band, unless the print before it was refused for the same on the same side: then the price has really moved,
   and this one is used. So a real crash is seen one print late, and a single wrong print never. Prints that go far off
   to both sides in turn are used after FAR_OFF_RUN_MAX refusals: no price can be kept out for longer than that.
+- A stamp ahead of time would make every later tick of its symbol out of order, and its price would stand still unseen. So it
+  is refused before: a live feed holds it against the clock, a file against the stamps that follow (`stamped_ahead`).
 """
 
 from __future__ import annotations
@@ -15,10 +17,17 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
+import numpy as np
+
 from velox_core.domain.market.bars import RowDrops
+from velox_core.domain.time import MS_PER_MINUTE
+from velox_core.feeds.columns import Ints, Mask
 
 FAR_OFF_BPS: Final = 500  # hundredths of a percent: the step by which NSE widens the band of a stock with derivatives
 FAR_OFF_RUN_MAX: Final = 3  # prints far off in a row that are refused, whatever their side
+AHEAD_MS_MAX: Final = 5_000  # of the clock: so far a vendor's clock may be ahead of ours
+AHEAD_OF_FOLLOWING_MS: Final = MS_PER_MINUTE
+_FOLLOWING: Final = 5
 _BPS: Final = 10_000
 
 
@@ -33,6 +42,7 @@ class TickRule(StrEnum):
     NOT_POSITIVE = "price not positive"
     TOO_LARGE = "price beyond any share"
     BAD_VOLUME = "volume negative, fractional or impossible"
+    AHEAD = "stamped ahead of time"
     DUPLICATE = "duplicate"
     OFF_SESSION = "off session"
     OUT_OF_ORDER = "out of order (older than the newest tick)"
@@ -79,6 +89,16 @@ class TickTally:
             for rule in TickRule
             if rule in self._counts
         )
+
+
+def stamped_ahead(stamps: Ints) -> Mask:
+    """Return which stamps lie more than AHEAD_OF_FOLLOWING_MS past the middle one of the five that follow, in file order."""
+    ahead = np.zeros(stamps.size, dtype=np.bool_)
+    count = stamps.size - _FOLLOWING
+    if count > 0:
+        following = np.sort(np.lib.stride_tricks.sliding_window_view(stamps[1:], _FOLLOWING), axis=1)
+        ahead[:count] = stamps[:count] > following[:, _FOLLOWING // 2] + AHEAD_OF_FOLLOWING_MS
+    return ahead
 
 
 class TickSieve:

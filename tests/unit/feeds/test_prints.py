@@ -66,9 +66,11 @@ def test_far_off_two_bars_in_a_row_are_both_dropped() -> None:
     assert np.flatnonzero(far_off(values)).tolist() == [20, 21]
 
 
-@pytest.mark.parametrize("level", [118_000, 82_000, 60_000])
+@pytest.mark.parametrize("level", [118_000, 82_000, 60_000, 30_000, 15_000])
 def test_far_off_price_that_stays_where_it_went_is_no_wrong_print(level: int) -> None:
     assert not far_off(flat([100_000] * 20 + [level] * 20)).any()
+    assert not far_off(flat([100_000] * 30 + [level] * 10)).any()
+    assert not far_off(flat([100_000] * 10 + [level] * 30)).any()
 
 
 def test_far_off_price_in_other_units_is_dropped_at_any_length() -> None:

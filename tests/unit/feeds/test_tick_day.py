@@ -134,6 +134,32 @@ def test_load_day_bad_ticks_are_dropped_counted_and_change_no_neighbour(calendar
     assert (day.rows[0].closes, day.rows[0].volumes) == ([10_005], [2])
 
 
+def test_load_day_one_stamp_ahead_of_time_keeps_no_later_tick_out(calendar: SessionCalendar, tmp_path: Path) -> None:
+    """Taken for the newest, it would make every tick until 15:00 out of order: a fall would go unseen."""
+    ticks = [
+        f"2024-01-15 09:{15 + number // 60}:{number % 60:02},{100 - number // 30}.00,{10 + number}" for number in range(240)
+    ]
+    ticks.insert(100, "2024-01-15 15:00:00,97.00,109")
+    day = load_day(written(tmp_path / "TCS.csv", HEADER, *ticks), DAY, calendar, tick_table=TICKS)
+    assert (day.tick_count, counts(day)) == (240, {"stamped ahead of time": 1})
+    assert day.rows[-1].closes == [9_300]
+
+
+def test_load_day_a_first_print_far_off_is_held_against_those_that_follow(calendar: SessionCalendar, tmp_path: Path) -> None:
+    ticks = ["2024-01-15 09:15:00,10.00,10", *(f"2024-01-15 09:15:0{number},100.00,{10 + number}" for number in range(1, 6))]
+    day = load_day(written(tmp_path / "TCS.csv", HEADER, *ticks), DAY, calendar, tick_table=TICKS)
+    assert counts(day) == {"price far off, not confirmed by the next print": 1}
+    assert [price for _, _, price, _ in flat(day)] == [10_000] * 5
+
+
+def test_load_day_prices_of_a_finer_tick_than_their_class_are_used(calendar: SessionCalendar, tmp_path: Path) -> None:
+    """The class goes by a close of the month before; the day's own prices may stand in the next one."""
+    coarse = TickTable(rules=(SizeRule(first_date=date(2000, 1, 1), floors_paise=(0, 100_000), ticks_paise=(5, 10)),))
+    ticks = [f"2024-01-15 09:15:{number:02},1001.{number * 5:02},{10 + number}" for number in range(20)]
+    day = load_day(written(tmp_path / "TCS.csv", HEADER, *ticks), DAY, calendar, tick_table=coarse)
+    assert (day.tick_count, day.drops) == (20, ())
+
+
 def test_load_day_a_lone_quote_swallows_no_tick_and_quoted_files_are_read(calendar: SessionCalendar, tmp_path: Path) -> None:
     lines = ("2024-01-15 09:15:00,100,1", "2024-01-15 09:15:01,101,2")
     lone = load_day(written(tmp_path / "TCS.csv", HEADER, '"2024,1,1', *lines), DAY, calendar)

@@ -16,7 +16,7 @@ from velox_core.domain.market.minutes import minutes_of
 from velox_core.feeds.live_ticks import MINUTE_GRACE_MS, LiveTickFeed, TickInbox
 from velox_core.feeds.replay import ReplayFeed
 from velox_core.feeds.tick_replay import TickReplayFeed, replay_feed
-from velox_core.feeds.tick_rules import TickSieve
+from velox_core.feeds.tick_rules import AHEAD_MS_MAX, TickSieve
 
 START_MS = 1_705_290_300_000  # a full minute
 UNIVERSE = ("TCS", "INFY")
@@ -143,7 +143,7 @@ def test_inbox_wakes_who_waits_and_a_closed_one_keeps_nobody_waiting() -> None:
 
 def test_live_batches_hold_no_symbol_twice_and_minutes_come_before_later_ticks() -> None:
     inbox = TickInbox()
-    feed, _ = live(inbox)
+    feed, _ = live(inbox, START_MS + 60_001)
     for after_ms, column, price in ((5, 0, 100), (7, 1, 50), (9, 0, 105), (9, 0, 105), (8, 0, 100), (60_001, 1, 50)):
         inbox.put(START_MS + after_ms, column, price, after_ms)
     assert drained(feed) == [
@@ -166,6 +166,35 @@ def test_live_minute_without_a_later_tick_comes_a_moment_after_its_end() -> None
     clock.now += 1
     assert drained(feed) == [("minute", 60_000, [100, 0], [100, 0], [100, 0], [100, 0], [0, 0])]
     assert drained(feed) == []
+
+
+def test_live_late_tick_of_a_minute_that_was_delivered_counts_for_the_next_and_no_minute_comes_twice() -> None:
+    inbox = TickInbox()
+    feed, clock = live(inbox)
+    inbox.put(START_MS + 1_000, 0, 100, 1)
+    clock.now = START_MS + 60_000 + MINUTE_GRACE_MS
+    assert [one[:2] for one in drained(feed)] == [("ticks", 1_000), ("minute", 60_000)]  # type: ignore[index]
+    inbox.put(START_MS + 59_000, 0, 105, 2)
+    assert drained(feed) == [("ticks", 59_000, [0], [105], [2])]
+    inbox.put(START_MS + 62_000, 0, 110, 3)
+    clock.now = START_MS + 120_000 + MINUTE_GRACE_MS
+    assert drained(feed) == [
+        ("ticks", 62_000, [0], [110], [3]),
+        ("minute", 120_000, [105, 0], [110, 0], [105, 0], [110, 0], [2, 0]),
+    ]
+
+
+def test_live_tick_stamped_ahead_of_the_clock_is_refused_and_keeps_no_later_one_out() -> None:
+    inbox = TickInbox()
+    feed, clock = live(inbox)
+    clock.now = START_MS + 10_000
+    inbox.put(START_MS + 10_000 + AHEAD_MS_MAX + 1, 0, 100, 1)
+    inbox.put(START_MS + 10_000 + AHEAD_MS_MAX, 1, 50, 1)
+    inbox.put(START_MS + 10_000, 0, 90, 2)
+    assert [one[1:4] for one in drained(feed)] == [  # type: ignore[index]
+        (10_000 + AHEAD_MS_MAX, [1, 0], [50, 90]),
+    ]
+    assert {drop.rule: drop.count for drop in feed.tally.drops()} == {"stamped ahead of time": 1}
 
 
 def test_live_closed_delivers_the_last_minute_and_ends() -> None:

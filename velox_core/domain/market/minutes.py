@@ -6,6 +6,7 @@
 - The volume is what the day's cumulative volume grew by, against the highest value seen so far:
   - what traded before the first tick of a symbol belongs to no minute;
   - a value below the highest takes nothing back and counts nothing until it is above again.
+- A tick of a minute that was finished already counts for the next one: no minute is delivered twice.
 - The same builder serves a replay and a live feed. Pure: it never looks at a clock.
 """
 
@@ -32,11 +33,23 @@ class MinuteBuilder:
         backwards: how many ticks had a cumulative volume below the highest one before.
     """
 
-    __slots__ = ("_closes", "_counted", "_highs", "_lows", "_opens", "_volumes", "_width", "backwards", "end_ms")
+    __slots__ = (
+        "_closes",
+        "_counted",
+        "_finished_ms",
+        "_highs",
+        "_lows",
+        "_opens",
+        "_volumes",
+        "_width",
+        "backwards",
+        "end_ms",
+    )
 
     def __init__(self, width: int) -> None:
         self.end_ms = 0
         self.backwards = 0
+        self._finished_ms = 0  # the end of the newest minute that was finished
         self._width = width
         self._counted = [_NOT_SEEN] * width  # the highest cumulative volume of each symbol
         self._begin()
@@ -52,7 +65,8 @@ class MinuteBuilder:
     def take(self, batch: TickBatch) -> None:
         """Add ticks. The caller has finished the minute before, when `batch.ts_ms` is at or past `end_ms`."""
         if not self.end_ms:
-            self.end_ms = minute_end_ms(batch.ts_ms)
+            end_ms = minute_end_ms(batch.ts_ms)
+            self.end_ms = end_ms if end_ms > self._finished_ms else self._finished_ms + MS_PER_MINUTE
         highs, lows, closes, counted = self._highs, self._lows, self._closes, self._counted
         for column, price, volume in zip(batch.columns, batch.prices, batch.volumes, strict=True):
             if not closes[column]:
@@ -73,7 +87,7 @@ class MinuteBuilder:
     def finish(self) -> MinuteRow:
         """Return the minute under construction, with lists of its own, and begin anew."""
         row = MinuteRow(self.end_ms, self._opens, self._highs, self._lows, self._closes, self._volumes)
-        self.end_ms = 0
+        self._finished_ms, self.end_ms = self.end_ms, 0
         self._begin()
         return row
 
