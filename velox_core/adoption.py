@@ -7,8 +7,10 @@
 - While the broker says less than we do, no exit of the symbol leaves: it could reverse the position. That is bounded.
 - Trades that cannot be read keep nothing open for long: after a bound the positions count without them, and what such a
   trade says later is not booked a second time.
+  Exits then leave only in symbols in which nothing of others works: what that trades meanwhile would not be seen.
 - Only the day's product is closed, holdings never. Shares that left it for another product were converted: they are named.
-- Positions that this system never opened are left alone where the configuration says so.
+- Positions that this system never opened are left alone where the configuration says so, and so are the orders beside them:
+  a person's stop protects a person's position.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Final
 from velox_core.domain.errors import BrokerError
 from velox_core.domain.orders import TERMINAL_STATES, Product, Side
 from velox_core.domain.positions import ADOPTED_TRADE
+from velox_core.lost_exits import LostExits
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Broker, BrokerFill, BrokerOrder, BrokerPosition
 from velox_core.risk_manager import RiskManager
@@ -29,7 +32,6 @@ SETTLE_MS: Final = 1_000  # a difference that stood still for so long counts
 SETTLE_AFTER_FILL_MS: Final = 5_000  # for so long where anybody's order traded a moment ago
 RECENT_FILL_MS: Final = 10_000
 DOUBT_MS_MAX: Final = 15_000  # a difference that never stands still counts after this
-TRADELESS_MS_MIN: Final = 10_000  # so long trades must be unreadable before positions count without them
 
 _OWN_TAG: Final = re.compile(r"\d{6}[EGC]\d{11}")
 _log: Final = logging.getLogger("velox.emergency")
@@ -71,10 +73,12 @@ class Adoption:
         order_manager, risk_manager: whose books are brought up.
         close_foreign: whether positions are closed that no order of this system traded in.
         marks: whether the broker's last prices are taken as marks, where there is no feed.
+        lost: told which tags are in the broker's book.
 
     Attributes:
         converted: symbol to signed shares that left the day's product for another one.
         kept: symbol to signed shares that are left alone, being nobody's of this system.
+        left_alone: symbols in which nobody's order is cancelled.
         unsettled: symbols in which no exit may leave now.
     """
 
@@ -86,9 +90,11 @@ class Adoption:
         risk_manager: RiskManager,
         close_foreign: bool = True,
         marks: bool = False,
+        lost: LostExits | None = None,
     ) -> None:
         self.converted: dict[str, int] = {}
         self.kept: dict[str, int] = {}
+        self.left_alone: frozenset[str] = frozenset()
         self.unsettled: frozenset[str] = frozenset()
         self.newest: Look | None = None  # None when the newest look failed
         self._broker = broker
@@ -96,10 +102,12 @@ class Adoption:
         self._risk = risk_manager
         self._close_foreign = close_foreign
         self._marks = marks
+        self._lost = lost
+        self._has_compared = False
+        self._beside: list[BrokerOrder] = []  # working orders beside what is kept
         self._doubts: dict[str, _Doubt] = {}
         self._ours: set[str] = set()  # symbols in which an order of this system is in the book
         self._next_look_ms = 0
-        self._tradeless_since_ms = 0
         self._without_trades: dict[str, int] = {}  # symbol to the time until which its trades are in what was adopted
         order_manager.is_adopted = self._is_adopted
 
@@ -107,6 +115,10 @@ class Adoption:
     def agrees(self) -> bool:
         """Return whether the newest look found our books and the broker's positions alike, with nothing of ours at work."""
         return self.newest is not None and not self._doubts and not self._orders.live
+
+    def working_beside(self, symbol: str) -> list[str]:
+        """Return the broker's ids of the orders that work beside a position that is left alone."""
+        return [f"order {line.broker_order_id}" for line in self._beside if line.symbol == symbol]
 
     def look_again(self) -> None:
         """Have the next `look` ask the broker at once."""
@@ -121,6 +133,8 @@ class Adoption:
             return None
         self._next_look_ms = now_ms + LOOK_INTERVAL_MS
         self.newest = None
+        if self._marks and self._orders.tradeless.lasts(now_ms):  # until this look has an answer: nothing else tells of trades
+            self.unsettled = frozenset(p.symbol for p in self._orders.open_positions())
         book, tradeless = self._read_book(now_ms)
         if book is None:
             return None
@@ -130,11 +144,20 @@ class Adoption:
             _log.error("The broker's book could not be read: %s", error)
             return None
         self._ours.update(line.symbol for line in book if _OWN_TAG.fullmatch(line.tag))
-        if not tradeless or now_ms - self._tradeless_since_ms >= TRADELESS_MS_MIN:
+        if self._lost is not None:
+            self._lost.note_book(line.tag for line in book)
+        if not tradeless or self._orders.tradeless.lasts(now_ms):
             self._compare(positions, now_ms, tradeless=tradeless)
         product = self._risk.product
+        working = [line for line in book if line.state not in TERMINAL_STATES and line.product is product]
+        if tradeless and self._marks:  # whoever closes from outside cancels them; what they trade meanwhile is not seen
+            self.unsettled |= {line.symbol for line in working if line.tag not in self._orders.live}
+        self.left_alone = frozenset(self.kept)
+        if not self._close_foreign and not self._has_compared:  # what is kept is not known yet
+            self.left_alone |= {line.symbol for line in working if not self._is_ours(line.symbol)}
+        self._beside = [line for line in working if line.symbol in self.kept]
         self.newest = Look(
-            [line for line in book if line.state not in TERMINAL_STATES and line.product is product],
+            [line for line in working if line.symbol not in self.kept],
             [p for p in positions if p.quantity and p.product is product and p.symbol not in self.kept],
         )
         return self.newest
@@ -143,19 +166,11 @@ class Adoption:
         """Return the order book, and whether it had to be read without the trades."""
         book = self._orders.read_book(now_ms)
         if book is not None:
-            self._tradeless_since_ms = 0
             return book, False
-        if not self._tradeless_since_ms:
-            self._tradeless_since_ms = now_ms
-        try:
-            book = self._broker.orders()
-        except BrokerError as error:
-            _log.error("The broker's book could not be read: %s", error)
-            return None, True
-        self._risk.continue_after(line.tag for line in book)
-        return book, True
+        return self._orders.read_orders(now_ms), True
 
     def _compare(self, positions: list[BrokerPosition], now_ms: int, *, tradeless: bool) -> None:
+        self._has_compared = True
         product = self._risk.product
         lines = {p.symbol: p for p in positions if p.product is product}
         others = {p.symbol: p.quantity for p in positions if p.product is not product and p.quantity}

@@ -27,6 +27,7 @@ from velox_core.domain.money import rupees_text
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank
 from velox_core.emergency_words import alert_of_exit, tell_of_outside_halts, write_block
 from velox_core.exit_door import ExitDoor
+from velox_core.foreign_orders import cancel_foreign
 from velox_core.halt_stores import HaltStores
 from velox_core.loss_warnings import LossWarnings
 from velox_core.order_manager import OrderManager
@@ -310,7 +311,7 @@ class EmergencyExitManager:
         self._exits.work(now_ms)
         if found is not None and self._is_flat():
             if found.working:
-                self._orders.cancel_foreign(now_ms)
+                cancel_foreign(self._orders, now_ms, left_alone=self._exits.left_alone)
             elif not found.lines and not self.adoption.converted and now_ms >= self.no_proof_before_ms:
                 self._finish_closing(now_ms)
                 return
@@ -332,7 +333,7 @@ class EmergencyExitManager:
         """Ask the broker what it holds, at most once a second, and have the exits go by it. Returns its answer, if any."""
         found = self.adoption.look(now_ms)
         self._exits.held_back = self.adoption.unsettled
-        self._exits.left_alone = frozenset(self.adoption.kept)
+        self._exits.left_alone = self.adoption.left_alone
         return found
 
     def square_off_books(self, now_ms: int) -> None:

@@ -29,6 +29,7 @@ from velox_core.closing_progress import ExitTally
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderIntent, OrderState, OrderType, Side
 from velox_core.domain.positions import Position
+from velox_core.foreign_orders import cancel_foreign
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, Severity
 from velox_core.risk.approval import ApprovedOrder
@@ -161,7 +162,7 @@ class ExitDoor:
             return not blocked and not any(entry.is_live for entry in entries)
         if blocked or now_ms - goal.last_attempt_ms < RETRY_INTERVAL_MS or symbol in self.held_back:
             return False
-        if not self._closer.may_send(now_ms):
+        if not self._closer.may_send(now_ms) or self._closer.waits_for_lost(symbol, now_ms):
             return False
         if (self.orders_unknown or now_ms >= self.hard_stop_ms) and self._foreign_order_works(symbol, goal, now_ms):
             return False
@@ -195,7 +196,7 @@ class ExitDoor:
         self._tell_if_blocked(symbol, goal, now_ms)
         _log.warning("[EXIT] %s: not sent now, an order that is not known to us may be closing it", symbol)
         if self.orders_unknown and now_ms < self.hard_stop_ms:
-            self._orders.cancel_foreign(now_ms)
+            cancel_foreign(self._orders, now_ms, left_alone=self.left_alone)
         return True
 
     def _tell_if_blocked(self, symbol: str, goal: ExitGoal, now_ms: int) -> None:
@@ -219,7 +220,7 @@ class ExitDoor:
             quantity += line.quantity - line.filled_quantity
             if line.limit_price_paise or now_ms - line.placed_ms > WORKING_MS_MAX or quantity > abs(position.quantity):
                 goal.last_attempt_ms = now_ms
-                self._orders.cancel_foreign(now_ms, position.symbol)
+                cancel_foreign(self._orders, now_ms, position.symbol)
                 return None
         return quantity
 

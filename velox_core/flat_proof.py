@@ -83,6 +83,7 @@ class FlattenResult:
         closed_by: 'engine', 'this process', or 'nobody' while neither has begun.
         loss_paise: the day's loss after it, charges included, negative for a profit; None when the broker never answered.
         started_ms, ended_ms: engine time.
+        not_recalled: why what earlier processes sent is not all known, '' when it is.
     """
 
     state: FlattenState
@@ -95,6 +96,7 @@ class FlattenResult:
     started_ms: int
     ended_ms: int
     halt_stands: bool = True
+    not_recalled: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -111,6 +113,7 @@ class FlattenResult:
             "halt_id": self.halt_id,
             "halt_stands": self.halt_stands,
             "not_latched": list(self.not_latched),
+            "not_recalled": self.not_recalled,
             "closed_by": self.closed_by,
             "loss_paise": self.loss_paise,
             "started_ms": self.started_ms,

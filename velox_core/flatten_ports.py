@@ -18,6 +18,7 @@ from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.market.ticks import Instrument
 from velox_core.domain.orders import Actor
 from velox_core.domain.positions import ADOPTED_TRADE
+from velox_core.lost_exits import Recalled
 from velox_core.ports import Alerts, Broker, CloserLock, HaltFile, Journal, RiskLedger, SendQueue
 from velox_core.risk.limits import RiskLimits
 
@@ -102,6 +103,7 @@ class FlattenPorts:
         closer_lock: the account's.
         monotonic: real seconds that never go back: the bounds about processes.
         engine: the account's engine, seen from outside.
+        recall: reads what earlier processes have on record, once the closer's lock is ours; never raises, bounded.
         sends: of a broker that is called off the caller's thread; None when sends are inline.
         instrument: what is known of a symbol, given the broker's last price in paise (0 for none); None for nothing.
     """
@@ -115,6 +117,7 @@ class FlattenPorts:
     monotonic: Callable[[], float]
     engine: EngineWatch = field(default_factory=NoEngine)
     latches: Mapping[str, Callable[[HaltRecord], None]] = field(default_factory=dict)
+    recall: Callable[[], Recalled] = Recalled
     sends: SendQueue | None = None
     instrument: Callable[[str, int], Instrument | None] = lambda symbol, price_paise: None
 

@@ -10,6 +10,7 @@
 - Everything is bounded: a step does what can be done now, the whole ends at `bound_ms` as NOT_FLAT with the reasons. What is
   about processes (the whole, the acknowledgement, silence, another closer) is bounded in real time, which no replay hastens;
   what is about orders in engine time.
+- What earlier processes sent and nobody knows the end of is not sent again (`lost_exits`): "replaced once" is of the account.
 - FLAT is said when the broker says so, none of our orders is UNKNOWN, no request of a dead process can still arrive, and no
   engine that could not be ended, or not be seen, may go on trading.
 - What is sent is on the disk before it leaves, in the journal it is given: a file that needs no SQL.
@@ -26,16 +27,18 @@ from velox_core.closing_progress import STALLED_SECONDS_MAX, ProgressWatch
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.halts import HaltRecord
 from velox_core.domain.market.ticks import Instrument
-from velox_core.domain.money import rupees_text
-from velox_core.domain.orders import Order, OrderState, OrderType, client_order_id_prefix
+from velox_core.domain.orders import client_order_id_prefix
 from velox_core.domain.time import MS_PER_SECOND
 from velox_core.emergency_exit_manager import EmergencyExitManager
 from velox_core.exit_door import ExitDoor
-from velox_core.flat_proof import ENDED, FlattenResult, FlattenState, SymbolLine, SymbolOutcome
+from velox_core.flat_proof import ENDED, FlattenResult, FlattenState, SymbolOutcome
 from velox_core.flatten_latch import HaltLatch
+from velox_core.flatten_lines import FlattenLines
 from velox_core.flatten_ports import EngineWord, FlattenPorts, FlattenRules, OwnEvents
+from velox_core.foreign_orders import cancel_foreign
+from velox_core.lost_exits import SEARCH_MS_MAX, LostExits
 from velox_core.order_manager import CANCEL_INTERVAL_MS, OrderManager
-from velox_core.order_recovery import SEARCH_MS_MAX, OrderRecovery
+from velox_core.order_recovery import OrderRecovery
 from velox_core.ports import Severity
 from velox_core.risk.breach import DayLoss
 from velox_core.risk_manager import RiskManager
@@ -44,6 +47,7 @@ ACKNOWLEDGE_MS_MAX: Final = 10_000  # real time, as the next three: so long a ru
 SILENT_MS_MAX: Final = 15_000  # an engine that acknowledged and then says nothing for so long hangs
 CLOSER_WAIT_MS_MAX: Final = 20_000  # after this a closer is asked about that says nothing
 NUMBERS_WAIT_MS: Final = 3_000  # so long the account of the loss waits for the broker before it is told without numbers
+RECALL_INTERVAL_MS: Final = 5_000  # real time, between two reads of what a followed engine has on record
 
 _log: Final = logging.getLogger("velox.emergency")
 
@@ -58,7 +62,7 @@ class Flattener:
         self._instruments: dict[str, Instrument] = {}
         self._join(ports, rules)
         self._halts: HaltLatch | None = None
-        self._started_ms = self._ended_ms = self._engine_ms = 0  # engine time; the last is of this step
+        self._started_ms = self._ended_ms = self._now_ms = self._engine_ms = 0  # engine time; the last two are of this step
         self._real_ms = round(ports.monotonic() * MS_PER_SECOND)  # of this step
         self._began_ms = self._since_ms = self._real_ms  # real: when it began, and when this state did
         self._beat: object = None
@@ -67,12 +71,14 @@ class Flattener:
         self._stalled_pid = 0  # of an engine that answers and closes nothing
         self._closed_by = "nobody"
         self._reason = ""
+        self._not_recalled = ""  # why the record of earlier processes is not whole
         self._trouble = ""  # the newest thing that went wrong around the engine or the lock
         self._announced = False
         self._engine_ran = self._engine_told = False  # whether an engine had the account, and told of the emergency
         self._may_trade = ""  # what an engine that could not be ended, or seen, does beside this process
         self._is_handed_over = False  # another process closed until a moment ago
         self._send_from_ms = 0  # real: what it sent has arrived by then
+        self._recall_from_ms = 0  # real: when a followed engine's record is read again
         self._cancelled_ms = -CANCEL_INTERVAL_MS
         self._before: dict[str, int] = {}
         self._shown: dict[str, str] = {}
@@ -101,15 +107,26 @@ class Flattener:
             schedule=rules.schedule,
             sends=ports.sends,
         )
-        self._closer = Closer(
-            lock=ports.closer_lock, order_manager=orders, risk_manager=risk, journal=journal, alerts=alerts, name=prefix
+        self._lost = lost = LostExits(ports.recall)
+        self._closer = closer = Closer(
+            lock=ports.closer_lock,
+            order_manager=orders,
+            risk_manager=risk,
+            journal=journal,
+            alerts=alerts,
+            name=prefix,
+            lost=lost,
+            goes_by_positions=True,
         )
         self._door = ExitDoor(
-            risk_manager=risk, order_manager=orders, instruments=self._instruments, alerts=alerts, closer=self._closer
+            risk_manager=risk, order_manager=orders, instruments=self._instruments, alerts=alerts, closer=closer
         )
-        self._recovery = OrderRecovery(orders, alerts)
+        self._recovery = OrderRecovery(orders, alerts, lost)
         self._adoption = Adoption(
-            broker=broker, order_manager=orders, risk_manager=risk, close_foreign=rules.close_foreign, marks=True
+            broker=broker, order_manager=orders, risk_manager=risk, close_foreign=rules.close_foreign, marks=True, lost=lost
+        )
+        self._symbols = FlattenLines(
+            orders=orders, adoption=self._adoption, door=self._door, closer=closer, instruments=self._instruments
         )
         self._emergency = EmergencyExitManager(
             trading_date=rules.trading_date,
@@ -138,6 +155,7 @@ class Flattener:
         """
         if self.ended:
             return self.state
+        self._now_ms = now_ms
         self._real_ms = round(self._ports.monotonic() * MS_PER_SECOND)
         self._engine_ms = now_ms
         if not self._started_ms:
@@ -165,11 +183,12 @@ class Flattener:
         return FlattenResult(
             state=self.state,
             reason=self._reason,
-            lines=tuple(self._lines()),
+            lines=tuple(self._symbols.lines(self._before, self._now_ms)),
             halt_id=self._rules.halt_id,
             not_latched=() if self._halts is None else tuple(self._halts.missing),
             halt_stands=self._halts is not None and self._halts.stands,
             closed_by=self._closed_by,
+            not_recalled=self._lost.missing,
             loss_paise=self._orders.day_loss.loss_paise if self._has_looked else None,
             started_ms=self._started_ms,
             ended_ms=self._ended_ms,
@@ -224,7 +243,8 @@ class Flattener:
         if found is not None:
             self._progress.see(self._real_ms / MS_PER_SECOND, found.positions, found.working, word.progress)
         if found is not None and not found.lines and not self._adoption.converted and word.says_flat:
-            self._prove(now_ms)
+            if self._engine_lost_nothing(now_ms):
+                self._prove(now_ms)
         elif self._real_ms - max(self._beat_ms, self._since_ms) >= SILENT_MS_MAX:
             self._say(f"the engine has said nothing for {SILENT_MS_MAX // 1_000} s: it is taken over")
             self._enter(FlattenState.TAKING_OVER)
@@ -232,6 +252,14 @@ class Flattener:
             self._say(f"the engine answers, and has closed nothing for {STALLED_SECONDS_MAX:.0f} s: it is taken over")
             self._stalled_pid = word.pid
             self._enter(FlattenState.TAKING_OVER)
+
+    def _engine_lost_nothing(self, now_ms: int) -> bool:
+        """Return whether no order that the engine gave up, or says nothing of, may still appear."""
+        if self._real_ms >= self._recall_from_ms:
+            self._recall_from_ms = self._real_ms + RECALL_INTERVAL_MS
+            self._lost.recall_again()
+            self._lost.recall(self._orders.orders, now_ms)
+        return now_ms >= self._lost.no_proof_before_ms
 
     def _take_over(self, halt: HaltRecord) -> None:
         try:
@@ -256,10 +284,13 @@ class Flattener:
         orders.poll(now_ms)
         if orders.live or self._recovery.watching:
             self._recovery.work(now_ms)
+        was_ours = self._closer.is_ours
         if not self._closer.may_send(now_ms):
             self._is_handed_over = self._is_handed_over or not self._closer.is_ours
             self._wait_for_closer()
             return
+        if not was_ours and self._orders.tradeless.lasts(now_ms):
+            self._adoption.look_again()
         if self._is_handed_over:
             self._is_handed_over, self._send_from_ms = False, self._real_ms + self._rules.request_ms
         if self._real_ms < self._send_from_ms:
@@ -269,6 +300,11 @@ class Flattener:
             self._closer.look_again()  # what was on its way is in the book by now
             if not self._closer.may_send(now_ms):
                 return
+        if self._lost.missing and not self._not_recalled:
+            self._not_recalled = self._lost.missing
+            self._say(
+                f"what earlier processes sent is not all known, it is closed by the broker's book alone: {self._not_recalled}"
+            )
         if not self._announced and not self._announce(halts, now_ms):
             return
         emergency.no_proof_before_ms = self._earliest_proof_ms(now_ms)
@@ -319,7 +355,7 @@ class Flattener:
     def _cancel_foreign(self, now_ms: int) -> None:
         if now_ms - self._cancelled_ms >= CANCEL_INTERVAL_MS:
             self._cancelled_ms = now_ms
-            self._orders.cancel_foreign(now_ms)
+            cancel_foreign(self._orders, now_ms, left_alone=self._adoption.left_alone)
 
     def _wait_for_closer(self) -> None:
         """Wait for another closer; one that shows no sign of life is ended."""
@@ -333,7 +369,8 @@ class Flattener:
         orders = self._orders
         given_up = [o.created_ms for tag, o in orders.not_placed.items() if tag not in orders.found_late]
         travels_ms = max(self._began_ms + self._rules.request_ms - self._real_ms, 0)
-        return max([now_ms + travels_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
+        lost_ms = self._lost.no_proof_before_ms
+        return max([now_ms + travels_ms, lost_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
 
     # -- the end ----------------------------------------------------------------------------------------------
 
@@ -348,7 +385,7 @@ class Flattener:
         self._reason = ""
         self._enter(FlattenState.FLAT)
         self._finish(now_ms)
-        kept = "".join(f"; {shares} {symbol} is left alone, as configured" for symbol, shares in self._adoption.kept.items())
+        kept = "".join(f"; {line.symbol}: {line.text}" for line in self.result().lines if line.outcome is SymbolOutcome.KEPT)
         self._say(f"FLAT: the broker confirms: no position, no working order{kept}")
         if self._closed_by == "engine":
             _log.critical("FLAT: closed by the engine, confirmed by the broker", extra={"engine_ms": now_ms})
@@ -376,7 +413,11 @@ class Flattener:
 
     def _give_up(self, now_ms: int, *, is_confirmed: bool = False) -> None:
         self._show(now_ms)
-        left = [line for line in self._lines() if line.outcome not in (SymbolOutcome.FLAT, SymbolOutcome.KEPT)]
+        left = [
+            line
+            for line in self._symbols.lines(self._before, now_ms)
+            if line.outcome not in (SymbolOutcome.FLAT, SymbolOutcome.KEPT)
+        ]
         parts = [f"{line.symbol} {line.outcome.value} ({line.text})" for line in left]
         if not self._has_looked:
             parts.append("the broker never answered")
@@ -426,66 +467,8 @@ class Flattener:
 
     def _show(self, now_ms: int) -> None:
         """Tell of each symbol whose way to zero went on."""
-        for line in self._lines():
+        for line in self._symbols.lines(self._before, now_ms):
             if self._shown.get(line.symbol) != line.text:
                 self._shown[line.symbol] = line.text
                 self._news.append(f"{line.symbol}: {line.text}")
                 _log.warning("[FLATTEN] %s: %s", line.symbol, line.text, extra={"engine_ms": now_ms})
-
-    def _lines(self) -> list[SymbolLine]:
-        adoption = self._adoption
-        live = [order.symbol for order in self._orders.live.values()]
-        symbols = dict.fromkeys((*self._before, *live, *adoption.converted, *adoption.kept))
-        return [self._line(symbol) for symbol in symbols]
-
-    def _line(self, symbol: str) -> SymbolLine:
-        position = self._orders.positions.get(symbol)
-        held = 0 if position is None else position.quantity
-        outcome, text = self._outcome(symbol, held)
-        before = self._before.get(symbol, 0)
-        return SymbolLine(symbol=symbol, held_before=before, held=held, outcome=outcome, text=text)
-
-    def _outcome(self, symbol: str, held: int) -> tuple[SymbolOutcome, str]:
-        adoption, orders = self._adoption, self._orders
-        live = [order for order in orders.live.values() if order.symbol == symbol]
-        foreign = [
-            o for o in (adoption.newest.working if adoption.newest else ()) if o.symbol == symbol and o.tag not in orders.live
-        ]
-        goal = self._door.goals.get(symbol)
-        unknown = next((order for order in live if order.state is OrderState.UNKNOWN), None)
-        if symbol in adoption.kept:
-            return SymbolOutcome.KEPT, f"{adoption.kept[symbol]} held, left alone as configured"
-        if unknown is not None:
-            return SymbolOutcome.UNKNOWN, f"{held} held; what became of order {unknown.client_order_id} is not known"
-        if symbol in adoption.converted:
-            return (
-                SymbolOutcome.CONVERTED,
-                f"{adoption.converted[symbol]} stand in another product: close them in the broker's app",
-            )
-        queued = next((order for order in live if self._is_at_band(order)), None)
-        if queued is not None:
-            price = rupees_text(queued.limit_price_paise)
-            return (
-                SymbolOutcome.CIRCUIT_LOCKED,
-                f"{held} held; {queued.side.value} {queued.quantity} queued at the band {price}",
-            )
-        if live:
-            working = ", ".join(f"{o.side.value} {o.open_quantity} {o.order_type.value} ({o.client_order_id})" for o in live)
-            return SymbolOutcome.OPEN, f"{held} held; {working} sent"
-        if held and goal is not None and (goal.rejections or _is_rejected(goal.last_order)):
-            return SymbolOutcome.REJECTED, f"{held} held; {goal.attempts} exits tried, the broker rejects them"
-        if foreign:
-            return SymbolOutcome.OPEN, f"{held} held; order {foreign[0].broker_order_id} is not cancelled yet"
-        if held:
-            return SymbolOutcome.OPEN, f"{held} held"
-        return SymbolOutcome.FLAT, "flat"
-
-    def _is_at_band(self, order: Order) -> bool:
-        instrument = self._instruments.get(order.symbol)
-        if instrument is None or order.order_type is not OrderType.LIMIT:
-            return False
-        return order.limit_price_paise in (instrument.lower_band_paise, instrument.upper_band_paise)
-
-
-def _is_rejected(order: Order | None) -> bool:
-    return order is not None and order.state is OrderState.REJECTED

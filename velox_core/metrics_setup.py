@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.scope import Scope
@@ -19,6 +20,8 @@ from velox_core.metrics.server import MetricsServer
 from velox_core.ports import Alerts, Control, Journal, JournalFact
 from velox_core.settings import InfluxSettings, Settings
 
+# a library that is not there or of another kind, an address that it does not take, no thread left
+_SETUP_ERRORS: Final = (ImportError, OSError, RuntimeError, ValueError, TypeError, AttributeError)
 _log = logging.getLogger("velox.system")
 
 
@@ -82,12 +85,12 @@ def open_metrics(
     try:
         server = metrics_server(influx)
         facts = fact_points(settings, journal)
-    except Exception as error:  # metrics stop no trading day, whatever is wrong with them
+        sink = MetricsSink(server, facts, common_tags(scope, identity.mode), alerts)
+        sink.start()
+    except _SETUP_ERRORS as error:
         _log.error("[METRICS] cannot be set up, none are written: %s: %s", type(error).__name__, error)
         yield RunMetrics(journal, None)
         return
-    sink = MetricsSink(server, facts, common_tags(scope, identity.mode), alerts)
-    sink.start()
     try:
         yield RunMetrics(journal, sink)
     finally:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from velox_core.broker_reads import answer_of
+from velox_core.broker_reads import Tradeless, answer_of
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import InvariantError
 from velox_core.domain.events import EventKind
 from velox_core.domain.money import rupees_text
 from velox_core.domain.order_events import fill_body, intent_body, order_body, order_of
-from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, unknown_lock
+from velox_core.domain.orders import NOT_PLACED, TERMINAL_STATES, Order, OrderIntent, OrderState, Product, unknown_lock
 from velox_core.domain.positions import ADOPTED_TRADE, FOREIGN, Position
 from velox_core.durable_journal import DurableJournal
 from velox_core.inline_sends import InlineSends
@@ -87,6 +87,7 @@ class OrderManager:
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
         self.unresolved_exits: dict[str, str] = {}  # UNKNOWN, and not replaced a second time: what a person has to know
         self.day_loss = day_loss
+        self.tradeless = Tradeless()
         self.fill_count, self.last_trade_ms = 0, dict[str, int]()  # of a symbol, anybody's: when it was booked
         self._broker, self.sends = broker, sends or InlineSends()
         self._lease = lease
@@ -154,12 +155,13 @@ class OrderManager:
         if not order.broker_order_id or now_ms - self._cancel_asked_ms.get(order_id, -CANCEL_INTERVAL_MS) < CANCEL_INTERVAL_MS:
             return
         self._cancel_asked_ms[order_id] = now_ms
-        outcome = self._send_cancel(order.broker_order_id, now_ms)
+        outcome = self.send_cancel(order.broker_order_id, now_ms)
         _log.info(
             "[ORDER] cancel %s %s: %s %s", order_id, reason, outcome.status, outcome.reason, extra={"engine_ms": now_ms},
         )  # fmt: skip
 
-    def _send_cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
+    def send_cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
+        """Ask the broker to cancel an order of anybody, unless the lease forbids it."""
         withheld = "" if self._lease is None else self._lease.withholds(entry=False)
         return SendOutcome(SendStatus.NOT_SENT, "", withheld) if withheld else self._broker.cancel(broker_order_id, now_ms)
 
@@ -373,17 +375,20 @@ class OrderManager:
     def fetch_trades(self, now_ms: int) -> bool:
         """Book every trade of the broker's list that is not booked yet. Returns False when the broker did not answer."""
         trades = answer_of(self._broker.trades, "trade list", now_ms)
+        self.tradeless.note(now_ms, answered=trades is not None)
         for trade in trades or ():
             self.apply_fill(trade, now_ms)
         return trades is not None
 
     def read_book(self, now_ms: int) -> list[BrokerOrder] | None:
         """Return the broker's order book, its trades booked, and never use a tag in it again. None: no answer."""
-        # before its trades: what it calls ended is booked then, and not closed a second time
+        book = self.read_orders(now_ms)  # before its trades: what it calls ended is booked then, and not closed a second time
+        return book if self.fetch_trades(now_ms) else None
+
+    def read_orders(self, now_ms: int) -> list[BrokerOrder] | None:
+        """Return the broker's order book without its trades, and never use a tag in it again. None: no answer."""
         book = answer_of(self._broker.orders, "order book", now_ms)
-        if not self.fetch_trades(now_ms) or book is None:
-            return None
-        self._risk.continue_after(line.tag for line in book)
+        self._risk.continue_after(line.tag for line in book or ())
         return book
 
     def read_position(self, symbol: str, now_ms: int) -> int | None:
@@ -394,16 +399,6 @@ class OrderManager:
     def note_doubtful_exits(self, order_ids: str) -> None:
         """Refuse all entries while these exits are UNKNOWN ('': none): what they may still open would have no slot."""
         self._risk.readiness.doubtful_exits = order_ids
-
-    def cancel_foreign(self, now_ms: int, symbol: str = "") -> None:
-        """Cancel the day's working orders (of a symbol, or all) that are no live ones of ours, as far as the broker answers."""
-        for line in (line for line in self.read_book(now_ms) or () if line.symbol == (symbol or line.symbol)):
-            if line.state not in TERMINAL_STATES and line.product is self._risk.product and line.tag not in self.live:
-                outcome = self._send_cancel(line.broker_order_id, now_ms)
-                _log.warning(
-                    "[ORDER] cancel of %s order %s, which is not ours: %s", line.symbol, line.broker_order_id,
-                    outcome.status.value, extra={"engine_ms": now_ms},
-                )  # fmt: skip
 
     def fetch_order_ends(self, now_ms: int) -> bool:
         """Bring every live order up to the broker's order book. Returns False when the broker did not answer."""
@@ -445,6 +440,11 @@ class OrderManager:
         self._mark(symbol, held, cost_paise, price_paise)
 
     # -- views ------------------------------------------------------------------------------------------------
+
+    @property
+    def product(self) -> Product:
+        """Return the day's product."""
+        return self._risk.product
 
     def mark_of(self, symbol: str) -> int:
         """Return the last mark of a held symbol in paise, 0 when it is not held."""

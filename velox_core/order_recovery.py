@@ -19,10 +19,11 @@ from __future__ import annotations
 import logging
 
 from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState
+from velox_core.lost_exits import SEARCH_MS_MAX as SEARCH_MS_MAX
+from velox_core.lost_exits import LostExits
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Alerts, BrokerOrder, OrderUpdate, Severity
 
-SEARCH_MS_MAX = 120_000
 EXIT_REPLACE_MS_MIN = 15_000
 EXIT_READS_MIN = 2
 READ_INTERVAL_MS = 5_000
@@ -51,9 +52,11 @@ class OrderRecovery:
     Args:
         order_manager: whose orders are searched for and settled, and who reads the broker's book.
         alerts: told when a search begins and when it ends without a find.
+        lost: exits that earlier processes lost; one of them in a symbol was that symbol's one replacement.
     """
 
-    def __init__(self, order_manager: OrderManager, alerts: Alerts) -> None:
+    def __init__(self, order_manager: OrderManager, alerts: Alerts, lost: LostExits | None = None) -> None:
+        self._lost = lost or LostExits()
         self._orders = order_manager
         self._alerts = alerts
         self._searches: dict[str, _Search] = {}
@@ -173,7 +176,9 @@ class OrderRecovery:
         self._give_up(order, waited_ms, now_ms)
 
     def _was_replaced(self, symbol: str) -> bool:
-        return any(other.symbol == symbol and not other.is_entry for other in self._orders.not_placed.values())
+        return bool(self._lost.of(symbol)) or any(
+            other.symbol == symbol and not other.is_entry for other in self._orders.not_placed.values()
+        )
 
     def _watch_unresolved(self, order: Order, search: _Search, now_ms: int) -> None:
         """Settle a further UNKNOWN exit once there is nothing left to close; until then keep a person informed."""

@@ -4,6 +4,7 @@
 - The account's engine is known by the kernel lock that it holds and by the status that it writes; a closer that is no engine
   leaves a sign of life of its own in the run's folder while it works (`flatten-<pid>.json`).
 - Engine time goes on where the run was: from the newest time that its status or its broker's book knows, in real seconds.
+- What earlier processes of the run sent is read from its emergency files and its journal before the first send.
 - What is sent is written to an emergency file of this process, synced before it leaves; `operations.flatten` has it imported.
 - Live brokers are not reachable from here yet: they are refused with what to do.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +41,10 @@ from velox_core.flatten_ports import BOUND_MS, EngineWord, FlattenPorts, Flatten
 from velox_core.flattening import Flattener
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.file import FileJournal
+from velox_core.journal.recall import recall_run
 from velox_core.ledger.memory import MemoryLedger
 from velox_core.ports import Alerts, Broker, LockHolder
-from velox_core.runs import RunFolder
+from velox_core.runs import JOURNAL_DATABASE, RunFolder
 from velox_core.settings import BrokerType, Settings
 from velox_core.simulated_account import BROKER_BOOK, SimulatedAccount, simulation_config
 from velox_core.take_over import ACKNOWLEDGED_KEY, TakeOverPorts, TakeOverResult, take_over
@@ -345,6 +348,7 @@ def open_outside(
     sign = SignOfLife(run.folder)
     closer_lock = CloserLockFile(run.folder / CLOSER_LOCK)
     instrument = _instruments(settings, on)
+    journal_url = settings.stores.journal.url or f"sqlite:///{run.folder / JOURNAL_DATABASE}"
     rate = RateLimit(settings.engine.orders_per_second)
     paced = PacedBroker(
         broker or account, rate, is_beside_an_engine=engine.runs, waiting=lambda: sign.give({"state": "CLOSING"})
@@ -361,6 +365,7 @@ def open_outside(
             monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,
+            recall=partial(recall_run, run.folder, journal_url, run.scope.key),
         )
         rules = FlattenRules(
             trading_date=on,

@@ -35,7 +35,7 @@ from velox_core.lease import NEVER, REQUEST_SECONDS_MAX, HeldLease, LeasedCloser
 from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
-from velox_core.runs import RunFolder
+from velox_core.runs import JOURNAL_DATABASE, RunFolder
 from velox_core.settings import BrokerType, Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
@@ -87,7 +87,7 @@ class RunStores:
 
 def journal_url(settings: Settings, run: RunFolder) -> str:
     """Return the run's journal: the configured server, or SQLite in the run's folder."""
-    return settings.stores.journal.url or f"sqlite:///{run.folder / 'journal.db'}"
+    return settings.stores.journal.url or f"sqlite:///{run.folder / JOURNAL_DATABASE}"
 
 
 def redis_url(settings: Settings, paths: Paths) -> str:
@@ -132,7 +132,7 @@ def open_stores(
 
 def _what_was_begun(settings: Settings, run: RunFolder, identity: RunIdentity) -> tuple[HighWater, str]:
     """Return what the journal knows of the scope, and why a run begun differently may only exit."""
-    if settings.stores.journal.url is None and not (run.folder / "journal.db").exists():
+    if settings.stores.journal.url is None and not (run.folder / JOURNAL_DATABASE).exists():
         return HighWater(version=0, epoch=0), ""
     try:
         open_database(journal_url(settings, run)).dispose()  # an older journal is migrated, and then read

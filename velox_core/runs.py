@@ -14,9 +14,12 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from velox_core.domain.errors import ConfigError
 from velox_core.domain.scope import Scope
+
+JOURNAL_DATABASE: Final = "journal.db"  # in the run's folder, where no server is configured
 
 STATE_FILE = "run.json"
 

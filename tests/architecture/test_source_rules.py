@@ -146,7 +146,14 @@ def test_broad_catches_stand_only_in_outermost_loops() -> None:
         if isinstance(node, ast.ExceptHandler)
         if node.type is None or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"})
     ]
-    outermost = ("velox_core/engine/", "velox_core/bootstrap", "velox_core/cli/", "velox_core/operations/guard.py")
+    outermost = (
+        "velox_core/engine/",
+        "velox_core/bootstrap",
+        "velox_core/cli/",
+        "velox_core/operations/guard.py",
+        "velox_core/metrics/sink.py",  # of its own thread
+        "velox_core/strategy_loading.py",  # around foreign code
+    )
     assert [place for place in found if not place.startswith(outermost)] == []
 
 

@@ -18,6 +18,7 @@ from velox_core.flat_proof import FlattenResult, SymbolLine
 from velox_core.flatten_ports import EngineWatch, EngineWord, FlattenPorts, FlattenRules, NoEngine
 from velox_core.flattening import Flattener
 from velox_core.ledger.memory import MemoryLedger
+from velox_core.lost_exits import Recalled, recalled
 from velox_core.ports import CloserHold
 from velox_core.risk.approval import ApprovedOrder
 
@@ -78,6 +79,8 @@ class FlattenRig:
         self.real_ms = 5_000
         self.jump_ms = 0  # by which engine time runs ahead with each step
         self.news: list[str] = []
+        self.journals: list[FakeJournal] = []  # of every process so far
+        self.unreadable = ""  # why what earlier processes wrote cannot be read
         self._count = 0
 
     def hold(
@@ -108,6 +111,7 @@ class FlattenRig:
             "reason": "asked",
             "by": "a person",
         }
+        self.journals.append(journal or self.journal)
         ports = FlattenPorts(
             broker=self.broker,
             journal=journal or self.journal,
@@ -119,6 +123,7 @@ class FlattenRig:
             monotonic=lambda: self.real_ms / 1_000,
             engine=self.engine,
             instrument=self._instrument,
+            recall=self._recall,
         )
         return Flattener(ports, FlattenRules(**(values | rules)))
 
@@ -166,6 +171,11 @@ class FlattenRig:
 
     def line(self, result: FlattenResult, symbol: str = "AAA") -> SymbolLine:
         return next(line for line in result.lines if line.symbol == symbol)
+
+    def _recall(self) -> Recalled:
+        if self.unreadable:
+            return Recalled(missing=self.unreadable)
+        return recalled([(e.kind, e.ts_ms, e.body) for e in journal.committed] for journal in self.journals)
 
     def _latch(self, store: str) -> Callable[[HaltRecord], None]:
         def latch(record: HaltRecord) -> None:

@@ -3,6 +3,9 @@
 - No exit of anybody turns a position round or opens one: not in any interleaving, whoever died or hung meanwhile.
 - An exit leaves only while its sender has the closer's lock. No client order id is sent twice.
 - No entry leaves after its engine acknowledged a halt that closes, nor while a ledger that answers holds one.
+- An exit without a trace is replaced once, by whichever process, and not before `REPLACE_MS_MIN`. Only what such an exit, late,
+  trades beside its replacement may turn a position round, by its quantity at most. Where a closer could not read what was
+  on record, this is not judged: it had to close all the same.
 - FLAT is said only when the broker holds nothing and works nothing, and it stays so. NOT_FLAT has a reason and exit code 4.
 - At the end every closer has a result, every halt stands in a store, and an engine that starts then makes no entry.
 """
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from velox_core.flat_proof import FlattenResult
     from velox_core.risk.approval import ApprovedOrder
 
+REPLACE_MS_MIN = 5_000  # 15 s of the time at which its sender began that step; calls in it took a while
+
 
 class FlattenInvariants:
     """The judge of one episode."""
@@ -30,6 +35,9 @@ class FlattenInvariants:
         self._world = world
         self._senders: dict[str, str] = {}  # of every order sent
         self._exits: set[str] = set()
+        self.over = 0  # exits that traded past their position beside their replacement
+        self._sent: dict[str, tuple[str, int, int]] = {}  # exits: symbol, quantity, when they left
+        self._may_turn: dict[str, int] = {}  # by symbol: shares of lost exits that were replaced
         self._net: dict[str, int] = {}
         self._judged = 0
         self._acknowledged: set[str] = set()
@@ -43,8 +51,32 @@ class FlattenInvariants:
         self._senders[tag] = process.name
         if order.rank is not None:
             self._exits.add(tag)
+            self._judge_replacement(order, process)
             holder = world.holder.holder
             require(holder == process.name, f"exit {tag} of {process.name} is sent while {holder or 'nobody'} has the lock")
+
+    def on_rejected(self, tag: str) -> None:
+        """Note that the broker answered that it does not take an exit."""
+        self._sent.pop(tag, None)
+
+    def _judge_replacement(self, order: ApprovedOrder, process: Process) -> None:
+        """Judge an exit that leaves beside others that nobody knows the end of."""
+        world, symbol = self._world, order.symbol
+        book = {line.tag for line in world.broker.exchange.orders.values()}
+        lost = [(tag, quantity, ms) for tag, (s, quantity, ms) in self._sent.items() if s == symbol and tag not in book]
+        self._sent[order.client_order_id] = (symbol, order.quantity, world.now_ms)
+        together = order.quantity + sum(quantity for _, quantity, _ in lost)
+        if together <= abs(self._net.get(symbol, 0)):
+            return  # it closes what came to the position since, and replaces nothing
+        for tag, quantity, sent_ms in lost:
+            self._may_turn[symbol] = self._may_turn.get(symbol, 0) + quantity
+            waited_ms = world.now_ms - sent_ms
+            require(
+                world.forgot or waited_ms >= REPLACE_MS_MIN,
+                f"{order.client_order_id} of {process.name} replaces {tag} of {self._senders[tag]} after {waited_ms} ms",
+            )
+        names = [tag for tag, _, _ in lost]
+        require(world.forgot or len(lost) < 2, f"{process.name} sends {order.client_order_id} beside the lost {names}")
 
     def on_decided(self, order: ApprovedOrder) -> None:
         """Judge an entry that was just approved. One that stands still from then on may leave after a halt that came later."""
@@ -67,12 +99,14 @@ class FlattenInvariants:
             self._net[trade.symbol] = after = before + trade.side.sign * trade.quantity
             if trade.client_order_id in self._exits:
                 sender = self._senders[trade.client_order_id]
+                is_nearer = before * after >= 0 and abs(after) < abs(before)
+                self.over += not is_nearer
                 require(
-                    before * after >= 0 and abs(after) < abs(before),
+                    is_nearer or self._world.forgot or abs(after) <= self._may_turn.get(trade.symbol, 0),
                     f"exit {trade.client_order_id} of {sender} made {after} of {before} {trade.symbol}",
                 )
             require(
-                not self._flat_said or not after,
+                not self._flat_said or not after or self._world.forgot,
                 f"{self._flat_said} said FLAT, and then {trade.client_order_id} made {after} of {before} {trade.symbol}",
             )
         self._judged = len(trades)
@@ -101,7 +135,7 @@ class FlattenInvariants:
         require(world.is_over, "the closers did not end")
         for closing in world.closings:
             require(closing.ended, f"{closing.name} never ended")
-        if self._flat_said:
+        if self._flat_said and not world.forgot:
             require(not self.open_now(), f"{self._flat_said} said FLAT, and in the end the broker has {self.open_now()}")
         self._judge_halts()
 

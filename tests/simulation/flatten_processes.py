@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 PLACES: Final = ("step", "before send", "in flight", "in flight", "after send", "after cancel", "after read")
+LATE_MS_MAX: Final = 110_000  # below the search for a lost order
 HANGS_MS: Final = MS_PER_DAY
 CLOSES_NOTHING: Final = "acknowledges and closes nothing"
 IS_DEAF: Final = "has lost its broker"
@@ -152,10 +153,14 @@ class WayToBroker:
         world.invariants.on_send(order, process)
         answer: list[SendOutcome] = []
         world.on_their_way += 1
+        if order.rank is not None and world.loses_answers:
+            return self._lose(order)
 
         def arrive() -> None:
             world.on_their_way -= 1
             answer.append(self._broker.place(order, world.now_ms))
+            if answer[0].status is SendStatus.REJECTED:
+                world.invariants.on_rejected(order.client_order_id)
             world.note_news()
 
         if process.is_deaf:
@@ -165,6 +170,26 @@ class WayToBroker:
             self._travel(arrive)
         process.reach("after send")
         return answer[0] if answer else SendOutcome(SendStatus.UNKNOWN, "", "no answer")
+
+    def _lose(self, order: ApprovedOrder) -> SendOutcome:
+        """Have an exit go without an answer: it never arrives, or long after its request broke off."""
+        world = self._world
+
+        def arrive() -> None:
+            world.on_their_way -= 1
+            self._broker.place(order, world.now_ms)
+            world.note_news()
+
+        late_ms = world.late_random.choice((0, 20_000, 60_000, LATE_MS_MAX))
+        if late_ms:
+            world.at(world.now_ms + late_ms, arrive)
+        else:
+            world.on_their_way -= 1
+        world.lost += 1
+        self._process.reach("in flight")
+        self._process.wait(world.latency_ms())
+        self._process.reach("after send")
+        return SendOutcome(SendStatus.UNKNOWN, "", "no answer")
 
     def cancel(self, broker_order_id: str, now_ms: int) -> SendOutcome:
         """Ask for a cancel."""
@@ -393,6 +418,7 @@ class Closing(Process):
     def __init__(self, world: FlattenWorld, pid: int, random: Random) -> None:
         super().__init__(world, pid, f"closer {pid}")
         self._journal = SimJournal(Outages())  # a file of its own
+        world.files.append(self._journal)
         self.flattener = Flattener(
             FlattenPorts(
                 broker=WayToBroker(world, self),
@@ -405,6 +431,7 @@ class Closing(Process):
                 monotonic=world.monotonic,
                 engine=SeenEngine(world, self),
                 instrument=lambda symbol, price_paise: world.instruments.get(symbol),
+                recall=world.recall,
             ),
             FlattenRules(
                 trading_date=DAY,
@@ -422,7 +449,7 @@ class Closing(Process):
 
     def plan_trouble(self, random: Random, trouble_ms: int) -> None:
         """Draw what becomes of it."""
-        if random.random() < 0.2:
+        if random.random() < (0.6 if self._world.late_share else 0.2):
             kind = random.choice(("dies", "hangs", "stops"))
             self._world.what.append(f"a closer {kind}")
             duration_ms = {"dies": 0, "hangs": HANGS_MS, "stops": random.randrange(500, 40_000)}[kind]

@@ -18,17 +18,18 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.simulation.flatten_invariants import FlattenInvariants
-from tests.simulation.flatten_processes import Closing, EngineProcess, Process, assemble_engine
+from tests.simulation.flatten_processes import LATE_MS_MAX, Closing, EngineProcess, Process, assemble_engine
 from tests.simulation.market import OPEN_MS, TICK_PAISE
 from tests.simulation.stores import CloserHolder, Outages, SimAlerts, SimHaltFile, SimJournal, SimLedger
 from velox_core.brokers.faults import Fault, FaultKind, FaultPlan
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_orders import SimulationConfig
-from velox_core.domain.errors import BrokerError
+from velox_core.domain.errors import BrokerError, JournalUnavailable
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.market.ticks import Instrument, SecurityClass
 from velox_core.domain.orders import Side
 from velox_core.domain.time import MS_PER_SECOND
+from velox_core.lost_exits import Recalled, recalled
 from velox_core.risk.limits import RiskLimits
 
 if TYPE_CHECKING:
@@ -43,7 +44,20 @@ ROW_MS = 2_000
 class FlattenOutcome:
     """What an episode came to."""
 
-    __slots__ = ("flat", "kills", "left_open", "not_flat", "orders", "reasons", "results", "seed", "trades", "what")
+    __slots__ = (
+        "flat",
+        "kills",
+        "left_open",
+        "lost",
+        "not_flat",
+        "orders",
+        "over",
+        "reasons",
+        "results",
+        "seed",
+        "trades",
+        "what",
+    )
 
     def __init__(self, seed: int, world: FlattenWorld) -> None:
         self.seed = seed
@@ -56,6 +70,8 @@ class FlattenOutcome:
         self.orders = len(world.broker.exchange.orders)
         self.trades = len(world.broker.exchange.trades)
         self.kills = world.kills
+        self.lost = world.lost
+        self.over = world.invariants.over
         self.left_open = world.invariants.open_now()
         self.what = world.what
 
@@ -122,6 +138,11 @@ class FlattenWorld:
             max_positions_per_strategy=3,
             max_total_positions=5,
         )
+        self.files: list[SimJournal] = []  # of the closers
+        self.forgot = False  # whether a closer could not read all that is on record
+        self.lost = 0  # exits that left and got no answer
+        self.late_random = Random(f"lost answers {seed}")
+        self.late_share = self.late_random.choice((0.3, 0.6)) if seed % 4 == 3 else 0.0
         self.invariants = FlattenInvariants(self)
         self.closings: list[Closing] = []
         self.engine = EngineProcess(self, 1)
@@ -176,6 +197,20 @@ class FlattenWorld:
             self.processes[closing.pid] = closing
             closing.plan_trouble(random, trouble_ms)
             self.at(trouble_ms + random.randrange(apart_ms), closing.start)
+        if self.late_share:
+            self.what.append("lost answers")
+            self._script_successors()
+
+    def _script_successors(self) -> None:
+        """Have new closers follow: each knows of its predecessors what they wrote down."""
+        random, start_ms = self.late_random, self._trouble_ms
+        for _ in range(random.randint(1, 3)):
+            start_ms += random.randrange(10_000, 120_000)
+            closing = Closing(self, 2 + len(self.closings), random)
+            self.closings.append(closing)
+            self.processes[closing.pid] = closing
+            closing.plan_trouble(random, start_ms)
+            self.at(start_ms, closing.start)
 
     def _switch(self, stores: tuple[str, ...], *, is_down: bool) -> None:
         for store in stores:
@@ -256,6 +291,24 @@ class FlattenWorld:
                 process.news.append(event)
         self.invariants.take_trades()
 
+    @property
+    def loses_answers(self) -> bool:
+        """Draw whether the exit that leaves now gets no answer."""
+        return self.now_ms >= self._trouble_ms and self.late_random.random() < self.late_share
+
+    # -- the record ---------------------------------------------------------------------------------------------
+
+    def recall(self) -> Recalled:
+        """Return what the account's processes have on record."""
+        missing = ""
+        sources = [self.journal.filed_events()]
+        sources += [[(e.kind, e.ts_ms, e.body) for e in journal.events()] for journal in self.files]
+        try:
+            sources.append([(e.kind, e.ts_ms, e.body) for e in self.journal.events()])
+        except JournalUnavailable as error:
+            missing, self.forgot = str(error), True
+        return recalled(sources, missing)
+
     # -- processes ----------------------------------------------------------------------------------------------
 
     def kill(self, pid: int) -> bool:
@@ -290,7 +343,7 @@ class FlattenWorld:
         try:
             while not (self.is_over and (self.engine.dead or self.engine.stands_still)):
                 self.pass_time(1_000)
-            self.pass_time(REQUEST_MS_MAX)  # what is still on its way arrives
+            self.pass_time(LATE_MS_MAX if self.lost else REQUEST_MS_MAX)  # what is still on its way arrives
             self.note_news()
             self.invariants.at_end()
         finally:

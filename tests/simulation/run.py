@@ -37,7 +37,9 @@ def count_day(seed: int) -> Counts:
 def count_flatten(seed: int) -> Counts:
     """Run one flattening and return what happened in it."""
     outcome: FlattenOutcome = run_flattening(seed)
-    counts = Counter({name: int(getattr(outcome, name)) for name in ("flat", "not_flat", "orders", "trades", "kills")})
+    counts = Counter(
+        {name: int(getattr(outcome, name)) for name in ("flat", "not_flat", "orders", "trades", "kills", "lost", "over")}
+    )
     counts.update(outcome.what)
     return counts
 

@@ -93,6 +93,10 @@ class SimJournal:
             self.filed.update(str(body["client_order_id"]) for body in self.buffered(EventKind.INTENT))
             self._outages.step("after commit")
 
+    def filed_events(self) -> list[tuple[EventKind, int, Body]]:
+        """Return what is in the emergency file: anybody can read it, whatever becomes of the journal."""
+        return self._left + self._buffer[: self._filed_count]
+
     def _write(self, events: list[tuple[EventKind, int, Body]]) -> None:
         for kind, ts_ms, body in events:
             self._committed.append(JournalEvent(len(self._committed) + 1, ts_ms, kind, body, ""))

@@ -14,6 +14,7 @@ from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_fla
 from tests.simulation.stores import SimCloserLock
 from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
+from velox_core.lost_exits import Recalled
 from velox_core.ports import BrokerPosition, CloserHold
 from velox_core.take_over import take_over
 
@@ -36,6 +37,7 @@ def test_flattening_from_several_sides_never_reverses_a_position() -> None:
     assert sum(outcome.kills for outcome in outcomes) > SEEDS // 5
     assert sum(outcome.flat for outcome in outcomes) > SEEDS
     assert sum(outcome.not_flat for outcome in outcomes) > 0
+    assert sum(outcome.lost for outcome in outcomes) > SEEDS // 10
 
 
 def test_flattening_of_one_seed_twice_is_the_same_story() -> None:
@@ -95,7 +97,7 @@ def test_flattening_with_a_lock_that_two_hold_breaks_an_invariant(monkeypatch: p
     assert "exit 2401" in _first_break(range(1, 60))
 
 
-def test_flattening_without_a_look_after_another_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flattening_without_a_look_after_another_closer_sends_beside_lost_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = SimCloserLock.take
 
     def take(self: SimCloserLock) -> CloserHold:
@@ -103,12 +105,12 @@ def test_flattening_without_a_look_after_another_closer_reverses_a_position(monk
         return CloserHold.UNBROKEN if hold is CloserHold.FRESH else hold
 
     monkeypatch.setattr("tests.simulation.stores.SimCloserLock.take", take)
-    assert " made " in _first_break(range(265, 275))
+    assert "beside the lost" in _first_break(range(265, 275))
 
 
 def test_flattening_beside_the_orders_of_a_dead_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velox_core.closer.Closer.others", lambda self, symbol, side: [])
-    assert " made " in _first_break(range(1_195, 1_215))
+    assert " made " in _first_break(range(451, 452))
 
 
 def test_take_over_that_waits_for_no_request_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +144,13 @@ def test_flat_that_leaves_out_working_orders_breaks_an_invariant(monkeypatch: py
 
     monkeypatch.setattr("velox_core.adoption.Look.__init__", of_positions_only)
     assert "says FLAT, and" in _first_break(range(50, 70))
+
+
+def test_closer_that_knows_nothing_of_earlier_ones_replaces_an_exit_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FlattenWorld, "recall", lambda self: Recalled())
+    assert "beside the lost" in _first_break(range(3, 4))
+
+
+def test_flat_said_of_an_engine_that_lost_an_exit_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("velox_core.flattening.Flattener._engine_lost_nothing", lambda self, now_ms: True)
+    assert "said FLAT, and then" in _first_break(range(167, 168))

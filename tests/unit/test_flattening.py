@@ -12,6 +12,7 @@ from tests.fakes.flatten import FakeEngine, FlattenRig
 from tests.fakes.outside import FakeCloserLock
 from tests.fakes.rig import NOW_MS
 from tests.fakes.stores import FakeJournal
+from velox_core.broker_reads import TRADELESS_MS_MIN
 from velox_core.closing_progress import STALLED_SECONDS_MAX, EngineProgress
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailable, VeloxError
 from velox_core.domain.events import EventKind
@@ -321,6 +322,37 @@ def test_positions_count_where_the_trades_cannot_be_read_and_are_not_booked_twic
     assert rig.net("AAA") == 0
 
 
+@pytest.mark.parametrize("quantity", [10, -10])
+def test_fresh_closer_closes_by_orders_and_positions_where_trades_can_never_be_read(quantity: int) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", quantity)
+    rig.broker.failing = {"trades"}
+    result = rig.run(seconds=60)
+    assert (result.state, rig.net("AAA")) == (S.FLAT, 0)
+    assert rig.sent == [("AAA", "SELL" if quantity > 0 else "BUY", 10)]
+    assert rig.broker.place_times[0] - NOW_MS >= TRADELESS_MS_MIN
+
+
+def test_fresh_closer_without_trades_cancels_what_others_work_and_never_reverses() -> None:
+    rig = FlattenRig()
+    rig.hold("AAA", 10)
+    working = rig.working("AAA", Side.SELL, 10)
+    rig.broker.failing = {"trades"}
+    rig.broker.cancel_answers.extend([SendStatus.UNKNOWN] * 30)
+    lowest: list[int] = []
+
+    def trade(now_ms: int) -> None:
+        lowest.append(rig.net("AAA"))
+        if now_ms == NOW_MS + 20_000:
+            rig.broker.fill(working, 6, 9_900, told=False)  # and nobody hears of it
+        if rig.sent:
+            rig.broker.fill_prices = {"AAA": 9_900}
+
+    result = rig.run(seconds=90, before=trade)
+    assert (result.state, min(lowest), rig.net("AAA")) == (S.FLAT, 0, 0)
+    assert rig.sent == [("AAA", "SELL", 4)]
+
+
 def test_position_that_is_gone_from_the_broker_is_not_closed_again() -> None:
     rig = filling(FlattenRig())
     rig.hold("AAA", 10)
@@ -366,7 +398,39 @@ def test_positions_this_system_never_opened_are_closed_unless_the_configuration_
     assert sorted(rig.sent) == (sent if close_foreign else sent[:1])
     if not close_foreign:
         assert [rig.line(result, symbol).outcome for symbol in ("BBB", "CCC")] == [SymbolOutcome.KEPT] * 2
-        assert "BBB is left alone" in rig.news[-1]
+        assert "BBB: 3 held, left alone" in rig.news[-1]
+
+
+@pytest.mark.parametrize("failing", [set(), {"trades"}])
+def test_stop_order_of_a_person_beside_a_position_that_is_kept_works_on(failing: set[str]) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.unseen = {"BBB": 4}
+    rig.broker.fill_prices = {"AAA": 9_900}
+    stop = rig.broker.foreign("BBB", Side.SELL, 4, 0, works=True)
+    entry = rig.broker.foreign("CCC", Side.BUY, 4, 0, works=True)
+    rig.broker.failing = failing
+
+    def heal(now_ms: int) -> None:
+        rig.broker.failing = failing if now_ms < NOW_MS + 8_000 else set()
+
+    result = rig.run(close_foreign=False, before=heal)
+    assert (result.state, rig.sent, rig.broker.cancels) == (S.FLAT, [("AAA", "SELL", 10)], [entry])
+    assert rig.broker.book[stop].state is OrderState.OPEN
+    assert rig.line(result, "BBB").text == f"4 held, left alone as configured; order {stop} beside it works on"
+
+
+def test_stop_order_beside_a_position_is_cancelled_where_it_is_closed_too() -> None:
+    rig = filling(FlattenRig())
+    rig.broker.unseen = {"BBB": 4}
+    rig.broker.fill_prices = {}
+    stop = rig.broker.foreign("BBB", Side.SELL, 4, 0, works=True)
+
+    def fill(now_ms: int) -> None:
+        rig.broker.fill_prices = {"BBB": 9_900} if rig.sent else {}
+
+    result = rig.run(before=fill)
+    assert (result.state, rig.broker.cancels, rig.net("BBB")) == (S.FLAT, [stop], 0)
 
 
 # -- how it closes --------------------------------------------------------------------------------------------------

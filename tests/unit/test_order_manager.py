@@ -14,6 +14,7 @@ from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import IntentRefused, InvariantError, JournalUnavailable
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import TERMINAL_STATES, ExitRank, Order, OrderIntent, OrderState, Product, Side, unknown_lock
+from velox_core.foreign_orders import cancel_foreign
 from velox_core.ports import BrokerFill, BrokerOrder, OrderUpdate, SendStatus
 from velox_core.risk.approval import ApprovedOrder
 
@@ -589,10 +590,10 @@ def test_cancel_foreign_spares_our_live_orders_other_products_and_ended_ones() -
     rig.broker.foreign("BBB", Side.BUY, 1, 500)
     mis = rig.broker.foreign("CCC", Side.BUY, 1, 500, works=True)
     rig.broker.foreign("DDD", Side.BUY, 1, 500, works=True, product=Product.CNC)
-    rig.orders.cancel_foreign(NOW_MS)
+    cancel_foreign(rig.orders, NOW_MS)
     assert rig.broker.cancels == [mis]
     rig.broker.failing = {"orders"}
-    rig.orders.cancel_foreign(NOW_MS)
+    cancel_foreign(rig.orders, NOW_MS)
     assert rig.broker.cancels == [mis]
 
 

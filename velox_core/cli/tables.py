@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # shown only by the doctor, which imports the engine
 
 TRADES_SHOWN_MAX = 30
 BAR_WIDTH = 24
+_OUTSIDE = ("BELOW", "ABOVE")
 _VERDICT_STYLE = {Verdict.PASSED: "green", Verdict.WARNED: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
 _DIFFERENCE_STYLE = {
     DifferenceVerdict.EXPLAINED: "green",
@@ -150,7 +151,15 @@ def _decisions(report: Mapping[str, Any]) -> RenderableType:
 
 def _strategies(report: Mapping[str, Any]) -> RenderableType:
     rows = [view.strategy_cells(row) for row in report.get("strategies", []) if isinstance(row, Mapping)]
-    return _table("Strategies", view.STRATEGY_HEADER, rows)
+    table = _table("Strategies", view.STRATEGY_HEADER, rows)
+    judged = [row for row in report.get("expectations", []) if isinstance(row, Mapping) and row.get("verdict") != "MISSING"]
+    lines = [
+        Text(f"{row['strategy']}: {view.expectation_text(row)}", style="bold red" if row["verdict"] in _OUTSIDE else "dim")
+        for row in judged
+    ]
+    if not lines and report.get("expectations"):
+        lines = [Text("No expectations on record to put the day beside: velox strategies expect", style="dim")]
+    return Group(table, *lines)
 
 
 def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, figures: bool = True) -> RenderableType:
@@ -172,9 +181,18 @@ def _titled(title: str, *parts: RenderableType) -> RenderableType:
 
 
 def status_panel(
-    status: Status, *, environment: str, alive: bool, age_seconds: float, summary: Mapping[str, Any] | None = None
+    status: Status,
+    *,
+    environment: str,
+    alive: bool,
+    age_seconds: float,
+    summary: Mapping[str, Any] | None = None,
+    brief: bool = False,
 ) -> RenderableType:
-    """Return what a run says of itself, with the age of what it says; `summary` is that of a run that ended."""
+    """Return what a run says of itself, with the age of what it says; `summary` is that of a run that ended.
+
+    `brief` leaves out what does not change, for a picture that is redrawn in a terminal of 24 lines.
+    """
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim")
     grid.add_column()
@@ -183,13 +201,15 @@ def status_panel(
         style = "bold green" if status.closing.get("flat") is True else "bold red"
         grid.add_row("Now", Text(str(status.closing.get("message", "")), style=style))
     grid.add_row("Engine" if status.closing else "State", f"{status.state} ({process})")
+    is_old = not alive and not status.ended
     for label, value in view.status_rows(status):
-        grid.add_row(label, value)
+        if not (brief and label in ("Data", "Alerts")):
+            grid.add_row("Clock when last heard" if is_old and label == "Clock of the day" else label, value)
     grid.add_row("Loss limit used", loss_bar(view.loss_share(status)))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if summary is not None and summary.get(key):
             grid.add_row(label, Text(str(summary[key]), style="bold red" if key == "fault" else "yellow"))
-    for line in view.halt_lines(status):
+    for line in view.halt_lines(status, brief=brief):
         grid.add_row("HALTED", Text(line, style="bold red"))
     parts: list[RenderableType] = [grid]
     if status.positions:
@@ -198,7 +218,8 @@ def status_panel(
                 "Open positions", ("Symbol", "Quantity", "Average", "Last", "Open P&L"), map(_position_cells, status.positions)
             )
         )
-    title = f"{status.text('trading_date')}  {environment}  run {status.run_id or status.folder.name}"
+    synthetic = "  (synthetic data)" if brief and status.flag("synthetic") else ""
+    title = f"{status.text('trading_date')}  {environment}  run {status.run_id or status.folder.name}{synthetic}"
     return Panel(Group(*parts), title=title, expand=False, padding=(0, 2))
 
 

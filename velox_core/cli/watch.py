@@ -130,7 +130,7 @@ class _Watch:
                 environment=self._settings.environment,
                 alive=alive,
                 age_seconds=age_seconds(status),
-                summary=None,
+                brief=True,
             )
             self._live.update(Group(panel, *(Text(note, style="yellow") for note in notes)), refresh=True)
         elif self._as_json:

@@ -68,7 +68,8 @@ def restore(events: Iterable[JournalEvent], order_manager: OrderManager, risk_ma
         order.state = OrderState(str(known["state"])) if known is not None else OrderState.UNKNOWN
         order.broker_order_id = str(known["broker_order_id"]) if known is not None else ""
         order_manager.restore(order, given_up=known is not None and was_given_up(known))
-        if known is None:
+        # The last because closers outside the engine journal no locks; one that is there is not locked twice.
+        if known is None or order.state is OrderState.UNKNOWN or was_given_up(known):
             risk_manager.lock(order.symbol, unknown_lock(order), newest_ms)
     for event in pending:
         body = event.body

@@ -31,7 +31,6 @@ def session_status(
     approved = sum(n for code, n in counts.items() if code in ("OK", "EXIT_OK"))
     return {
         "engine_ms": now_ms,
-        "feed_ms": risk_manager.readiness.feed_ts_ms,
         "clock": ist_clock_text(now_ms) if now_ms else "",
         "phase": _phase(plan, emergency, now_ms),
         "trading_date": plan.trading_date.isoformat(),
@@ -53,16 +52,12 @@ def session_status(
         "halted": risk["halted"],
         "halts": halts,
         "acknowledged_halts": emergency.halt_ids,
-        "halt_reason": str(min(halts, key=_at_ms)["reason"]) if halts else "",  # the first stopped trading
+        "halt_reason": str(halts[0]["reason"]) if halts else "",  # the first stopped trading
         "locked": sorted(risk["locked_symbols"]),
         "progress": min(max((now_ms - plan.open_ms) / span_ms, 0.0), 1.0) if now_ms else 0.0,
         "synthetic": plan.synthetic,
         "source": plan.source,
     }
-
-
-def _at_ms(halt: dict[str, str | int]) -> int:
-    return int(halt["at_ms"])
 
 
 def _position_view(orders: OrderManager, position: Position) -> dict[str, object]:

@@ -20,6 +20,17 @@ from velox_core.feeds.options import Stamps
 
 VALUE_COLUMNS = ("open", "high", "low", "close", "volume")
 SYMBOL_COLUMN = "symbol"
+TICK_TIME_COLUMNS = (
+    "timestamp",
+    "timestamp_ns",
+    "timestamp_us",
+    "timestamp_ms",
+    "timestamp_s",
+    "ts",
+    "datetime",
+    "time",
+    "date",
+)
 TICK_PRICE_COLUMNS = ("ltp", "last_price", "price")
 _ALIASES: Mapping[str, tuple[str, ...]] = {
     "open": ("o",),
@@ -162,9 +173,10 @@ def map_blocks(names: Sequence[str], path: Path) -> tuple[ColumnMap, ...]:
 
 
 def is_tick_header(names: Sequence[str]) -> bool:
-    """Return whether the columns are those of single trades: a last price and no open, high or low."""
+    """Return whether the columns are those of single trades: a time, a last price, and no open, high or low."""
     plain = {name.strip().lower() for name in names}
-    return any(name in plain for name in TICK_PRICE_COLUMNS) and not {"open", "high", "low"} & plain
+    has_both = any(name in plain for name in TICK_PRICE_COLUMNS) and any(name in plain for name in TICK_TIME_COLUMNS)
+    return has_both and not {"open", "high", "low"} & plain
 
 
 def time_divisor(name: str) -> int | None:

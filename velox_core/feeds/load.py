@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,17 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from velox_core.domain.errors import DataError
-from velox_core.domain.market.bars import DayColumns, MinuteRow
+from velox_core.domain.market.bars import DayColumns, MinuteRow, RowDrops
 from velox_core.domain.market.sessions import Phase, SessionCalendar, SessionDay
 from velox_core.domain.market.ticks import SecurityClass, TickTable
 from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.feeds.columns import Ints, RawColumns
 from velox_core.feeds.csv_source import read_csv
 from velox_core.feeds.folders import DataFile, data_files
-from velox_core.feeds.options import NOTHING_SAID, SourceOptions
+from velox_core.feeds.options import NOTHING_SAID, SourceOptions, Stamps
 from velox_core.feeds.parquet_source import read_parquet
 from velox_core.feeds.prints import judge_day
 from velox_core.feeds.quality import DropRule, DropTally, Hours, clean_rows, count_undated, plausible_days, settle_minutes
+from velox_core.feeds.store import is_store, read_manifest
 from velox_core.feeds.tick_csv import is_tick_file
 from velox_core.feeds.tick_day import load_tick_day, tick_dates
 from velox_core.feeds.timing import Timing, agreed, settled_timing, starts_of_bars, timing_of
@@ -61,6 +62,7 @@ class _Found:
     day: date
     calendar: SessionCalendar
     class_of: ClassOf | None
+    judged: bool = False
     tally: DropTally = field(default_factory=DropTally)
     bars: dict[str, _SymbolBars] = field(default_factory=dict)
     previous: dict[str, _LastClose] = field(default_factory=dict)
@@ -92,13 +94,58 @@ def load_day(
     Raises: DataError in one line: what is missing or unusable, where, and what to do.
     """
     session = _session(day, calendar)
+    if is_store(path):
+        return _stored_day(path, session, calendar, symbols, security_class)
     files = data_files(path)
     if ticks := tick_files(path, files):
         windows_ms = _continuous_windows(session, SecurityClass)
         return load_tick_day(path, ticks, day, windows_ms, calendar, symbols=symbols, options=options, tick_table=tick_table)
-    found = _Found(day=day, calendar=calendar, class_of=security_class)
-    for number, (file, raw, timing) in enumerate(_timed(_near(files, day), calendar, options, symbols)):
-        _take(found, raw, timing, file, number)
+    read = read_bars(_near(files, day), calendar, options, symbols)
+    return bars_of_day(path, read, session, calendar, symbols=symbols, security_class=security_class, files=len(files))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadFile:
+    """One file of bars with the START of each bar as its time, and how its times were meant."""
+
+    file: DataFile
+    raw: RawColumns
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import noted of a date: previous closes in paise by share, what it dropped, and where it came from."""
+
+    previous_close_paise: Mapping[str, int]
+    findings: tuple[RowDrops, ...]
+    source: str
+
+
+def bars_of_day(
+    path: Path,
+    read: Sequence[ReadFile],
+    session: SessionDay,
+    calendar: SessionCalendar,
+    *,
+    symbols: tuple[str, ...] = (),
+    security_class: ClassOf | None = None,
+    files: int = 1,
+    imported: Imported | None = None,
+) -> DayColumns:
+    """Return one date of files that were read; arguments and errors are those of `load_day`.
+
+    Args:
+        files: how many files there are, for the source's name.
+        imported: what `velox data import` noted of the date; then its rows were judged before.
+    """
+    day = session.trading_date
+    found = _Found(day=day, calendar=calendar, class_of=security_class, judged=imported is not None)
+    if imported is not None:
+        found.tally.carry(imported.findings, symbols)
+        found.previous.update({symbol: _LastClose(1, close) for symbol, close in imported.previous_close_paise.items()})
+    for number, each in enumerate(read):
+        _take(found, each, number)
     universe = _universe(path, symbols, found)
     if len(found.lengths) > 1:
         told = ", ".join(f"{minutes} minutes in {where}" for minutes, where in sorted(found.lengths.items()))
@@ -111,7 +158,7 @@ def load_day(
         trading_date=day,
         universe=kept,
         rows=_rows(kept, settled, minutes * MS_PER_MINUTE, session),
-        source=path.name if len(files) == 1 else f"{path.name} ({len(files)} files)",
+        source=imported.source if imported is not None else path.name if files == 1 else f"{path.name} ({files} files)",
         previous_close_paise=tuple(found.previous.get(symbol, _LastClose()).close_paise for symbol in kept),
         drops=found.tally.drops(),
         bar_minutes=minutes,
@@ -120,6 +167,8 @@ def load_day(
 
 def available_dates(path: Path) -> list[date]:
     """Return the dates that the files at `path` have rows of, oldest first. Raises DataError as `load_day` does."""
+    if is_store(path):
+        return read_manifest(path).dates
     files = data_files(path)
     if ticks := tick_files(path, files):
         return _dates(tick_dates(ticks))
@@ -162,18 +211,34 @@ def hours_of(session: SessionDay, symbols: Sequence[str], class_of: ClassOf | No
     ]  # fmt: skip
 
 
-def _timed(
-    files: Iterable[DataFile], calendar: SessionCalendar, options: SourceOptions, symbols: tuple[str, ...]
-) -> Iterator[tuple[DataFile, RawColumns, Timing]]:
-    """Read the files and settle how the times of each are meant; the order of the files stays."""
+def read_bars(
+    files: Iterable[DataFile], calendar: SessionCalendar, options: SourceOptions, symbols: tuple[str, ...] = ()
+) -> list[ReadFile]:
+    """Read files of bars and settle how the times of each are meant; the order of the files stays. Raises DataError."""
     read = []
     for file in files:
         raw = read_file(file)
         read.append((file, raw, timing_of(raw, calendar, options, path=file.path)))
     minutes, stamps = agreed(timing for _, _, timing in read)
-    for file, raw, timing in read:
-        settled = settled_timing(timing, minutes, stamps, path=file.path)
-        yield file, _wanted(starts_of_bars(raw, settled), symbols), settled
+    settled = [(file, raw, settled_timing(timing, minutes, stamps, path=file.path)) for file, raw, timing in read]
+    return [
+        ReadFile(file=file, raw=_wanted(starts_of_bars(raw, timing), symbols), timing=timing) for file, raw, timing in settled
+    ]
+
+
+def _stored_day(
+    path: Path, session: SessionDay, calendar: SessionCalendar, symbols: tuple[str, ...], class_of: ClassOf | None
+) -> DayColumns:
+    """Return one date of an import: its one file, held against the manifest."""
+    manifest = read_manifest(path)
+    stored = manifest.day(session.trading_date, path)
+    file = DataFile(path=stored.verified(path), named_symbol="")
+    timing = Timing(bar_minutes=stored.bar_minutes, stamps=Stamps.START, stamps_by="the format says so", naive_times=None)
+    read = ReadFile(file=file, raw=_wanted(read_file(file), symbols), timing=timing)
+    imported = Imported(
+        previous_close_paise=stored.previous_close_paise, findings=stored.findings, source=f"{manifest.source} (imported)"
+    )
+    return bars_of_day(path, [read], session, calendar, symbols=symbols, security_class=class_of, imported=imported)
 
 
 def _near(files: list[DataFile], day: date) -> list[DataFile]:
@@ -216,8 +281,9 @@ def _wanted(raw: RawColumns, symbols: tuple[str, ...]) -> RawColumns:
     )
 
 
-def _take(found: _Found, raw: RawColumns, timing: Timing, file: DataFile, number: int) -> None:
+def _take(found: _Found, read: ReadFile, number: int) -> None:
     """Add what a file holds: the date's good rows, the closes before it, and what belongs to no session."""
+    raw, timing, file = read.raw, read.timing, read.file
     days = plausible_days(raw.ts_ms)
     found.dates_seen.update(np.unique(days).tolist())
     count_undated(raw, found.tally)
@@ -331,6 +397,7 @@ def _settle(symbol: str, found: _Found, session: SessionDay, minutes: int) -> tu
         previous_close_paise=found.previous.get(symbol, _LastClose()).close_paise,
         bar_ms=minutes * MS_PER_MINUTE,
         end_ms=_continuous_windows(session, classes)[-1][1],
+        judged=found.judged,
     )
 
 

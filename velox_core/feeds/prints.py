@@ -30,7 +30,15 @@ _BPS = 10_000
 
 
 def judge_day(
-    symbol: str, ts_ms: Ints, values: Ints, tally: DropTally, *, previous_close_paise: int, bar_ms: int, end_ms: int
+    symbol: str,
+    ts_ms: Ints,
+    values: Ints,
+    tally: DropTally,
+    *,
+    previous_close_paise: int,
+    bar_ms: int,
+    end_ms: int,
+    judged: bool = False,
 ) -> tuple[Ints, Ints]:
     """Judge one share's day and return what may be traded on.
 
@@ -42,15 +50,14 @@ def judge_day(
         previous_close_paise: the last close before the date, 0 when unknown.
         bar_ms: the length of a bar.
         end_ms: when the share's continuous trading ends.
+        judged: an import dropped already what is to be dropped; only what is unusual is counted.
     """
     if ts_ms.size == 0:
         return ts_ms, values
-    off = far_off(values)
-    _count(DropRule.FAR_OFF, symbol, ts_ms, values, off, tally)
-    ts_ms, values = ts_ms[~off], values[:, ~off]
-    still = frozen(values)
-    _count(DropRule.FROZEN, symbol, ts_ms, values, still, tally)
-    ts_ms, values = ts_ms[~still], values[:, ~still]
+    for rule, find in () if judged else ((DropRule.FAR_OFF, far_off), (DropRule.FROZEN, frozen)):
+        bad = find(values)
+        _count(rule, symbol, ts_ms, values, bad, tally)
+        ts_ms, values = ts_ms[~bad], values[:, ~bad]
     _note(symbol, ts_ms, values, tally, previous_close_paise)
     _count_missing(symbol, ts_ms, tally, bar_ms)
     if ts_ms.size and (silent := (end_ms - int(ts_ms[-1]) - bar_ms) // MS_PER_MINUTE) >= STOP_MINUTES_MIN:

@@ -95,16 +95,16 @@ class DropTally:
                 shares = self._shares.setdefault(rule, {})
                 shares[symbol] = shares.get(symbol, 0) + count
 
-    def carry(self, found: Iterable[RowDrops]) -> None:
-        """Count what an import counted before. Rules of another version are left out."""
-        rules = {rule.value: rule for rule in DropRule}
+    def carry(self, found: Iterable[RowDrops], symbols: tuple[str, ...]) -> None:
+        """Count what an import dropped, of some shares or (`symbols` empty) of all; what is unusual is counted anew."""
+        rules = {rule.value: rule for rule in DropRule if rule not in NOTED or rule is DropRule.OUT_OF_ORDER}
         for drop in found:
             rule = rules.get(drop.rule)
             if rule is not None:
-                named = sum(count for _, count in drop.by_symbol)
+                self.add(rule, drop.count - sum(count for _, count in drop.by_symbol), drop.example)
                 for symbol, count in drop.by_symbol:
-                    self.add(rule, count, drop.example, symbol)
-                self.add(rule, drop.count - named, drop.example)
+                    if not symbols or symbol in symbols:
+                        self.add(rule, count, drop.example, symbol)
 
     def drops(self) -> tuple[RowDrops, ...]:
         """Return what was counted, in the order of the rules."""

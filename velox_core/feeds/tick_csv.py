@@ -1,7 +1,7 @@
 """Reads a CSV file of ticks into `RawTicks`.
 
-- A tick file has a time column (TIME_COLUMNS) and a last price (`ltp`); `volume` is the day's cumulative volume, `symbol` may
-  be missing. A `.csv.zst` is unpacked into memory.
+- A tick file has a time and a last price (`layouts`); `volume` is the day's cumulative volume, `symbol` may be missing. A
+  `.csv.zst` is unpacked into memory.
 - A time without an offset is read as Indian time; `timing` says what it is.
 - pyarrow splits the rows, each field is read by the grammar of `columns`.
 - Rows with too many or too few fields are counted and left out. Quotes count only where the header has them: a lone quote
@@ -22,6 +22,7 @@ from velox_core.feeds.folders import DataFile
 from velox_core.feeds.layouts import (
     SYMBOL_COLUMN,
     TICK_PRICE_COLUMNS,
+    TICK_TIME_COLUMNS,
     Layout,
     is_tick_header,
     require_named_symbol,
@@ -29,10 +30,9 @@ from velox_core.feeds.layouts import (
 )
 from velox_core.feeds.tick_columns import RawTicks
 
-TIME_COLUMNS = ("timestamp", "timestamp_ns", "timestamp_us", "timestamp_ms", "timestamp_s", "ts", "datetime", "time", "date")
 VOLUME_COLUMN = "volume"
 _EXAMPLE_LENGTH_MAX = 80
-_TIMES = Layout(name="ticks", time_columns=TIME_COLUMNS, naive_allowed=True, stamps=None)
+_TIMES = Layout(name="ticks", time_columns=TICK_TIME_COLUMNS, naive_allowed=True, stamps=None)
 
 
 def is_tick_file(file: DataFile) -> bool:
@@ -50,9 +50,9 @@ def read_tick_csv(file: DataFile) -> RawTicks:
     content = unpacked_bytes(file.path)
     header = first_line(file.path, content)
     names = _names(header)
-    time_column = next((name for name in TIME_COLUMNS if name in names), "")
-    if not time_column:
-        raise DataError(f"{file.path} has no time column; it needs one of {', '.join(TIME_COLUMNS)}")
+    if not is_tick_header(names):
+        raise DataError(f"{file.path} has not the columns of ticks: a time and a last price, such as timestamp and ltp")
+    time_column = next(name for name in TICK_TIME_COLUMNS if name in names)
     price_column = next(name for name in TICK_PRICE_COLUMNS if name in names)
     twice = [name for name in (time_column, price_column, VOLUME_COLUMN, SYMBOL_COLUMN) if names.count(name) > 1]
     if twice:

@@ -84,7 +84,7 @@ def timing_of(raw: RawColumns, calendar: SessionCalendar, options: SourceOptions
     else:
         found, by = days.stamps(max(1, minutes) * MS_PER_MINUTE, raw.layout.stamps, path)
         if found is None and raw.layout.stamps is not None:
-            found, by = raw.layout.stamps, f"usual for a {raw.layout.name}; no bar at the open or the close shows it"
+            found, by = raw.layout.stamps, f"usual for {raw.layout.name}; no bar at the open or the close shows it"
         return Timing(bar_minutes=minutes, stamps=found, stamps_by=by, naive_times=naive)
     return Timing(bar_minutes=minutes, stamps=stamps, stamps_by=by, naive_times=naive, last_second=last_second)
 

@@ -74,9 +74,9 @@ def _engine_fields(status: Mapping[str, object]) -> dict[str, int]:
         value = status.get(key)
         if isinstance(value, Sequence):
             fields[name] = len(value)
-    now_ms, feed_ms = _number(status, "engine_ms"), _number(status, "feed_ms")
-    if now_ms and feed_ms:
-        fields["data_age_ms"] = max(now_ms - feed_ms, 0)
+    now_ms, data_ms = _number(status, "engine_ms"), _number(status, "data_ms")
+    if now_ms and data_ms:
+        fields["data_age_ms"] = max(now_ms - data_ms, 0)
     return fields
 
 

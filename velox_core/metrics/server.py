@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from http.client import HTTPException
 from typing import Any, Final
 
 from velox_core.metrics.delivery import OK, Answer, AnswerKind
@@ -63,8 +64,12 @@ class MetricsServer:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         from influxdb_client import InfluxDBClient
+        from influxdb_client.client.exceptions import InfluxDBError
         from influxdb_client.client.write_api import SYNCHRONOUS
+        from urllib3.exceptions import HTTPError
 
+        # what the client and its libraries raise for answers, connections and bodies that they cannot read
+        self._errors = (InfluxDBError, HTTPError, HTTPException, OSError, ValueError, TypeError, KeyError, AttributeError)
         self.url = url
         self._org, self._bucket, self._token = org, bucket, token
         timeout = (int(connect_seconds * 1_000), int(answer_seconds * 1_000))
@@ -78,7 +83,7 @@ class MetricsServer:
         """Write lines with nanosecond stamps, in one request. Never raises."""
         try:
             self._writer.write(bucket=self._bucket, org=self._org, record="\n".join(lines).encode(), write_precision="ns")
-        except Exception as error:  # whatever the client and its libraries raise: the caller counts it
+        except self._errors as error:
             return self._answer_of(error)
         return OK
 
@@ -91,7 +96,7 @@ class MetricsServer:
 
         try:
             headers = PingService(self._client.api_client).get_ping_with_http_info(_return_http_data_only=False)[2]
-        except Exception as error:  # as in `post`
+        except self._errors as error:
             return self._answer_of(error), ""
         named = {str(name).lower(): str(value) for name, value in dict(headers).items()}
         return OK, named.get("x-influxdb-version", "").lstrip("v")
@@ -102,7 +107,7 @@ class MetricsServer:
 
         try:
             health = HealthService(self._client.api_client).get_health()
-        except Exception:  # it says nothing: the server is known by what it takes
+        except self._errors:  # it says nothing: the server is known by what it takes
             return "", False
         version = str(getattr(health, "version", "") or "").lstrip("v")
         return version, bool(version or getattr(health, "status", ""))
@@ -111,7 +116,7 @@ class MetricsServer:
         """Return whether the bucket is there, as InfluxDB 2.x tells it. Never raises."""
         try:
             found = self._client.buckets_api().find_bucket_by_name(self._bucket)
-        except Exception as error:  # as in `post`
+        except self._errors as error:
             return self._answer_of(error), False
         return OK, found is not None
 

@@ -55,7 +55,7 @@ class DeadEngine:
         """Return what happened and what to do."""
         died = f"the engine of run {self.run_id} DIED (process {self.pid} is gone)"
         if self.closed:
-            return f"{died}; since then {self.closed}. Take the run up, it stays halted: {self.take_up}"
+            return f"{died}; since then {self.closed}. Take the run up: {self.take_up}"
         held = f"with {self.held} open, by its last status" if self.held else "with nothing open, by its last status"
         return f"{died} {held}. Take the run up: {self.take_up}"
 

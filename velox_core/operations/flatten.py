@@ -67,6 +67,8 @@ class FlattenReport:
                 "broker's app"
             )
         notes = [f"not reached: the {store}" for store in result.not_latched]
+        if result.not_recalled:
+            notes.append(f"what earlier processes sent was not all known: {result.not_recalled}. Look at the broker's orders")
         if self.not_imported:
             notes.append(f"not in the journal yet, the run's next engine brings it in: {self.not_imported}")
         return [first, *notes]

@@ -2,7 +2,8 @@
 
 - Repeated flattens of a day, and the halts of a take-over, are records of their own (each asks an engine anew, ADR 0027);
   people see them as one line with a count. `velox reset` clears them all.
-- The first halt is the one that stopped trading; later ones came while it was off.
+- The first halt is the one that stopped trading; later ones came while it was off. First is by the order of the records,
+  which only grow: their engine times come from several processes, each of which counts its own.
 - Pure: halt records as plain values in, text out.
 """
 
@@ -33,22 +34,22 @@ class HaltGroup:
         return tuple(str(halt.get("halt_id", "")) for halt in self.halts)
 
     @property
-    def line(self) -> str:
-        """Return the group in one line: what it is, when, why, how often, how it ends."""
+    def brief(self) -> str:
+        """Return the group in one line: what it is, when, why, how often."""
         first, count = self.halts[0], len(self.halts)
         again = f" ({count} times, the last {_clock(self.halts[-1])}: {self.halts[-1].get('reason', '')})" if count > 1 else ""
-        return f"{self.what}, {_clock(first)}: {first.get('reason', '')}{again}. {how_it_ends(first)}"
+        return f"{self.what}, {_clock(first)}: {first.get('reason', '')}{again}"
 
-
-def oldest_first(halts: Iterable[HaltBody]) -> list[HaltBody]:
-    """Return halts by engine time; one without a time keeps its place before the others of its kind of news."""
-    return sorted(halts, key=_at_ms)
+    @property
+    def line(self) -> str:
+        """Return the group in one line, with how it ends."""
+        return f"{self.brief}. {how_it_ends(self.halts[0])}"
 
 
 def grouped(halts: Iterable[HaltBody]) -> list[HaltGroup]:
     """Return halts as groups, by the first of each."""
     found: dict[tuple[str, str], list[HaltBody]] = {}
-    for halt in oldest_first(halts):
+    for halt in halts:
         found.setdefault((what_it_is(halt), str(halt.get("trading_date", ""))), []).append(halt)
     return [HaltGroup(what=what, halts=tuple(members)) for (what, _), members in found.items()]
 
@@ -86,7 +87,7 @@ def how_it_ends(halt: HaltBody) -> str:
 
 def first_and_later(halts: Iterable[HaltBody]) -> str:
     """Return why trading stopped: the first halt's reason, and how many came later with the last one's. '' for none."""
-    ordered = oldest_first(halts)
+    ordered = list(halts)
     if not ordered:
         return ""
     first = f"{ordered[0].get('reason', '')}"

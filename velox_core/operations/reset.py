@@ -9,14 +9,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 from velox_core.control import RESET, FileControl, new_request
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, VeloxError
+from velox_core.domain.halts import HaltRecord, active_halts
+from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.operations.halt import chosen_run, engine_status, refuse_nameless
+from velox_core.operations.halt_words import grouped
 from velox_core.operations.processes import is_alive
 from velox_core.operations.recorded import DATE_LENGTH, RecordedRun
 from velox_core.operations.run_logs import open_logs
@@ -30,12 +33,16 @@ RUN_AGAIN: Final = "; run the engine again"  # the advice of a refusal without a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetOutcome:
-    """What came of a reset. `refusal` says why nothing, or not everything, was cleared; '' when it was."""
+    """What came of a reset. `refusal` says why nothing, or not everything, was cleared; '' when it was.
+
+    `halts` are the records that stood before, as far as the halt file had them.
+    """
 
     run_id: str
     cleared: tuple[str, ...]
     refusal: str
     exit_code: int
+    halts: tuple[HaltRecord, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -44,13 +51,27 @@ class ResetOutcome:
             return self.refusal
         if not self.cleared:
             return f"run {self.run_id}: no halt is active, nothing was cleared"
-        return f"run {self.run_id}: cleared {', '.join(self.cleared)}"
+        count = len(self.cleared)
+        return f"run {self.run_id}: {count} halt{'s' * (count != 1)} cleared, none stands any more"
+
+    @property
+    def listing(self) -> list[str]:
+        """Return each halt that was cleared, and each that stands on, with what it is, why, and its ids."""
+        bodies = {halt.halt_id: halt.to_body() for halt in self.halts}
+        gone = [bodies[halt_id] for halt_id in self.cleared if halt_id in bodies]
+        lines = [f"  cleared: {group.brief}  [{', '.join(group.ids)}]" for group in grouped(gone)]
+        lines += [f"  cleared: {halt_id}" for halt_id in self.cleared if halt_id not in bodies]
+        if self.refusal:
+            left = [body for halt_id, body in bodies.items() if halt_id not in self.cleared]
+            lines += [f"  stands: {group.line}  [{', '.join(group.ids)}]" for group in grouped(left)]
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values."""
         return {
             "run": self.run_id,
             "cleared": list(self.cleared),
+            "halts": [halt.to_body() for halt in self.halts],
             "exit_code": self.exit_code,
             "message": self.sentence,
         }
@@ -75,11 +96,13 @@ def request_reset(
     refuse_nameless(reason=reason, by=by)
     recorded = chosen_run(settings, paths, on=on, run_id=run_id)
     status = engine_status(recorded)
+    halts = active_halts(JsonLinesHaltFile(recorded.folder / HALT_FILE).records())
     if status is not None:
-        return _ask_engine(recorded, status.number("pid"), reason=reason, by=by, wait_seconds=wait_seconds)
+        outcome = _ask_engine(recorded, status.number("pid"), reason=reason, by=by, wait_seconds=wait_seconds)
+        return replace(outcome, halts=halts)
     logs = open_logs(settings, paths)
     try:
-        return _reset(settings, paths, recorded, reason=reason, by=by, data=data)
+        return replace(_reset(settings, paths, recorded, reason=reason, by=by, data=data), halts=halts)
     finally:
         logs.stop()
 

@@ -19,10 +19,11 @@ from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.market.bars import DayColumns
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import MS_PER_MINUTE
-from velox_core.operations.journal_bodies import int_of, text_of
+from velox_core.operations.journal_bodies import int_of, object_of, text_of
 
 TIMELINE_MAX: Final = 200
 SLIPPAGE_ROWS_MAX: Final = 100
+SYMBOLS_NAMED_MAX: Final = 5
 BPS: Final = 10_000
 
 
@@ -85,6 +86,7 @@ class Story:
     slippage: tuple[SlippageRow, ...] = ()
     timeline: tuple[Moment, ...] = ()
     moments_left_out: int = 0
+    halts_ms: tuple[int, ...] = ()
     outage_ms: int = 0
     outage_from_ms: int = 0
     prices: Mapping[str, Prices] = field(default_factory=dict)
@@ -125,6 +127,7 @@ def build_story(events: Sequence[JournalEvent], prices: Mapping[str, Prices], *,
         fills=tuple(_point(event) for event in fills),
         slippage=_slippage(events, fills, prices),
         timeline=tuple(moments[:TIMELINE_MAX]),
+        halts_ms=tuple(sorted({event.ts_ms for event in events if event.kind is EventKind.HALT})),
         moments_left_out=max(0, len(moments) - TIMELINE_MAX),
         outage_ms=outage_ms,
         outage_from_ms=outage_from_ms,
@@ -239,4 +242,9 @@ def quality_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _example(row: Mapping[str, Any]) -> str:
-    return text_of(row, "example")
+    """Return where a rule met something: the symbols with most rows, and one row."""
+    counts = {symbol: count for symbol, count in object_of(row, "by_symbol").items() if isinstance(count, int)}
+    named = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
+    more = f" and {len(named) - SYMBOLS_NAMED_MAX} more" if len(named) > SYMBOLS_NAMED_MAX else ""
+    symbols = ", ".join(f"{symbol} {counts[symbol]}" for symbol in named[:SYMBOLS_NAMED_MAX]) + more
+    return "; ".join(part for part in (symbols, text_of(row, "example")) if part)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import ist_clock_text
-from velox_core.operations.halt_words import first_and_later, grouped, oldest_first
+from velox_core.operations.halt_words import first_and_later, grouped
 from velox_core.operations.status import Status
 
 TRADES_SHOWN_MAX: Final = 200
@@ -49,16 +49,16 @@ def progress_line(status: Status) -> str:
     return " | ".join(parts)
 
 
-def halt_lines(status: Status) -> list[str]:
-    """Return one line for each thing that halts: what it is, since when, why, how often, how it ends, and its ids."""
+def halt_lines(status: Status, *, brief: bool = False) -> list[str]:
+    """Return one line for each thing that halts: what it is, since when, why, how often; how it ends and its ids too."""
     groups = grouped(_halts(status))
-    lines = [f"{group.line}  [{', '.join(group.ids)}]" for group in groups]
+    lines = [group.brief if brief else f"{group.line}  [{', '.join(group.ids)}]" for group in groups]
     return lines or ([status.text("halt_reason")] if status.flag("halted") else [])
 
 
 def halted_text(status: Status) -> str:
     """Return why trading stopped: the reason of the first halt, and that others came later."""
-    halts = oldest_first(_halts(status))
+    halts = _halts(status)
     if not halts:
         return status.text("halt_reason")
     later = f" (and {len(halts) - 1} later)" if len(halts) > 1 else ""
@@ -80,7 +80,7 @@ def status_rows(status: Status) -> list[tuple[str, str]]:
         ("Net P&L", f"{signed_rupees(status.number('net_paise'))} of -{rupees_display(status.number('loss_limit_paise'))}"),
         ("Headroom to the limit", rupees_display(status.number("headroom_paise"))),
         ("Open positions", str(len(status.positions))),
-        ("Orders", "{} orders, {} fills, {} refused".format(*(status.number(name) for name in counts))),
+        ("Orders", "{} sent, {} fills, {} refused".format(*(status.number(name) for name in counts))),
         ("Alerts", alerts_text(status)),
         ("Metrics", metrics_text(status)),
         ("Data", source or "-"),
@@ -233,6 +233,26 @@ def strategy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         rupees_display(_int(row, "charges_paise")),
         signed_rupees(_int(row, "net_paise")),
     )
+
+
+def expectation_text(row: object) -> str:
+    """Return where a strategy's day lies beside its replays, in a few words; `row` is one of a report's `expectations`."""
+    if not isinstance(row, Mapping):
+        return "no expectation on record (velox strategies expect)"
+    verdict, days = str(row.get("verdict", "")), _int(row, "days")
+    band = f"{signed_rupees(_int(row, 'low_paise'))} to {signed_rupees(_int(row, 'high_paise'))} in {days} replayed days"
+    synthetic = ", SYNTHETIC" if row.get("synthetic") else ""
+    match verdict:
+        case "WITHIN":
+            return f"within {band}{synthetic}"
+        case "BELOW" | "ABOVE":
+            return f"OUTSIDE, {verdict.lower()} {band}{synthetic}"
+        case "TOO_FEW_DAYS":
+            return f"not judged: {days} replayed days are too few (mean {signed_rupees(_int(row, 'mean_paise'))}{synthetic})"
+        case "STALE":
+            return "STALE: the strategy or a limit has changed since its replays (velox strategies expect)"
+        case _:
+            return "no expectation on record (velox strategies expect)"
 
 
 def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:

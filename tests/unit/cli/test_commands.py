@@ -213,7 +213,7 @@ def test_commands_on_a_holiday_say_so_and_start_nothing(command: str, velox: Inv
     [
         (("--date", "2024-01-17"), "no bars of 2024-01-17"),
         (("--date", "2031-01-06"), "2031 is not in the calendar"),
-        (("--scenario", "storm"), "choose one of calm, crash"),
+        (("--scenario", "storm"), "choose one of calm, trend, crash"),
     ],
 )
 def test_commands_on_a_day_that_cannot_be_are_bad_usage(

@@ -139,6 +139,10 @@ def test_loss_at_the_limit_closes_everything_and_stays_off() -> None:
     refused = [b["code"] for b in rig.journal.bodies(EventKind.DECISION) if not b["approved"]]
     assert refused == ["EMERGENCY_EXIT_ACTIVE", "EMERGENCY_EXIT_ACTIVE"]
     assert "halted" in [status["phase"] for status in day.control.published]
+    closing = day.control.published[-1]["closing"]
+    assert (closing["exits"], closing["acknowledged"]) == (1, 1)
+    assert closing["looks"] >= 1
+    assert 0 < closing["last_exit_ms"] <= closing["last_acknowledged_ms"]
 
 
 # -- the end of the day --------------------------------------------------------------------------------------------

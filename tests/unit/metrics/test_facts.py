@@ -57,7 +57,7 @@ DAY = [  # appended and durable by the monotonic clock
 
 STATUS = {
     "engine_ms": T + 60_000,
-    "feed_ms": T + 58_500,
+    "data_ms": T + 58_500,
     "net_paise": -5_118,
     "headroom_paise": 194_882,
     "positions": [{"strategy": "alpha", "symbol": "AAA", "quantity": -3, "last_paise": 99, "open_paise": 3}],

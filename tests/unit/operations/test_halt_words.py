@@ -26,16 +26,18 @@ def halt(halt_id: str, minutes: int, *, reason: str = "enough", **changes: Any) 
 
 LOSS = halt("l", 1, kind=HaltKind.LOSS, by="engine", reason="daily loss 2150.00 reached the limit 2000.00")
 LATER = [halt("m1", 5, reason="first try"), halt("m2", 7, reason="again")]
+EARLIER_CLOCK = halt("e", -30, reason="by a closer whose own count of the time is behind")
 
 
 def test_headline_of_a_halted_day_is_the_first_reason_and_names_the_later_ones() -> None:
-    rows = dict(headline_rows({"halts": [*LATER, LOSS]}))
+    rows = dict(headline_rows({"halts": [LOSS, *LATER]}))
     assert rows["Trading was halted"] == (
         "daily loss 2150.00 reached the limit 2000.00 (first, at 10:01:00; then 2 more, the last at 10:07:00: again)"
     )
     assert first_and_later([LOSS]) == LOSS["reason"]
+    assert first_and_later([LOSS, EARLIER_CLOCK]).startswith(LOSS["reason"])
     assert first_and_later([]) == ""
-    line = progress_line(Status(Path(), {"halted": True, "halts": [*LATER, LOSS], "halt_reason": "again"}))
+    line = progress_line(Status(Path(), {"halted": True, "halts": [LOSS, *LATER], "halt_reason": "again"}))
     assert line.endswith("HALTED: daily loss 2150.00 reached the limit 2000.00 (and 2 later)")
 
 

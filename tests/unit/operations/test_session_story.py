@@ -106,3 +106,5 @@ def test_quality_rows_take_the_detailed_list_before_the_bare_counts() -> None:
     assert quality_rows({"dropped_rows": {"off session": 3}}) == [("off session", "3", "")]
     detailed = [{"rule": "frozen", "count": 7, "example": "TCS 10:00", "kept": True}]
     assert quality_rows({"dropped_rows": {"x": 1}, "data_quality": detailed}) == [("frozen (kept)", "7", "TCS 10:00")]
+    many = {"rule": "duplicate", "count": 21, "by_symbol": {name: number for number, name in enumerate("ABCDEF", start=1)}}
+    assert quality_rows({"data_quality": [many]}) == [("duplicate", "21", "F 6, E 5, D 4, C 3, B 2 and 1 more")]
