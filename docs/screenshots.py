@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(f"screenshots: none of {', '.join(CHROMIUMS)} is installed (Debian: apt-get install chromium)")
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="velox-screenshots-") as folder:
-        environ = {**os.environ, "VELOX__VAR": folder}
+        environ = {**os.environ, "VELOX__VAR": folder, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"}
         settings = load_settings(None, environ)
         places = paths(environ, settings.root)
         status = _run_day(environ, places, settings.account)

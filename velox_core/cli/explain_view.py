@@ -109,7 +109,13 @@ def period_table(period: Mapping[str, Any]) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), show_footer=True, collapse_padding=True)
     for number, (heading, total) in enumerate(zip(PERIOD_HEADER, total_cells(period), strict=True)):
         is_text = number in (0, len(PERIOD_HEADER) - 1)
-        table.add_column(heading, footer=total, justify="left" if is_text else "right", no_wrap=number == 0)
+        table.add_column(
+            heading,
+            footer=total,
+            justify="left" if is_text else "right",
+            no_wrap=number < len(PERIOD_HEADER) - 1,
+            overflow="fold",
+        )
     for row in period["days"]:
         cells = [Text(cell) for cell in day_cells(row)]
         cells[1].stylize(money_style(row["net_paise"]))

@@ -104,6 +104,8 @@ def _equity(story: Story, limit_paise: int) -> Figure:
         axes.plot([worst[0] / MS_PER_MINUTE], [worst[1] / PAISE_PER_RUPEE], "o", color=LOSS, markersize=5)
         axes.set_ylabel("rupees")
         axes.margins(y=0.25)
+        for halt_ms in story.halts_ms:
+            axes.axvline(halt_ms / MS_PER_MINUTE, color=LOSS, linewidth=0.9, linestyle=":")
     is_late = 2 * worst[0] > story.equity[0][0] + story.equity[-1][0]
     curve.annotate(
         f"worst {rupees_display(worst[1])} at {ist_clock_text(worst[0])}",
@@ -113,7 +115,8 @@ def _equity(story: Story, limit_paise: int) -> Figure:
         ha="right" if is_late else "left",
         color=LOSS,
     )
-    curve.set_title("P&L after charges", loc="left")
+    halted = f" (halted at {', '.join(ist_clock_text(at_ms) for at_ms in story.halts_ms[:3])})" if story.halts_ms else ""
+    curve.set_title(f"P&L after charges{halted}", loc="left")
     against.set_title("the same against the limit", loc="left")
     if limit_paise > 0:
         limit = -limit_paise / PAISE_PER_RUPEE

@@ -23,7 +23,7 @@ from velox_core.settings import Paths, Settings
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 SPARKLINE_DATES_MAX: Final = 60
-PERIOD_HEADER: Final = ("Date", "Net", "Charges", "Trades", "Won", "Worst loss", "Limit", "Halts", "Run")
+PERIOD_HEADER: Final = ("Date", "Net", "Charges", "Trades", "Won", "Worst loss", "Halts", "Run")
 
 
 def summarise_period(settings: Settings, paths: Paths, *, first: date | None, last: date | None) -> dict[str, Any]:
@@ -107,7 +107,6 @@ def day_cells(day: Mapping[str, Any]) -> tuple[str, ...]:
         str(day["trade_count"]),
         won_text(day),
         worst_text(day),
-        rupees_text(day["loss_limit_paise"]),
         str(day["halts"] or "-"),
         day["run_id"].removeprefix(f"{day['trading_date']}-") + ("" if day["flat"] else " NOT FLAT"),
     )
@@ -124,16 +123,15 @@ def total_cells(period: Mapping[str, Any]) -> tuple[str, ...]:
         str(totals["trade_count"]),
         won_text(totals),
         rupees_text(totals["worst_loss_paise"]),
-        "",
         str(totals["halts"] or "-"),
         "",
     )
 
 
 def won_text(row: Mapping[str, Any]) -> str:
-    """Return the trades won of all, as a share: '3 (50 %)'."""
+    """Return the trades won of all, as a share: '50 %'."""
     trades, wins = row["trade_count"], row["win_count"]
-    return f"{wins} ({round(100 * wins / trades)} %)" if trades else "-"
+    return f"{round(100 * wins / trades)} %" if trades else "-"
 
 
 def worst_text(day: Mapping[str, Any]) -> str:
@@ -153,7 +151,8 @@ def period_lines(period: Mapping[str, Any]) -> list[str]:
         f"worst {signed_rupees(totals['worst_net_paise'])}",
         f"{totals['winning_dates']} of {totals['dates']} dates gained; "
         f"deepest fall of the sum from its peak {rupees_display(totals['drawdown_paise'])}",
-        "In rupees. Of each date the newest finished run counts; one on real prices before a synthetic one.",
+        "In rupees; a worst loss with its share of the limit.",
+        "Of each date the newest finished run counts; one on real prices before a synthetic one.",
     ]
     if any(day["synthetic"] for day in days):
         lines.append("S: SYNTHETIC DATA, no market made these prices")

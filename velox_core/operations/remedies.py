@@ -33,6 +33,7 @@ class Later:
         self._clears: dict[str, int] = {}
         self._unlocks: dict[str, list[tuple[int, int]]] = {}
         self._fills: dict[str, tuple[int, int]] = {}  # of an order: quantity, value in paise
+        self._trades: set[str] = set()
         for event in events:
             self._note(event)
 
@@ -40,7 +41,8 @@ class Later:
         body, kind = event.body, event.kind
         if kind is EventKind.ORDER and text_of(body, "state") in _TERMINAL:
             self._order_ends.setdefault(text_of(body, "client_order_id"), (event.ts_ms, text_of(body, "state")))
-        elif kind is EventKind.FILL:
+        elif kind is EventKind.FILL and text_of(body, "trade_id") not in self._trades:
+            self._trades.add(text_of(body, "trade_id"))
             order_id, quantity = text_of(body, "client_order_id"), int_of(body, "quantity")
             before = self._fills.get(order_id, (0, 0))
             self._fills[order_id] = (before[0] + quantity, before[1] + quantity * int_of(body, "price"))

@@ -82,7 +82,8 @@ def _expectations(report: Mapping[str, Any]) -> list[Section]:
     """Return the day against each strategy's band from its replays, where one is on record."""
     rows = []
     for row in rows_of(report, "expectations"):
-        band = [row.get("low_paise"), row.get("high_paise")]
+        is_judged = text_of(row, "verdict") in ("WITHIN", "BELOW", "ABOVE")
+        band = [row.get("low_paise"), row.get("high_paise")] if is_judged else [None, None]
         low, high = (rupees_display(value) if isinstance(value, int) else "-" for value in band)
         source = text_of(row, "source") + (" (synthetic)" if row.get("synthetic") is True else "")
         net = view.signed_rupees(int_of(row, "net_paise"))

@@ -86,6 +86,7 @@ class Story:
     slippage: tuple[SlippageRow, ...] = ()
     timeline: tuple[Moment, ...] = ()
     moments_left_out: int = 0
+    halts_ms: tuple[int, ...] = ()
     outage_ms: int = 0
     outage_from_ms: int = 0
     prices: Mapping[str, Prices] = field(default_factory=dict)
@@ -126,6 +127,7 @@ def build_story(events: Sequence[JournalEvent], prices: Mapping[str, Prices], *,
         fills=tuple(_point(event) for event in fills),
         slippage=_slippage(events, fills, prices),
         timeline=tuple(moments[:TIMELINE_MAX]),
+        halts_ms=tuple(sorted({event.ts_ms for event in events if event.kind is EventKind.HALT})),
         moments_left_out=max(0, len(moments) - TIMELINE_MAX),
         outage_ms=outage_ms,
         outage_from_ms=outage_from_ms,

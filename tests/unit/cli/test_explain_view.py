@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from velox_core.cli.explain_view import show_explanation
+from velox_core.cli.explain_view import period_table, show_explanation
 from velox_core.operations.explain import ExplainedDecision, Explanation, LayerVerdict
 
 
@@ -83,3 +83,27 @@ def test_show_explanation_of_one_decision_has_every_layer() -> None:
 
 def test_show_explanation_without_a_match_names_what_there_is() -> None:
     assert "has decisions of: sma; on: TCS" in " ".join(shown(matching=0).split())
+
+
+def test_period_table_fits_a_narrow_terminal_and_cuts_no_figure() -> None:
+    day = {
+        "trading_date": "2024-01-15",
+        "run_id": "2024-01-15-crash-12",
+        "net_paise": -12_345_678,
+        "charges_paise": 123_456,
+        "trade_count": 123,
+        "win_count": 61,
+        "worst_loss_paise": 20_000_000,
+        "loss_limit_paise": 20_000_000,
+        "halts": 1,
+        "flat": True,
+        "synthetic": True,
+    }
+    totals = {**day, "dates": 1, "winning_dates": 0, "best_net_paise": -1, "worst_net_paise": -1, "drawdown_paise": 1}
+    file = io.StringIO()
+    table = period_table({"days": [day], "totals": totals, "unfinished_dates": []})
+    Console(file=file, width=80, highlight=False).print(table)
+    text = " ".join(file.getvalue().split())
+    assert max(map(len, file.getvalue().splitlines())) <= 80
+    for part in ("2024-01-15 S", "-123456.78", "1234.56", "200000.00 (100 %)", "Of each date the newest finished run"):
+        assert part in text

@@ -188,6 +188,7 @@ def test_explain_a_halt_names_its_id_and_when_it_was_cleared(gate: Gate, setting
 def test_explain_an_approval_shows_every_layer_passed_and_the_order(gate: Gate, settings: Settings) -> None:
     order_id = gate.enter("A")
     gate.fill(order_id, "A", position=1, at_ms=TEN_MS + 1_000)
+    gate.append(EventKind.FILL, TEN_MS + 2_000, gate.events[-2].body)  # the same trade, told again
     decision = last(gate, settings, identity=order_id)
     assert [layer.verdict for layer in decision.layers] == ["passed"] * 8
     assert (decision.order, decision.would_have_passed, decision.asked, decision.quantity) == (

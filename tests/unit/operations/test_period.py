@@ -50,7 +50,12 @@ def test_period_counts_the_newest_finished_run_of_each_date_and_adds_up(paths: P
     assert period["unfinished_dates"] == ["2024-01-17"]
     assert any("2024-01-17" in line for line in period_lines(period))
     cells = dict(zip(PERIOD_HEADER, day_cells(period["days"][1]), strict=True))
-    assert (cells["Net"], cells["Won"], cells["Worst loss"], cells["Run"]) == ("-10.00", "1 (25 %)", "2100.00 (105 %)", "1")
+    assert (cells["Net"], cells["Won"], cells["Worst loss"], cells["Run"]) == (
+        "-10.00",
+        "25 %",
+        "2100.00 (105 %)",
+        "1",
+    )
     assert len(total_cells(period)) == len(PERIOD_HEADER)
 
 

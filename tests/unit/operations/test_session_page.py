@@ -74,7 +74,14 @@ def test_page_has_every_section_the_figures_and_both_charts(scratch: Path) -> No
     for section in report_sections(report, story):
         assert f"<h2>{section.title.replace('&', '&amp;')}</h2>" in page
     assert page.count("<svg") == 2
-    for text in ("-₹11.80", "worst -₹50.90 at 09:18:00", "loss limit -₹2,000.00", "SYNTHETIC DATA", "Trading was halted"):
+    for text in (
+        "-₹11.80",
+        "worst -₹50.90 at 09:18:00",
+        "loss limit -₹2,000.00",
+        "SYNTHETIC DATA",
+        "Trading was halted",
+        "halted at 09:20:00",
+    ):
         assert text in page
 
 
@@ -111,4 +118,6 @@ def test_sections_show_expectations_where_the_report_has_them() -> None:
     row = {"strategy": "orb", "verdict": "BELOW", "net_paise": -9_000, "low_paise": -500, "high_paise": 900, "days": 20}
     sections = {s.title: s for s in report_sections({"expectations": [row]})}
     assert sections["P&L against expectations"].rows == (("orb", "BELOW", "-₹90.00", "-₹5.00", "₹9.00", "20", ""),)
+    young = report_sections({"expectations": [{**row, "verdict": "TOO_FEW_DAYS", "low_paise": 0, "high_paise": 0}]})
+    assert {s.title: s for s in young}["P&L against expectations"].rows[0][3:5] == ("-", "-")  # a band of nothing is none
     assert "P&L against expectations" not in {s.title for s in report_sections({})}
