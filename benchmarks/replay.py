@@ -144,8 +144,8 @@ class ReplayRun:
     run_s: float = 0.0
 
 
-def open_run(workload: Workload, folder: Path, strategy: Strategy) -> ReplayRun:
-    """Join an engine for a workload, with one strategy over all its symbols. The journal is written into the folder."""
+def open_run(workload: Workload, folder: Path, *strategies: Strategy) -> ReplayRun:
+    """Join an engine for a workload, with each strategy over all its symbols. The journal is written into the folder."""
     universe = tuple(f"S{number:03d}" for number in range(workload.instruments))
     instruments = {s: Instrument(symbol=s, security_class=SecurityClass.CASH, tick_paise=5) for s in universe}
     schedule = ChargeSchedule.flat(bps=3)
@@ -169,10 +169,10 @@ def open_run(workload: Workload, folder: Path, strategy: Strategy) -> ReplayRun:
         limits=OPEN_LIMITS,
         schedule=schedule,
         instruments=instruments,
-        strategies=(HostedStrategy(strategy, tuple(range(len(universe))), universe),),
+        strategies=tuple(HostedStrategy(strategy, tuple(range(len(universe))), universe) for strategy in strategies),
         epoch=ledger.acquire_lease("benchmark"),
     )
-    engine = assemble(_plan(first), ports, rules)
+    engine = assemble(day_plan(first), ports, rules)
     engine.risk_manager.readiness.armed = True
     return ReplayRun(engine=engine, broker=broker, clock=clock, journal=journal)
 
@@ -187,7 +187,7 @@ def replay(workload: Workload, folder: Path, strategy: Strategy | None = None) -
         day = day_columns(workload, index)
         run.prepare_s += time.perf_counter() - began
         feed = SimulatedMarket(ReplayFeed(day, clock, 0.0), run.broker, clock)
-        session = engine.session(_plan(day), feed)
+        session = engine.session(day_plan(day), feed)
         began = time.perf_counter()
         result = session.run()
         run.journal.flush()
@@ -197,7 +197,8 @@ def replay(workload: Workload, folder: Path, strategy: Strategy | None = None) -
     return run
 
 
-def _plan(day: DayColumns) -> SessionPlan:
+def day_plan(day: DayColumns) -> SessionPlan:
+    """Return a plan that takes entries all day and carries positions over its end."""
     midnight_ms = ist_midnight_ms(day.trading_date)
     end_ms = midnight_ms + MS_PER_DAY
     return SessionPlan(
@@ -210,6 +211,7 @@ def _plan(day: DayColumns) -> SessionPlan:
         hard_stop_ms=end_ms,
         tick_paise=(5,) * len(day.universe),
         square_off=False,
+        on_ticks=day.ticks is not None,
     )
 
 

@@ -17,17 +17,22 @@ from velox_core.cli.options import (
     ConfigOption,
     DataOption,
     DateOption,
+    DaysOption,
     JsonOption,
     PlainOption,
     RunDateOption,
     RunIdOption,
     ScenarioOption,
+    SeedOption,
     SpeedOption,
+    SymbolsOption,
     open_settings,
     optional_date,
     optional_speed,
+    override_scenario,
     parse_date,
 )
+from velox_core.cli.strategies import strategies_app
 
 app = typer.Typer(
     help="VELOX: an intraday trading day on NSE equities, with safety first.",
@@ -37,6 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(strategies_app, name="strategies")
 app.command()(explain)
 app.command()(report)
 app.add_typer(metrics_app, name="metrics")
@@ -99,6 +105,9 @@ def run(
     speed: SpeedOption = None,
     data: DataOption = None,
     scenario: ScenarioOption = None,
+    symbols: SymbolsOption = None,
+    seed: SeedOption = None,
+    days: DaysOption = 1,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start a new run although an unfinished or halted one is there.")
     ] = False,
@@ -113,13 +122,21 @@ def run(
     """Run the trading engine in the foreground, without Prefect.
 
     With --take-over an engine of the run that acknowledges the halt is left to close by itself; one that does not is
-    killed, and this engine closes what is open.
+    killed, and this engine closes what is open. --days runs sessions one after another, each a run of its own, and ends at the
+    first that does not end well.
     """
     import os
 
     from velox_core.operations.day import DayRequest, open_day
     from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 
+    override_scenario(os.environ, symbols=symbols, seed=seed)
+    if days > 1:
+        from velox_core.cli.days import run_days
+
+        if take_over or as_json:
+            raise typer.BadParameter("--days goes with neither --take-over nor --json; velox summary --json has each day")
+        raise typer.Exit(run_days(days, config=config, first=optional_date(date), data=data, scenario=scenario, fresh=fresh))
     if take_over and (fresh or not reason):
         raise typer.BadParameter("--take-over takes up the run that is there, so without --fresh, and needs a --reason")
     asked = DayRequest(config=config, date=optional_date(date), speed=optional_speed(speed), data=data, scenario=scenario)

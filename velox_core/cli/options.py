@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,8 +59,16 @@ SpeedOption = Annotated[
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="File or folder of one-minute bars (CSV or Parquet).")]
 ScenarioOption = Annotated[
-    str | None, typer.Option("--scenario", metavar="calm|crash|...", help="Synthetic data instead of a file.")
+    str | None,
+    typer.Option("--scenario", metavar="NAME", help="Synthetic data: calm, trend, crash, whipsaw, gap, halted or circuit."),
 ]
+SymbolsOption = Annotated[
+    int | None, typer.Option("--symbols", metavar="N", help="How many synthetic symbols, SYN1 to SYNn.", min=1, max=1_000)
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Seed of synthetic data and simulated fills.", min=0)
+]
+DaysOption = Annotated[int, typer.Option("--days", metavar="N", help="So many sessions, from --date on.", min=1, max=250)]
 PlainOption = Annotated[bool, typer.Option("--plain", help="Print plain lines instead of the live view.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -72,6 +81,14 @@ def optional_date(text: str | None) -> date | None:
 def optional_speed(text: str | None) -> float | None:
     """Return the speed of an option, None when it was not given."""
     return None if text is None else parse_speed(text)
+
+
+def override_scenario(environ: MutableMapping[str, str], *, symbols: int | None, seed: int | None) -> None:
+    """Have the configuration read what the command line asked for; an option is an override like any other variable."""
+    if symbols is not None:
+        environ["VELOX__FEED__SCENARIO_SYMBOLS"] = str(symbols)
+    if seed is not None:
+        environ["VELOX__SIMULATION__SEED"] = str(seed)
 
 
 def open_settings(config: Path | None) -> tuple[Settings, Paths]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # shown only by the doctor, which imports the engine
 
 TRADES_SHOWN_MAX = 30
 BAR_WIDTH = 24
+_OUTSIDE = ("BELOW", "ABOVE")
 _VERDICT_STYLE = {Verdict.PASSED: "green", Verdict.WARNED: "yellow", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
 _DIFFERENCE_STYLE = {
     DifferenceVerdict.EXPLAINED: "green",
@@ -150,7 +151,15 @@ def _decisions(report: Mapping[str, Any]) -> RenderableType:
 
 def _strategies(report: Mapping[str, Any]) -> RenderableType:
     rows = [view.strategy_cells(row) for row in report.get("strategies", []) if isinstance(row, Mapping)]
-    return _table("Strategies", view.STRATEGY_HEADER, rows)
+    table = _table("Strategies", view.STRATEGY_HEADER, rows)
+    judged = [row for row in report.get("expectations", []) if isinstance(row, Mapping) and row.get("verdict") != "MISSING"]
+    lines = [
+        Text(f"{row['strategy']}: {view.expectation_text(row)}", style="bold red" if row["verdict"] in _OUTSIDE else "dim")
+        for row in judged
+    ]
+    if not lines and report.get("expectations"):
+        lines = [Text("No expectations on record to put the day beside: velox strategies expect", style="dim")]
+    return Group(table, *lines)
 
 
 def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, figures: bool = True) -> RenderableType:

@@ -12,12 +12,14 @@ from collections import deque
 from typing import Final
 
 from velox_core.domain.market.bars import MarketEvent, MinuteRow, TickBatch
+from velox_core.domain.positions import Position
 from velox_core.engine.parts import SessionParts
 from velox_core.engine.plan import SessionPlan
 from velox_core.engine.step import protective_exit, protective_tick_exit
 from velox_core.risk.gate import Quote
 
 PRICE_ROWS_KEPT: Final = 3
+_NEVER_PAISE: Final = 1 << 60
 
 
 class SessionPrices:
@@ -25,7 +27,7 @@ class SessionPrices:
 
     Attributes:
         protected: symbols whose position has a stop or target; a set that keeps its order, so that exits leave in the same
-            one every time. The session keeps it.
+            one every time. `protect` keeps it.
         ticks_taken: how many ticks came.
     """
 
@@ -37,8 +39,24 @@ class SessionPrices:
         self._columns = {symbol: column for column, symbol in enumerate(plan.universe)}
         self._parts = parts
         self._recent: deque[MinuteRow] = deque(maxlen=PRICE_ROWS_KEPT)
+        self._floors = [0] * len(plan.universe)  # at or below it a tick reaches a stop or target
+        self._ceilings = [_NEVER_PAISE] * len(plan.universe)  # at or above it
         self._newest = [0] * len(plan.universe)  # of ticks, paise
         self._newest_ms = [0] * len(plan.universe)
+
+    def protect(self, symbol: str, position: Position | None) -> None:
+        """Take the stop and target of a symbol of the universe as they are now; None or a flat position has neither."""
+        column = self._columns[symbol]
+        floor, ceiling = 0, _NEVER_PAISE
+        if position is not None and position.quantity and (position.stop_paise or position.target_paise):
+            self.protected[symbol] = None
+            if position.quantity > 0:
+                floor, ceiling = position.stop_paise, position.target_paise or _NEVER_PAISE
+            else:
+                floor, ceiling = position.target_paise, position.stop_paise or _NEVER_PAISE
+        elif self.protected:
+            self.protected.pop(symbol, None)
+        self._floors[column], self._ceilings[column] = floor, ceiling
 
     def quote(self, column: int) -> Quote | None:
         """Return the newest price of a column: its newest tick, or a close among the last rows."""
@@ -69,25 +87,28 @@ class SessionPrices:
         parts = self._parts
         emergency, loss = parts.emergency, parts.order_manager.day_loss
         newest, newest_ms, ts_ms = self._newest, self._newest_ms, batch.ts_ms
-        held, protected = loss.open_marks, self.protected
+        floors, ceilings, held = self._floors, self._ceilings, loss.open_marks
         self.ticks_taken += len(batch.columns)
         for column, price_paise in zip(batch.columns, batch.prices, strict=True):
             newest[column] = price_paise
             newest_ms[column] = ts_ms
-            if column in held:
-                loss.mark(column, price_paise)
-                if loss.loss_at_most_paise >= emergency.warnings.next_paise and not emergency.closing:
-                    emergency.check(now_ms)
-                if protected:
-                    self._hold_against(column, price_paise)
+            if (
+                column in held
+                and loss.mark(column, price_paise)
+                and loss.loss_at_most_paise >= emergency.warnings.next_paise
+                and not emergency.closing
+            ):
+                emergency.check(now_ms)
+            if price_paise <= floors[column] or price_paise >= ceilings[column]:
+                self._reached(column, price_paise)
         emergency.check(now_ms)  # once a moment also without a breach: a closing goes on
 
-    def _hold_against(self, column: int, price_paise: int) -> None:
+    def _reached(self, column: int, price_paise: int) -> None:
         symbol = self._universe[column]
-        if symbol in self.protected:
-            hit = protective_tick_exit(self._parts.order_manager.positions[symbol], price_paise)
-            if hit is not None:
-                self._parts.exit_door.want(symbol, hit[0], hit[1])
+        position = self._parts.order_manager.positions.get(symbol)
+        hit = None if position is None else protective_tick_exit(position, price_paise)
+        if hit is not None:
+            self._parts.exit_door.want(symbol, hit[0], hit[1])
 
     def mark_only(self, event: MarketEvent) -> None:
         """Take prices that nothing is decided on any more: what an earlier process traded on, or what comes while closing."""

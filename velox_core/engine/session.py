@@ -59,7 +59,6 @@ class TradingSession:
         self._hosts = {host.strategy.strategy_id: host for host in parts.strategies}
         self._on_ticks = plan.on_ticks
         self._prices = SessionPrices(plan, parts)
-        self._protected = self._prices.protected
         self._signals = SignalDesk(plan, parts, self._prices)
         self._upkeep = Upkeep(
             broker=parts.broker,
@@ -311,12 +310,7 @@ class TradingSession:
         position = orders.positions.get(symbol)
         if position is not None and position.quantity:
             quantity, owner = position.quantity, position.strategy_id
-            if position.stop_paise or position.target_paise:
-                self._protected[symbol] = None
-            else:
-                self._protected.pop(symbol, None)
-        elif self._protected:
-            self._protected.pop(symbol, None)
+        self._prices.protect(symbol, position)
         for host in self._parts.strategies:
             host.positions[column] = quantity if owner == host.strategy_id else 0
             if host.disabled and host.positions[column]:  # an entry that traded after all

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,7 @@ from velox_core.strategies.rules import TradeRuleValues
 SIGNALS_MAX: Final = 1_000  # of one strategy and minute
 REASON_LENGTH_MAX: Final = 200
 ERROR_LENGTH_MAX: Final = 500
+TRACEBACK_LENGTH_MAX: Final = 8_000
 NO_RULES: Final = TradeRuleValues()
 
 _log = logging.getLogger("velox.system")
@@ -127,14 +129,23 @@ class HostedStrategy:
     def _disable(self, error: BaseException) -> None:
         self.is_called = False
         self.disabled = _in_words(error)
-        _log.error("[STRATEGY] %s is disabled for the day", self.strategy.strategy_id, exc_info=error)
+        _log.error("[STRATEGY] %s is disabled for the day: %s\n%s", self.strategy_id, self.disabled, _traceback(error))
 
 
 def _in_words(error: BaseException) -> str:
-    """Return what an exception of foreign code says, in one line that a journal can hold, whatever its text is."""
+    """Return what an exception of foreign code says, in one line that log, journal and alert can hold, whatever its text is."""
     try:
         text = str(error)
     except Exception:  # its __str__ is foreign code too
         text = "(its text cannot be made)"
-    line = "".join(letter if letter.isprintable() else " " for letter in text[:ERROR_LENGTH_MAX])
-    return f"{type(error).__name__}: {line}"
+    line = f"{type(error).__name__}: {text}"[:ERROR_LENGTH_MAX].encode("utf-8", "backslashreplace").decode()
+    return "".join(letter if letter.isprintable() else " " for letter in line)
+
+
+def _traceback(error: BaseException) -> str:
+    """Return an exception's traceback as text that a log can hold, its end where it is long."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # it asks the exception for its text
+        return "(its traceback cannot be made)"
+    return text[-TRACEBACK_LENGTH_MAX:].encode("utf-8", "backslashreplace").decode()

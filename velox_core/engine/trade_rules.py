@@ -162,7 +162,8 @@ class TradeRules:
         if values.entries_per_symbol_max and len(entries) >= values.entries_per_symbol_max:
             return f"Re-entry: {len(entries)} entries today, {values.entries_per_symbol_max} are allowed"
         if values.cooldown_ms and any(order.filled_quantity for order in entries):
-            traded_ms = self._books.last_trade_ms.get(symbol, 0)
+            # a trade counts from the end of its minute: an engine that was restarted knows it by its own time only
+            traded_ms = -(-self._books.last_trade_ms.get(symbol, 0) // MS_PER_MINUTE) * MS_PER_MINUTE
             if ts_ms - traded_ms < values.cooldown_ms:
                 minutes = values.cooldown_ms // MS_PER_MINUTE
                 return f"Re-entry: last trade {(ts_ms - traded_ms) // 1_000} s ago, the cool-down is {minutes} minutes"

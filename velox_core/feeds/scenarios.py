@@ -155,11 +155,11 @@ def trend_path(inputs: PathInputs) -> PricePath:
 
 # Eleven minutes up, eleven down: an average of ten closes crosses one of thirty each way, always near the turn.
 _WHIPSAW_MINUTES = 22
-_WHIPSAW_SIZE = 0.0045
+_WHIPSAW_SIZE = 0.0075
 
 
 def whipsaw_path(inputs: PathInputs) -> PricePath:
-    """Swing 0.45 % up and down in turns of about 22 minutes, going nowhere: every signal comes late and is undone."""
+    """Swing 0.75 % up and down in turns of about 22 minutes, going nowhere: every signal comes late and is undone."""
     count = inputs.minutes
     phase = float(inputs.own.uniform(0.0, 2.0 * np.pi))
     swing = _WHIPSAW_SIZE * np.sin(phase + 2.0 * np.pi * np.arange(count) / _WHIPSAW_MINUTES)
@@ -195,12 +195,12 @@ _HALT_AT, _RESUME_AT = 0.40, 0.70
 
 
 def halted_path(inputs: PathInputs) -> PricePath:
-    """Rise as a trend does; every second symbol stops trading at about 11:45, some for good, some until about 13:40.
+    """Rise like a crash day's morning; every second symbol stops trading at about 11:45, some for good, some until about 13:40.
 
     Of those that stop, every second one (the first symbol of a day among them) never trades again that day.
     """
     count = inputs.minutes
-    path = trend_path(inputs)
+    path = _calm_morning(inputs)
     if inputs.ordinal % 2:
         return path
     minute = np.arange(count)
@@ -295,7 +295,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             ),
             Scenario(
                 name="whipsaw",
-                summary="swings of 0.45 % in turns of 22 minutes: many signals, each undone",
+                summary="swings of 0.75 % in turns of 22 minutes: many signals, each undone",
                 base_rupees_min=300.0,
                 base_rupees_max=3_000.0,
                 path=whipsaw_path,
@@ -309,7 +309,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             ),
             Scenario(
                 name="halted",
-                summary="a trend in which every second symbol stops trading, some of them for good",
+                summary="a rising morning, then every second symbol stops trading, some of them for good",
                 base_rupees_min=300.0,
                 base_rupees_max=3_000.0,
                 path=halted_path,

@@ -6,7 +6,7 @@
   sha256, its counts and what was dropped. It alone says what is in the folder.
 - Every file is written under a temporary name, synced and renamed; the manifest comes last, so that a reader sees the old
   import or the new one. An import of other data is never overwritten unless that is said.
-- A file that is not as the manifest says is a DataError.
+- A file that is not as the manifest says, or a manifest that was changed, is a DataError.
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         with path.open("rb") as stream:
             body = json.loads(stream.read(_MANIFEST_BYTES_MAX))
+        if body.pop("digest") != _digest_of_json(body):
+            raise DataError(f"{path} was changed since the import (its digest differs); import the data again")
         if body["format"] != FORMAT or body["inputs"]["format_version"] != FORMAT_VERSION:
             raise DataError(f"{path} is of another version of the format; import the data again")
         days = tuple(_stored_day(entry) for entry in body["days"])
@@ -157,7 +159,8 @@ def write_store(
         stored = tuple(_write_day(folder, day, opens_ms) for day, opens_ms in days)
         versions = {"format_version": FORMAT_VERSION, "rules_version": RULES_VERSION}
         manifest = Manifest(source=source, inputs={**inputs, **versions}, days=stored, left_out=left_out)
-        text = json.dumps(manifest.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
+        body = manifest.to_json()
+        text = json.dumps({**body, "digest": _digest_of_json(body)}, ensure_ascii=False, indent=1, sort_keys=True)
         _write(folder / MANIFEST_NAME, text.encode())
         _tidy(folder, {day.file for day in stored})
     except OSError as error:
@@ -175,6 +178,10 @@ def digest_of(path: Path) -> str:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check that it is a readable file") from error
     return digest.hexdigest()
+
+
+def _digest_of_json(body: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(body, ensure_ascii=False, sort_keys=True).encode(errors="replace")).hexdigest()
 
 
 def _stored_day(entry: Mapping[str, Any]) -> StoredDay:

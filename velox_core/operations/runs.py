@@ -22,6 +22,7 @@ from velox_core.journal.queries import JournalReader
 from velox_core.journal.records import JournalRecords
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.operations.expectations import EXPECTATIONS_FILE, judge
 from velox_core.operations.json_file import write_json
 from velox_core.operations.probes import strategy_fingerprint
 from velox_core.operations.recorded import RecordedRun, recorded_runs
@@ -82,6 +83,8 @@ def write_report(settings: Settings, recorded: RecordedRun, facts: Mapping[str, 
     with open_journal(settings, recorded) as journal:
         report = build_report(journal.events(), {**facts, "fingerprint": strategy_fingerprint(settings)})
         run_key = journal.run_key
+    expectations = judge(settings, recorded.folder.parent / EXPECTATIONS_FILE, report)
+    report["expectations"] = [row.to_json() for row in expectations]
     records = JournalRecords(journal_url(settings, recorded.run))
     try:
         records.save_session_summary(run_key, _summary_row(report))

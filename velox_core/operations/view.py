@@ -235,6 +235,26 @@ def strategy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def expectation_text(row: object) -> str:
+    """Return where a strategy's day lies beside its replays, in a few words; `row` is one of a report's `expectations`."""
+    if not isinstance(row, Mapping):
+        return "no expectation on record (velox strategies expect)"
+    verdict, days = str(row.get("verdict", "")), _int(row, "days")
+    band = f"{signed_rupees(_int(row, 'low_paise'))} to {signed_rupees(_int(row, 'high_paise'))} in {days} replayed days"
+    synthetic = ", SYNTHETIC" if row.get("synthetic") else ""
+    match verdict:
+        case "WITHIN":
+            return f"within {band}{synthetic}"
+        case "BELOW" | "ABOVE":
+            return f"OUTSIDE, {verdict.lower()} {band}{synthetic}"
+        case "TOO_FEW_DAYS":
+            return f"not judged: {days} replayed days are too few (mean {signed_rupees(_int(row, 'mean_paise'))}{synthetic})"
+        case "STALE":
+            return "STALE: the strategy or a limit has changed since its replays (velox strategies expect)"
+        case _:
+            return "no expectation on record (velox strategies expect)"
+
+
 def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one halt as the cells of its table row."""
     return (

@@ -63,14 +63,19 @@ class DayLoss:
             self.open_paise += quantity * price_paise - cost_paise
             self.gross_paise += abs(quantity) * price_paise
 
-    def mark(self, column: int, price_paise: int) -> None:
-        """Take one price of one column, if it is held."""
+    def mark(self, column: int, price_paise: int) -> bool:
+        """Take one price of one column, if it is held. Returns whether that changed the loss."""
         held = self.open_marks.get(column)
-        if held is not None:
-            moved = price_paise - held.mark_paise
-            held.mark_paise = price_paise
-            self.open_paise += held.quantity * moved
-            self.gross_paise += abs(held.quantity) * moved
+        if held is None:
+            return False
+        moved = price_paise - held.mark_paise
+        if not moved:
+            return False
+        held.mark_paise = price_paise
+        quantity = held.quantity
+        self.open_paise += quantity * moved
+        self.gross_paise += (quantity if quantity > 0 else -quantity) * moved
+        return True
 
     def mark_row(self, prices_paise: list[int]) -> None:
         """Take one price per column; 0 means none. Only held columns are looked at."""

@@ -75,13 +75,32 @@ class OddSignal(Signal):
         ((signal for signal in [entry_signal()]), "TypeError: on_minute returned generator where a list"),
         ({"AAA": entry_signal()}, "TypeError: on_minute returned dict where a list"),
         (GeneratorExit(), "GeneratorExit: "),
-        (type("Custom", (BaseException,), {})("odd\ud800\ntext"), "Custom: odd  text"),
+        (type("Custom", (BaseException,), {})("odd\ud800\ntext"), r"Custom: odd\ud800 text"),
     ],
 )
 def test_host_of_a_strategy_that_misbehaves_is_disabled_for_the_day(answer: Any, named: str) -> None:
     host = host_of(answer)
     assert host.on_minute(row(1).ts_ms, row(1)) is None
     assert host.disabled.startswith(named)
+
+
+class Unspeakable(ValueError):
+    """Its text is foreign code too."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [ValueError("half a letter \ud800\nand a line"), Unspeakable()])
+def test_what_a_strategy_says_of_itself_can_be_logged_and_journaled(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    host = host_of(error)
+    assert host.on_minute(row(1).ts_ms, row(1)) is None
+    assert host.disabled.isprintable()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "is disabled for the day" in said[0]
+    assert said[0].encode("utf-8").decode() == said[0]
+    assert caplog.records[0].exc_info is None
 
 
 def test_host_lets_an_interrupt_through() -> None:

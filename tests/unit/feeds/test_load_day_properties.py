@@ -14,9 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.feeds.files import bars, content, expected, lines, written
 from velox_core.domain.errors import DataError
 from velox_core.domain.market.sessions import SessionCalendar
 from velox_core.domain.time import IST, ist_date
@@ -30,6 +32,7 @@ HEADER = "ts,symbol,open,high,low,close,volume"
 Bars = dict[tuple[int, str], tuple[int, ...]]
 
 MINUTES = SourceOptions(bar_minutes=1)
+MINUTES_OF_DAY = 375
 JUDGED_TOGETHER = {DropRule.FAR_OFF, DropRule.FROZEN}
 
 relaxed = settings(
@@ -132,10 +135,55 @@ def test_load_day_survivors_are_exactly_the_good_rows_as_written(
 @relaxed
 @given(st.binary(max_size=400))
 def test_load_day_any_bytes_are_a_day_or_a_data_error(calendar: SessionCalendar, tmp_path: Path, junk_bytes: bytes) -> None:
-    for name, head in (("a.csv", b""), ("TCS.csv", HEADER.encode() + b"\n"), ("b.parquet", b"PAR1")):
+    three_lines = b"Price,Close,High,Low,Open,Volume\nTicker,TCS.NS,TCS.NS,TCS.NS,TCS.NS,TCS.NS\nDatetime,,,,,\n"
+    heads = (
+        ("a.csv", b""),
+        ("TCS.csv", HEADER.encode() + b"\n"),
+        ("yf.csv", three_lines),
+        ("INFY.csv", b"timestamp,o,h,l,c,v\n"),
+        ("ns.csv", b"timestamp_ns,open,high,low,close,volume\n"),
+        ("b.parquet", b"PAR1"),
+        ("c.csv.zst", b"\x28\xb5\x2f\xfd"),
+        ("ticks.csv", b"timestamp,ltp,volume,symbol\n"),
+    )
+    for name, head in heads:
         path = tmp_path / name
         path.write_bytes(head + junk_bytes)
+        if name.endswith(".zst"):
+            path.write_bytes(zstandard.compress(HEADER.encode() + b"\n" + junk_bytes)[: max(4, len(junk_bytes))])
         assert all(0 < bar[2] <= bar[1] for bar in (loaded(path, calendar) or {}).values())
+
+
+LAYOUTS = (
+    ("date", "ist", 0),
+    ("date", "naive", 1),
+    ("timestamp", "naive_utc", 1),
+    ("datetime", "utc", 0),
+    ("timestamp_ns", "ns", 1),
+    ("timestamp", "s", 0),
+)
+
+
+@relaxed
+@given(data=st.data())
+def test_load_day_whatever_stands_in_a_few_fields_the_others_keep_price_and_minute(
+    calendar: SessionCalendar, tmp_path: Path, data: st.DataObject
+) -> None:
+    name, stamp, shift = data.draw(st.sampled_from(LAYOUTS))
+    rows = bars(count=MINUTES_OF_DAY)
+    body = [line.split(",") for line in lines(rows, stamp=stamp, shift_minutes=shift)]
+    places = data.draw(st.lists(st.integers(1, MINUTES_OF_DAY - 2), min_size=1, max_size=4, unique=True))
+    for place in places:
+        body[place][data.draw(st.integers(1, 5))] = data.draw(fields)
+    for place in data.draw(st.lists(st.integers(1, MINUTES_OF_DAY - 2), max_size=3)):
+        body.insert(place, list(body[data.draw(st.sampled_from(places))]))  # a damaged row twice, out of its place
+    path = written(tmp_path / "TCS.csv", f"{name},open,high,low,close,volume", [",".join(fields) for fields in body])
+    day = load_day(path, DAY, calendar)
+    whole = {bar[0]: bar for bar in expected(rows)}
+    sound = {bar[0] for place, bar in enumerate(expected(rows)) if place not in places}
+    delivered = {bar[0]: bar for bar in content(day)}
+    assert sound <= set(delivered) <= set(whole)
+    assert all(delivered[moment] == whole[moment] for moment in sound)
 
 
 def good_csv() -> bytes:

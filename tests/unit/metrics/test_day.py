@@ -17,7 +17,7 @@ from velox_core.domain.errors import IntentRefused, JournalUnavailable
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank
 from velox_core.journal.file import FileJournal
-from velox_core.metrics import Answer, AnswerKind, FactPoints, ObservedControl, ObservedJournal, encode
+from velox_core.metrics import Answer, AnswerKind, FactPoints, ObservedControl, ObservedJournal
 from velox_core.operations.metrics import fact_lines
 from velox_core.ports import JournalFact
 
@@ -128,18 +128,6 @@ def test_day_with_metrics_writes_the_same_journal_and_its_lines_are_those_of_a_b
     assert any(line.startswith("velox_strategy_disabled") for line in again)
     assert any(line.startswith("velox_order_stage") for line in rig.server.lines)
     assert any(line.startswith("velox_mark") for line in rig.server.lines)
-
-
-def test_run_taken_up_again_counts_on_from_its_journal() -> None:
-    rig = SinkRig()
-    first = [JournalFact(EventKind.HALT, 1, {"halt_id": "H1", "kind": "LOSS", "clears": ""})]
-    facts = FactPoints(LIMIT_PAISE)
-    for event in first:
-        facts.take(event)
-    (point,) = facts.take(JournalFact(EventKind.HALT, 2, {"halt_id": "H2", "kind": "FAULT", "clears": ""}))
-    assert encode(point, TAGS) is not None
-    assert point.fields["active"] == 2
-    assert rig.server.lines == []
 
 
 class ScriptedJournal:

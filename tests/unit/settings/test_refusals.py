@@ -236,6 +236,18 @@ def test_file_without_system_says_what_is_missing(project):
             "system.metrics.influxdb.url is not shown: allowed is a URL (http://, https://)",
         ),
         (
+            "metrics: {influxdb: {flavour: influx1}}",
+            "system.metrics.influxdb.flavour is 'influx1': allowed is one of auto, influx2, influx3, victoria",
+        ),
+        (
+            "metrics: {influxdb: {enabled: true, bucket: ''}}",
+            "system.metrics.influxdb.bucket is empty: allowed is the bucket",
+        ),
+        (
+            "metrics: {influxdb: {enabled: true, flavour: influx2, org: ''}}",
+            "system.metrics.influxdb.org is empty: allowed is the organisation",
+        ),
+        (
             "checklist: {severities: {redsi: warn}}",
             "system.checklist.severities.redsi is not a known key (value 'warn'): the nearest is redis",
         ),

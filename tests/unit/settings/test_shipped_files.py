@@ -9,6 +9,7 @@ import yaml
 from velox_core.settings import CHECKLIST_ITEMS, BrokerType, ItemSeverity, StopPolicy, load_settings
 from velox_core.settings.folders import SHIPPED_ROOT
 from velox_core.settings.schema import Root, Section, Severities
+from velox_core.strategies import SHIPPED
 
 CONFIG = SHIPPED_ROOT / "config"
 
@@ -66,6 +67,7 @@ def test_production_file_shows_every_key_there_is():
     assert unseen == {
         "system.risk.dedup_window_seconds",
         "system.feed.scenario",
+        "system.feed.scenario_symbols",
         "system.calendar_path",
         "system.charges_path",
         "system.instruments_path",
@@ -99,10 +101,12 @@ def test_shipped_file_is_simulated_and_fits_a_share_of_tcs(name):
     assert settings.risk.limits.fixed_lot_size * 390_000 < settings.risk.limits.max_position_size_paise
     assert settings.environment == name.removeprefix("system_").removesuffix(".yaml")
     assert settings.feed.path == SHIPPED_ROOT / "data" / "tcs_2024-01-15.csv"
-    assert [item.class_path for item in settings.strategies] == [
+    two = [
         "velox_core.strategies.opening_range:OpeningRangeBreakout",
         "velox_core.strategies.sma_cross:SmaCross",
     ]
+    all_of_them = list(SHIPPED.values())
+    assert [item.class_path for item in settings.strategies] == (all_of_them if "simulated" in name else two)
 
 
 def test_first_week_file_is_as_conservative_as_the_guide():
