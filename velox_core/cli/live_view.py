@@ -74,7 +74,7 @@ def _row(*cells: RenderableType) -> Table:
 
 
 def _halts(status: Status) -> list[RenderableType]:
-    return [_line(f" HALTED  {line} ", "bold white on red") for line in halt_lines(status)]
+    return [_line(f" HALTED  {line} ", "bold white on red") for line in halt_lines(status, brief=True)]
 
 
 def _clock(status: Status, age_seconds: float) -> RenderableType:
