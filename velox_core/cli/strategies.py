@@ -183,7 +183,7 @@ def _show_one(view: StrategyView) -> None:
 
     from velox_core.operations.strategies import range_text
 
-    typer.echo(f"{view.name}  ({view.place})\n")
+    typer.echo(f"{view.name}  ({view.whence})\n")
     typer.echo(f"cannot be loaded: {view.problem}" if view.problem else view.text)
     for title, pairs in (("Parameter", view.parameters), ("Trade rule", view.rules)):
         if pairs:

@@ -197,7 +197,7 @@ def _explain(judged: Judged, settings: Settings, later: Later) -> ExplainedDecis
     if judged.is_entry:
         layers, agreed = _layers(judged, settings)
         passing = "" if approved else _would_pass(judged, settings, later, layers)
-        if not agreed:
+        if not agreed and int_of(body, "quantity"):  # a signal of no quantity was refused before it was judged
             note = "what else was known then cannot be worked out from the journal; only its own verdict is shown"
     elif not approved:
         passing = precondition_remedy(text_of(body, "code"), settings, later, judged)
