@@ -3,12 +3,12 @@
 - A tick is used as it is or refused as a whole; no rule changes a price. The first rule that it breaks names it.
 - Ticks are judged in the order in which they come, and a late one is refused, not sorted in: it is no newest price. At
   one stamp the cumulative volume says which tick is the older.
+- A stamp far ahead would make every later tick an old one: it is refused, live by the clock (STAMP_AHEAD_MS_MAX), in a file
+  by the rows on both sides of it, or by the five that follow (`stamped_ahead`: the wrong row may come twice).
 - A print far off waits for the next one. It is refused when it lies more than FAR_OFF_BPS from the newest price, or outside
   the day's band, unless the print before it was refused for the same on the same side: then the price has really moved,
   and this one is used. So a real crash is seen one print late, and a single wrong print never. Prints that go far off
   to both sides in turn are used after FAR_OFF_RUN_MAX refusals: no price can be kept out for longer than that.
-- A stamp ahead of time would make every later tick of its symbol out of order, and its price would stand still unseen. So it
-  is refused before: a live feed holds it against the clock, a file against the stamps that follow (`stamped_ahead`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from velox_core.domain.market.bars import RowDrops
 from velox_core.domain.time import MS_PER_MINUTE
 from velox_core.feeds.columns import Ints, Mask
 
+STAMP_AHEAD_MS_MAX: Final = 2_000  # live: so far a tick may be stamped ahead of our clock; also how far the clocks may differ
 FAR_OFF_BPS: Final = 500  # hundredths of a percent: the step by which NSE widens the band of a stock with derivatives
 FAR_OFF_RUN_MAX: Final = 3  # prints far off in a row that are refused, whatever their side
-AHEAD_MS_MAX: Final = 5_000  # of the clock: so far a vendor's clock may be ahead of ours
 AHEAD_OF_FOLLOWING_MS: Final = MS_PER_MINUTE
 _FOLLOWING: Final = 5
 _BPS: Final = 10_000
@@ -42,9 +42,9 @@ class TickRule(StrEnum):
     NOT_POSITIVE = "price not positive"
     TOO_LARGE = "price beyond any share"
     BAD_VOLUME = "volume negative, fractional or impossible"
-    AHEAD = "stamped ahead of time"
     DUPLICATE = "duplicate"
     OFF_SESSION = "off session"
+    AHEAD = "stamp ahead of the clock or of the ticks around it"
     OUT_OF_ORDER = "out of order (older than the newest tick)"
     OFF_TICK = "price not on the tick"
     FAR_OFF = "price far off, not confirmed by the next print"

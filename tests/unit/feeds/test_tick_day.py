@@ -134,14 +134,14 @@ def test_load_day_bad_ticks_are_dropped_counted_and_change_no_neighbour(calendar
     assert (day.rows[0].closes, day.rows[0].volumes) == ([10_005], [2])
 
 
-def test_load_day_one_stamp_ahead_of_time_keeps_no_later_tick_out(calendar: SessionCalendar, tmp_path: Path) -> None:
+def test_load_day_a_stamp_ahead_that_comes_twice_keeps_no_later_tick_out(calendar: SessionCalendar, tmp_path: Path) -> None:
     """Taken for the newest, it would make every tick until 15:00 out of order: a fall would go unseen."""
     ticks = [
         f"2024-01-15 09:{15 + number // 60}:{number % 60:02},{100 - number // 30}.00,{10 + number}" for number in range(240)
     ]
-    ticks.insert(100, "2024-01-15 15:00:00,97.00,109")
+    ticks[100:100] = ["2024-01-15 15:00:00,97.00,109"] * 2  # twice, as duplicates come
     day = load_day(written(tmp_path / "TCS.csv", HEADER, *ticks), DAY, calendar, tick_table=TICKS)
-    assert (day.tick_count, counts(day)) == (240, {"stamped ahead of time": 1})
+    assert (day.tick_count, counts(day)) == (240, {"stamp ahead of the clock or of the ticks around it": 2})
     assert day.rows[-1].closes == [9_300]
 
 
@@ -166,6 +166,21 @@ def test_load_day_a_lone_quote_swallows_no_tick_and_quoted_files_are_read(calend
     assert (lone.tick_count, counts(lone)) == (2, {"unreadable time": 1})
     quoted = [",".join(f'"{field}"' for field in line.split(",")) for line in (HEADER, *lines)]
     assert flat(load_day(written(tmp_path / "TCS.csv", *quoted), DAY, calendar)) == flat(lone)
+
+
+def test_load_day_a_stamp_far_ahead_is_refused_and_makes_no_later_tick_old(calendar: SessionCalendar, tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "TCS.csv",
+        HEADER,
+        "2024-01-15 15:20:00,100,1",
+        "2024-01-15 09:15:00,100,1",
+        "2024-01-15 15:29:00,101,2",
+        "2024-01-15 09:15:01,101,2",
+        "2024-01-15 09:16:01,101,3",
+    )
+    day = load_day(path, DAY, calendar)
+    assert [after_ms for after_ms, *_ in flat(day)] == [0, 1_000, 61_000]
+    assert counts(day) == {"stamp ahead of the clock or of the ticks around it": 2}
 
 
 def test_load_day_symbols_are_merged_by_time_and_a_symbol_twice_at_one_moment_follows(
