@@ -48,7 +48,7 @@ from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.strategy_watch import watch_strategies
-from velox_core.feeds.replay import load_day
+from velox_core.feeds.load import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.feeds.tick_replay import replay_feed
 from velox_core.guard import beat_key

@@ -19,7 +19,7 @@ from velox_core.bootstrap import RunRequest, SessionOutcome, prepare, run_engine
 from velox_core.brokers.charges import load_charges
 from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.domain.orders import Product, Side
-from velox_core.feeds.replay import available_dates
+from velox_core.feeds.load import available_dates
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.explain import DecisionFilter, explain_run

@@ -63,7 +63,7 @@ def _sessions(begin: Day, count: int) -> list[date]:
             dates.append(session.trading_date)
             session = calendar.next_session(session.trading_date)
     else:
-        from velox_core.feeds.replay import available_dates
+        from velox_core.feeds.load import available_dates
 
         dates = [on for on in available_dates(path) if on >= begin.trading_date and calendar.session(on)][:count]
     if len(dates) < count:

@@ -99,7 +99,7 @@ class HostedStrategy:
         return signals if self.rules is None else self.rules.apply(ts_ms, row, self.positions, signals)
 
     def _check(self, signals: object) -> None:
-        if type(signals) not in _LISTS:  # a class of its own may say something else next time
+        if not isinstance(signals, _LISTS) or type(signals) not in _LISTS:  # one of its own class may change what it says
             raise TypeError(f"on_minute returned {type(signals).__name__} where a list of Signals is due")
         if len(signals) > SIGNALS_MAX:
             raise ValueError(f"on_minute returned {len(signals)} signals; at most {SIGNALS_MAX} are taken")

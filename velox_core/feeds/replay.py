@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from velox_core.domain.market.bars import DayColumns, MinuteRow
-from velox_core.feeds.load import available_dates, load_day
 from velox_core.feeds.pacing import MovableClock, Pacing
 
-__all__ = ["MovableClock", "ReplayFeed", "available_dates", "load_day"]
+__all__ = ["MovableClock", "ReplayFeed"]
 
 
 class ReplayFeed:

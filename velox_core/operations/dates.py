@@ -37,7 +37,7 @@ def choose_date(settings: Settings, *, given: date | None, data: Path | None, sc
         return today_ist()
     path = data or settings.feed.path
     if path is not None:
-        from velox_core.feeds.replay import available_dates  # numpy: only when the data must be asked
+        from velox_core.feeds.load import available_dates  # numpy: only when the data must be asked
 
         try:
             dates = available_dates(path)

@@ -38,7 +38,7 @@ def expectation_dates(
     path = data or settings.feed.path
     if path is None:
         raise ConfigError(f"{settings.source}: no feed.path and no scenario; give --data PATH or --scenario NAME")
-    from velox_core.feeds.replay import available_dates
+    from velox_core.feeds.load import available_dates
 
     try:
         dates = available_dates(path)

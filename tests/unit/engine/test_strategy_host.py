@@ -43,6 +43,16 @@ class OddSignal(Signal):
     """A subclass may lie about everything."""
 
 
+class TwoFacedList(list[Signal]):
+    """A list that holds other signals each time it is looked through."""
+
+
+def test_host_takes_no_class_of_its_own_for_a_list() -> None:
+    host = host_of(TwoFacedList([entry_signal("AAA")]))
+    assert host.on_minute(row(1).ts_ms, row(1)) is None
+    assert "TwoFacedList where a list of Signals is due" in host.disabled
+
+
 @pytest.mark.parametrize(
     ("answer", "named"),
     [

@@ -15,9 +15,9 @@ from velox_core.domain.errors import DataError
 from velox_core.domain.market.bars import DayColumns, MinuteRow
 from velox_core.domain.market.sessions import SessionCalendar
 from velox_core.domain.time import IST, ist_ms
+from velox_core.feeds.load import available_dates, load_day
 from velox_core.feeds.options import SourceOptions
 from velox_core.feeds.quality import DropRule
-from velox_core.feeds.replay import available_dates, load_day
 
 DAY = date(2024, 1, 15)
 FIRST_END_MS = ist_ms(DAY, time(9, 16))

@@ -22,9 +22,9 @@ from tests.unit.feeds.files import bars, content, expected, lines, written
 from velox_core.domain.errors import DataError
 from velox_core.domain.market.sessions import SessionCalendar
 from velox_core.domain.time import IST, ist_date
+from velox_core.feeds.load import available_dates, load_day
 from velox_core.feeds.options import SourceOptions
 from velox_core.feeds.quality import DropRule
-from velox_core.feeds.replay import available_dates, load_day
 
 DAY = date(2024, 1, 15)
 OPEN = datetime.combine(DAY, time(9, 15), IST)

@@ -19,7 +19,7 @@ from velox_core.domain.market.sessions import SessionCalendar
 from velox_core.domain.market.ticks import TickRule as SizeRule
 from velox_core.domain.market.ticks import TickTable
 from velox_core.domain.time import ist_ms
-from velox_core.feeds.replay import available_dates, load_day
+from velox_core.feeds.load import available_dates, load_day
 
 TICK_DAY = date(2021, 6, 9)
 DAY = date(2024, 1, 15)
