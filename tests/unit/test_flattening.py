@@ -18,7 +18,9 @@ from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailabl
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, OrderState, OrderType, Product, Side
 from velox_core.flat_proof import FlattenState, SymbolOutcome
+from velox_core.lost_exits import SEARCH_MS_MAX
 from velox_core.ports import BrokerPosition, CloserHold, SendStatus
+from velox_core.risk.approval import ApprovedOrder
 
 S = FlattenState
 
@@ -576,6 +578,23 @@ def test_unknown_exit_that_never_arrived_is_replaced_once_and_watched_before_it_
     assert result.state is S.FLAT
     assert rig.sent == [("AAA", "SELL", 10)] * 2
     assert result.ended_ms - NOW_MS >= 120_000
+
+
+def test_exit_given_up_may_appear_for_the_search_time_after_it_left_however_long_its_step_took() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.answers.append(SendStatus.UNKNOWN)
+    left: list[int] = []
+
+    def slowly(order: ApprovedOrder) -> None:
+        if not left:
+            rig.now_ms += 40_000
+            left.append(rig.now_ms)
+
+    rig.broker.on_place = slowly
+    result = rig.run(seconds=300, bound_ms=300_000)
+    assert (result.state, len(rig.sent)) == (S.FLAT, 2)
+    assert result.ended_ms >= left[0] + SEARCH_MS_MAX
 
 
 def test_unknown_at_the_bound_is_not_flat() -> None:
