@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
 import tempfile
 import time
@@ -37,7 +38,7 @@ if __name__ == "__main__" and "--interpreted" not in sys.argv:
 
 import numpy as np  # noqa: E402
 
-from benchmarks.replay import ReplayRun, day_plan, open_run  # noqa: E402
+from benchmarks.replay import JOURNAL_FILE, ReplayRun, day_plan, open_run  # noqa: E402
 from benchmarks.workload import OPEN_MINUTE, day_columns, make_workload  # noqa: E402
 from velox_core.brokers.simulated_market import SimulatedMarket  # noqa: E402
 from velox_core.domain.market.bars import DayColumns, MinuteRow, TickBatch  # noqa: E402
@@ -131,11 +132,15 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=5)
     parser.add_argument("--apart", action="store_true", help="every tick at a moment of its own")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="keep the journal here")
     parser.add_argument("--interpreted", action="store_true", help="measure the sources, not their compiled copy")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)  # refusals of held symbols go to no log here; their decisions are journaled
     with tempfile.TemporaryDirectory() as folder:
         run, day, cpu_s = run_day(arguments.symbols, Path(folder), apart=arguments.apart)
+        if arguments.journal is not None:
+            run.journal.close()
+            shutil.copyfile(Path(folder) / JOURNAL_FILE, arguments.journal)
     orders = run.engine.order_manager
     figures = {
         "symbols": arguments.symbols,

@@ -21,6 +21,7 @@ from typing import Final
 
 from rich.console import Console, RenderableType
 
+from velox_core.cli.explain import SHOWN_MAX
 from velox_core.cli.explain_view import show_explanation
 from velox_core.cli.live_view import live_screen
 from velox_core.domain.scope import Scope
@@ -88,10 +89,13 @@ def _run_day(environ: dict[str, str], places: Paths, account: str) -> Status:
 
 
 def _explain(settings: Settings, recorded: RecordedRun) -> None:
-    explanation = explain_run(settings, recorded, DecisionFilter(identity="3"), shown_max=1)
+    """Draw the day's first refusal, layer by layer."""
+    every = explain_run(settings, recorded, DecisionFilter(), shown_max=SHOWN_MAX)
+    refused = next(str(decision.id) for decision in every.decisions if not decision.approved)
+    explanation = explain_run(settings, recorded, DecisionFilter(identity=refused), shown_max=1)
     console = _recording()
     show_explanation(console, explanation, in_full=True)
-    _save(console, PICTURES / "explain.svg", f"velox explain --date {DAY} --id 3")
+    _save(console, PICTURES / "explain.svg", f"velox explain --date {DAY} --id {refused}")
 
 
 def _svg(path: Path, title: str, picture: RenderableType) -> None:

@@ -12,8 +12,10 @@ from benchmarks.compiled import CannotCompile, build, find
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def replay(journal: Path, *options: str) -> dict[str, object]:
-    command = [sys.executable, "benchmarks/replay.py", "--symbols", "6", "--days", "3", "--json", "--journal", str(journal)]
+def replay(
+    journal: Path, *options: str, benchmark: str = "replay", size: tuple[str, ...] = ("--days", "3")
+) -> dict[str, object]:
+    command = [sys.executable, f"benchmarks/{benchmark}.py", "--symbols", "6", *size, "--json", "--journal", str(journal)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
@@ -36,6 +38,22 @@ def test_compiled_core_on_the_common_workload_writes_the_same_journal(tmp_path: 
     assert compiled["pnl_rupees"] == interpreted["pnl_rupees"]
     journal = (tmp_path / "interpreted.jsonl").read_bytes()
     assert len(journal) > 100_000
+    assert (tmp_path / "compiled.jsonl").read_bytes() == journal
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_core_on_ticks_writes_the_same_journal(tmp_path: Path) -> None:
+    try:
+        build()
+    except CannotCompile as reason:
+        pytest.skip(f"no compiled copy on this machine: {reason}")
+    compiled = replay(tmp_path / "compiled.jsonl", benchmark="ticks", size=())
+    interpreted = replay(tmp_path / "interpreted.jsonl", "--interpreted", benchmark="ticks", size=())
+    assert (compiled["compiled"], interpreted["compiled"]) == (True, False)
+    assert compiled["fills"] == interpreted["fills"] != 0
+    journal = (tmp_path / "interpreted.jsonl").read_bytes()
+    assert len(journal) > 10_000
     assert (tmp_path / "compiled.jsonl").read_bytes() == journal
 
 

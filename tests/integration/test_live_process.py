@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from velox_core.redis_server import EmbeddedRedis
+
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 WAIT_SECONDS = 60.0
 
@@ -58,3 +62,33 @@ def test_live_process_draws_ignores_ctrl_c_and_ends_with_its_pipe(tmp_path: Path
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def test_velox_run_on_a_terminal_is_drawn_and_ctrl_c_stops_it_flat(tmp_path: Path) -> None:
+    var = tmp_path / "var"
+    ours, theirs = pty.openpty()
+    velox = f"{shlex.quote(sys.executable)} -m velox_core.cli run --date 2024-01-15 --speed 300"
+    # a session leader that opens a terminal has it as its own: what is typed there reaches all its processes
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f"exec {velox} <>{os.ttyname(theirs)} >&0 2>&1"],
+        start_new_session=True,
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        | {"VELOX__VAR": str(var), "TERM": "xterm"},
+    )
+    try:
+        read_until(ours, b"P&L")
+        os.write(ours, b"\x03")
+        shown = read_until(ours, b"With charts:")
+        assert b"ended flat" in shown
+        assert process.wait(timeout=WAIT_SECONDS) == 0
+        (summary,) = var.glob("replay/primary/*/summary.json")
+        report = json.loads(summary.read_text(encoding="utf-8"))
+        assert (report["flat"], report["exit_code"], report["halts"]) == (True, 0, [])
+        assert report["stopped"]
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+        EmbeddedRedis(var / "redis").stop()

@@ -37,6 +37,8 @@ CONFIG = ROOT / "config" / "system_simulated.yaml"
 SHARED_MONTH = ROOT.parent / "shared" / "data" / "tcs_1min_2024-01" / "TCS_minute.csv"
 TCS_DAY = date(2024, 1, 15)
 CRASH_DAY = date(2024, 1, 16)
+TICK_DAY = date(2021, 6, 9)
+SHARED_TICKS = ROOT.parent / "shared" / "data" / "ticks_2021-06-09"
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +49,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, 
     var = tmp_path_factory.mktemp("var")
     yield load_settings(CONFIG, {}), Paths(var=var, logs=var / "logs")
     EmbeddedRedis(var / "redis").stop()
+
+
+@pytest.fixture
+def shared_ticks() -> Path:
+    """The folder of real ticks beside the project; skip without it."""
+    if not SHARED_TICKS.is_dir():
+        pytest.skip("the folder shared/data does not lie beside the project")
+    return SHARED_TICKS
 
 
 def run_day(world: tuple[Settings, Paths], request: RunRequest) -> tuple[SessionOutcome, list[JournalEvent]]:
@@ -143,6 +153,40 @@ def test_trading_day_at_speed_600_and_at_max_write_the_same_bytes(world: tuple[S
     exported = export_events(fast)
     assert exported.count(b"\n") > 100
     assert exported == export_events(paced)
+
+
+def test_trading_day_of_ticks_twice_is_the_same_bytes_flat_and_its_duplicates_are_reported(
+    world: tuple[Settings, Paths], shared_ticks: Path
+) -> None:
+    request = RunRequest(date=TICK_DAY, speed=0.0, data=shared_ticks, fresh=True)
+    outcome, events = run_day(world, request)
+    report = build_report(events, outcome.facts)
+    assert (outcome.exit_code, outcome.flat, outcome.halted) == (0, True, False)
+    assert report["net_paise"] == net_from_fills_alone(events, TICK_DAY)
+    assert report["fill_count"] > 10
+    assert str(outcome.facts["granularity"]).startswith("ticks")
+    assert outcome.facts["ticks"] == 88_159
+    quality = {row["rule"]: row for row in outcome.facts["data_quality"]}  # type: ignore[attr-defined]
+    assert quality["duplicate"]["by_symbol"] == {"HDFCBANK": 556, "INFY": 425, "RELIANCE": 564, "SBIN": 332, "TCS": 769}
+    fills_between_minutes = [e for e in events if e.kind is EventKind.FILL and e.ts_ms % 60_000]
+    assert len(fills_between_minutes) == report["fill_count"]
+    _, again = run_day(world, request)
+    assert export_events(again) == export_events(events)
+
+
+def test_trading_day_of_ticks_a_loss_between_two_minutes_halts_and_closes_there(
+    world: tuple[Settings, Paths], shared_ticks: Path
+) -> None:
+    _, paths = world
+    small = load_settings(CONFIG, {"VELOX__RISK__MAX_DAILY_LOSS": "20"})
+    outcome, events = run_day((small, paths), RunRequest(date=TICK_DAY, speed=0.0, data=shared_ticks, fresh=True))
+    assert (outcome.exit_code, outcome.flat, outcome.halted) == (0, True, True)
+    (halt,) = [event for event in events if event.kind is EventKind.HALT]
+    assert halt.body["kind"] == "LOSS"
+    assert halt.ts_ms % 60_000 != 0
+    after = [event for event in events if event.kind is EventKind.FILL and event.ts_ms > halt.ts_ms]
+    assert after
+    assert all(event.ts_ms - halt.ts_ms <= 10_000 for event in after)  # the files have gaps of seconds
 
 
 def _kinds_after(events: list[JournalEvent], kind: EventKind) -> list[JournalEvent]:

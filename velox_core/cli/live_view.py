@@ -23,12 +23,13 @@ from velox_core.domain.money import rupees_display, rupees_text
 from velox_core.domain.time import MS_PER_SECOND, ist_clock_text
 from velox_core.operations.journal_bodies import int_of, text_of
 from velox_core.operations.status import Status
-from velox_core.operations.view import SYNTHETIC_NOTE, halt_lines, loss_share, signed_rupees
+from velox_core.operations.view import SYNTHETIC_NOTE, halt_lines, halted_text, loss_share, signed_rupees
 
 BAR_WIDTH: Final = 24
 WIDTH_MIN: Final = 40
 ROWS_MAX: Final = 6
 DECISIONS_MIN: Final = 2
+HALTS_MAX: Final = 3
 STALE_DATA_MS: Final = 90_000
 STALE_STATUS_SECONDS: Final = 5.0
 
@@ -74,7 +75,11 @@ def _row(*cells: RenderableType) -> Table:
 
 
 def _halts(status: Status) -> list[RenderableType]:
-    return [_line(f" HALTED  {line} ", "bold white on red") for line in halt_lines(status)]
+    """Return the reason first, loud and short enough for a narrow screen, and below it what each halt is."""
+    if not status.flag("halted"):
+        return []
+    details = [_line(f" {line}", "bold red") for line in halt_lines(status, brief=True)[:HALTS_MAX]]
+    return [_line(f" HALTED  {halted_text(status)} ", "bold white on red"), *details]
 
 
 def _clock(status: Status, age_seconds: float) -> RenderableType:

@@ -147,14 +147,14 @@ def _expected_json(item: object) -> dict[str, Any]:
 def _show_list(views: list[StrategyView]) -> None:
     from rich.text import Text
 
-    table = _table("Strategy", "State", "What it does", "Parameters that differ from the default, and trade rules")
+    table = _table("Strategy", "State", "What it does", "Changed, and trade rules")
     for view in views:
         state = "PROBLEM" if view.problem else "on" if view.enabled else "off" if view.configured else "not configured"
         style = "bold red" if view.problem else "" if view.enabled else "dim"
         own = [f"{spec.name}={value}" for spec, value in view.parameters if value != spec.default]
         rules = [f"{spec.name}={value}" for spec, value in view.rules if value]
         table.add_row(
-            view.name, Text(state, style=style), Text(view.problem or view.summary), Text(", ".join([*own, *rules]) or "-")
+            view.name, Text(state, style=style), Text(view.problem or view.summary), Text("\n".join([*own, *rules]) or "-")
         )
     _console().print(table)
     typer.echo("All of one: velox strategies show NAME. One of your own: velox strategies new NAME")
@@ -183,7 +183,7 @@ def _show_one(view: StrategyView) -> None:
 
     from velox_core.operations.strategies import range_text
 
-    typer.echo(f"{view.name}  ({view.place})\n")
+    typer.echo(f"{view.name}  ({view.whence})\n")
     typer.echo(f"cannot be loaded: {view.problem}" if view.problem else view.text)
     for title, pairs in (("Parameter", view.parameters), ("Trade rule", view.rules)):
         if pairs:
@@ -200,7 +200,9 @@ def _table(*headings: str) -> Any:
 
     table = Table(box=SIMPLE_HEAD, expand=False)
     for heading in headings:
-        table.add_column(heading, overflow="fold", justify="right" if heading in ("Trades", "Won", "Net") else "left")
+        is_name = heading == headings[0]
+        is_figure = heading in ("Trades", "Won", "Approved", "Refused", "Net")
+        table.add_column(heading, overflow="fold", justify="right" if is_figure else "left", no_wrap=is_name or is_figure)
     return table
 
 

@@ -202,30 +202,34 @@ class TradingSession:
 
     def _on_row(self, row: MinuteRow, now_ms: int) -> None:
         self._rows += 1
-        self._begin_step(row.ts_ms, now_ms)
+        self._parts.risk_manager.readiness.feed_ts_ms = row.ts_ms
+        self._begin_step(now_ms)
         self._prices.take_row(row, now_ms)
         self._work(now_ms)
         self._ask_strategies(row, now_ms)
         self._journal_mark(now_ms)
 
     def _on_tick_event(self, event: MarketEvent, now_ms: int) -> None:
-        """Take the ticks of one moment, or a minute that ended: built from ticks that were all taken before."""
-        self._begin_step(event.ts_ms, now_ms)
+        """Take the ticks of one moment, or a minute that ended: built from ticks that were all taken before.
+
+        Only ticks say that the feed lives; a minute also ends when no tick comes any more.
+        """
         if isinstance(event, TickBatch):
+            self._parts.risk_manager.readiness.feed_ts_ms = event.ts_ms
+            self._begin_step(now_ms)
             self._prices.take_ticks(event, now_ms)
             self._work(now_ms)
             self._parts.order_manager.commit_journal()
         else:
             self._rows += 1
+            self._begin_step(now_ms)
             self._parts.emergency.check(now_ms)
             self._work(now_ms)
             self._ask_strategies(event, now_ms)
             self._journal_mark(now_ms)
 
-    def _begin_step(self, feed_ts_ms: int, now_ms: int) -> None:
-        parts = self._parts
-        parts.risk_manager.readiness.feed_ts_ms = feed_ts_ms
-        parts.order_manager.poll(now_ms)
+    def _begin_step(self, now_ms: int) -> None:
+        self._parts.order_manager.poll(now_ms)
         if now_ms >= self._upkeep.next_reconcile_ms:
             self._upkeep.reconcile(now_ms)
 

@@ -25,6 +25,7 @@ REASON_LENGTH_MAX: Final = 200
 ERROR_LENGTH_MAX: Final = 500
 TRACEBACK_LENGTH_MAX: Final = 8_000
 NO_RULES: Final = TradeRuleValues()
+_LISTS: Final = (list, tuple)
 
 _log = logging.getLogger("velox.system")
 
@@ -98,7 +99,7 @@ class HostedStrategy:
         return signals if self.rules is None else self.rules.apply(ts_ms, row, self.positions, signals)
 
     def _check(self, signals: object) -> None:
-        if not isinstance(signals, list | tuple):
+        if not isinstance(signals, _LISTS):
             raise TypeError(f"on_minute returned {type(signals).__name__} where a list of Signals is due")
         if len(signals) > SIGNALS_MAX:
             raise ValueError(f"on_minute returned {len(signals)} signals; at most {SIGNALS_MAX} are taken")

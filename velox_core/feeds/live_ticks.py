@@ -17,7 +17,7 @@ from typing import Final
 
 from velox_core.domain.market.bars import MinuteRow, TickBatch
 from velox_core.domain.market.minutes import MinuteBuilder, minute_end_ms
-from velox_core.feeds.tick_rules import TickSieve, TickTally
+from velox_core.feeds.tick_rules import STAMP_AHEAD_MS_MAX, TickRule, TickSieve, TickTally
 from velox_core.ports import Clock
 
 TICKS_QUEUED_MAX: Final = 20_000  # about four seconds of the busiest feed: 500 symbols, ten ticks a second each
@@ -119,8 +119,10 @@ class LiveTickFeed:
         """Go on as before: a live feed has no pace to give up."""
 
     def _judge(self, ticks: Sequence[Tick]) -> None:
+        latest_ms = self._clock.now_ms() + STAMP_AHEAD_MS_MAX if ticks else 0
         for ts_ms, column, price_paise, volume in ticks:
-            rule = self._sieve.judge(column, ts_ms, price_paise, volume)
+            ahead = ts_ms > latest_ms
+            rule = TickRule.AHEAD if ahead else self._sieve.judge(column, ts_ms, price_paise, volume)
             if rule is None:
                 self._waiting.append((ts_ms, column, price_paise, volume))
             else:

@@ -29,6 +29,7 @@ from velox_core.feeds.tick_csv import read_tick_csv
 from velox_core.feeds.tick_rules import TickRule, TickSieve, TickTally
 from velox_core.feeds.timing import ticks_in_zone
 
+STAMP_JUMP_MS_MAX = 60_000  # one row this far ahead of the row before and of the row after it has a wrong stamp
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
@@ -121,6 +122,15 @@ def _turns(stamps: Ints) -> Ints:
     return turns
 
 
+def _jumps(stamps: Ints) -> Mask:
+    """Return which rows are stamped far ahead of both neighbours, or, the first of all, of the row after it."""
+    steps = np.diff(stamps)
+    falls = np.concatenate([steps < -STAMP_JUMP_MS_MAX, [False]])
+    rises = np.concatenate([[True], steps > STAMP_JUMP_MS_MAX])
+    jumps: Mask = falls & rises
+    return jumps
+
+
 def _judged(
     symbol: str,
     raws: Sequence[RawTicks],
@@ -134,6 +144,10 @@ def _judged(
     stamps, prices, volumes = (np.concatenate([part[number] for part in parts]) for number in range(3))
     if not stamps.size:
         return None
+    jumps = _jumps(stamps)
+    for index in np.flatnonzero(jumps).tolist():
+        tally.add(TickRule.AHEAD, symbol, 1, _example(symbol, int(stamps[index]), int(prices[index]), int(volumes[index])))
+    stamps, prices, volumes = stamps[~jumps], prices[~jumps], volumes[~jumps]
     sieve = TickSieve(windows_ms, [_tick_paise(tick_table, day, int(np.median(prices)))])
     kept = np.zeros(stamps.size, dtype=np.bool_)
     judge = sieve.judge

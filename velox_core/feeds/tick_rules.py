@@ -3,6 +3,8 @@
 - A tick is used as it is or refused as a whole; no rule changes a price. The first rule that it breaks names it.
 - Ticks are judged in the order in which they come, and a late one is refused, not sorted in: it is no newest price. At
   one stamp the cumulative volume says which tick is the older.
+- A stamp far ahead would make every later tick an old one: it is refused, live by the clock (STAMP_AHEAD_MS_MAX), in a file
+  by the rows on both sides of it.
 - A print far off waits for the next one. It is refused when it lies more than FAR_OFF_BPS from the newest price, or outside
   the day's band, unless the print before it was refused for the same on the same side: then the price has really moved,
   and this one is used. So a real crash is seen one print late, and a single wrong print never. Prints that go far off
@@ -17,6 +19,7 @@ from typing import Final
 
 from velox_core.domain.market.bars import RowDrops
 
+STAMP_AHEAD_MS_MAX: Final = 2_000  # live: so far a tick may be stamped ahead of our clock; also how far the clocks may differ
 FAR_OFF_BPS: Final = 500  # hundredths of a percent: the step by which NSE widens the band of a stock with derivatives
 FAR_OFF_RUN_MAX: Final = 3  # prints far off in a row that are refused, whatever their side
 _BPS: Final = 10_000
@@ -35,6 +38,7 @@ class TickRule(StrEnum):
     BAD_VOLUME = "volume negative, fractional or impossible"
     DUPLICATE = "duplicate"
     OFF_SESSION = "off session"
+    AHEAD = "stamp ahead of the clock or of the ticks around it"
     OUT_OF_ORDER = "out of order (older than the newest tick)"
     OFF_TICK = "price not on the tick"
     FAR_OFF = "price far off, not confirmed by the next print"

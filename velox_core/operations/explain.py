@@ -197,7 +197,7 @@ def _explain(judged: Judged, settings: Settings, later: Later) -> ExplainedDecis
     if judged.is_entry:
         layers, agreed = _layers(judged, settings)
         passing = "" if approved else _would_pass(judged, settings, later, layers)
-        if not agreed:
+        if not agreed and int_of(body, "quantity"):  # a signal of no quantity was refused before it was judged
             note = "what else was known then cannot be worked out from the journal; only its own verdict is shown"
     elif not approved:
         passing = precondition_remedy(text_of(body, "code"), settings, later, judged)
@@ -246,7 +246,8 @@ def _layers(judged: Judged, settings: Settings) -> tuple[list[LayerVerdict], boo
             text = reason if number == refused_at else ""
         verdict = REFUSED if number == refused_at else PASSED if was_asked else NOT_ASKED
         verdicts.append(LayerVerdict(layer=number, name=LAYER_NAMES[number], verdict=verdict, numbers=text))
-    return verdicts, agreed
+    never_reached_the_gate = refused_at == PRECONDITIONS and request.quantity == 0  # a trade rule; there is nothing to work out
+    return verdicts, agreed or never_reached_the_gate
 
 
 def _would_pass(judged: Judged, settings: Settings, later: Later, layers: Sequence[LayerVerdict]) -> str:

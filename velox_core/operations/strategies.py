@@ -33,7 +33,7 @@ class StrategyView:
     """
 
     name: str
-    place: str
+    whence: str
     configured: bool
     enabled: bool
     symbols: tuple[str, ...]
@@ -48,7 +48,7 @@ class StrategyView:
         """Return the view as JSON."""
         return {
             "name": self.name,
-            "place": self.place,
+            "whence": self.whence,
             "configured": self.configured,
             "enabled": self.enabled,
             "symbols": list(self.symbols),
@@ -117,7 +117,7 @@ def _view(chosen: StrategySettings, *, configured: bool) -> StrategyView:
     place = chosen.class_path or f"{chosen.path}{':' + chosen.path_class if chosen.path_class else ''}"
     view = StrategyView(
         name=chosen.name,
-        place=place,
+        whence=place,
         configured=configured,
         enabled=chosen.enabled,
         symbols=chosen.symbols,

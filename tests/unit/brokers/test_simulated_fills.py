@@ -128,6 +128,17 @@ def test_order_that_arrives_inside_a_bar_gets_its_close_never_an_earlier_price()
     assert [fill.price_paise for fill in fills] == [391_500]
 
 
+@pytest.mark.parametrize(("after_ms", "price"), [(0, 389_000), (4_800, 389_000), (120_000, 391_500), (240_000, 391_500)])
+def test_order_inside_a_longer_bar_gets_its_close_never_an_earlier_price(after_ms, price):
+    day = SimulatedDay(bar_minutes=5)
+    begun_ms = day.now_ms
+    day.now_ms = begun_ms + after_ms
+    day.send(Side.BUY)
+    day.now_ms = begun_ms + 4 * MINUTE_MS
+    fill = only_fill(day.minute(tcs=(389_000, 392_000, 388_000, 391_500)))
+    assert (fill.price_paise, fill.ts_ms) == (price, begun_ms + after_ms + 100)
+
+
 @pytest.mark.parametrize(
     ("side", "price", "fills"),
     [(Side.BUY, 429_000, 0), (Side.SELL, 429_000, 1), (Side.BUY, 351_000, 1), (Side.SELL, 351_000, 0)],

@@ -83,7 +83,8 @@ def test_live_screen_shouts_a_halt_a_synthetic_day_and_an_engine_that_is_silent(
     halts = [{"kind": "LOSS", "by": "engine", "reason": "limit reached", "halt_id": "H1"}]
     loud = screen(100, age=30.0, halted=True, halts=halts, synthetic=True, headroom_paise=-1_000, net_paise=-204_000)
     for part in (
-        "HALTED  LOSS by engine: limit reached",
+        "HALTED  limit reached",
+        " LOSS by engine",
         "SYNTHETIC DATA",
         "SILENT for 30 s",
         "PAST THE LIMIT by ₹10.00",

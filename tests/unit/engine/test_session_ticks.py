@@ -105,6 +105,12 @@ def test_minute_built_from_ticks_marks_nothing_and_reaches_no_stop_of_a_position
     assert day.rig.day_loss.open_paise == 0
 
 
+def test_minute_that_ends_without_ticks_is_no_sign_of_a_living_feed() -> None:
+    day = TickDay([ticks(9, 1_000, AAA=STEADY), row(10, STEADY)], ScriptedStrategy())
+    day.run()
+    assert day.rig.risk.readiness.feed_ts_ms == OPEN_MS + 9 * MINUTE_MS + 1_000
+
+
 def test_strategies_are_asked_once_a_minute_and_by_minutes_only() -> None:
     strategy = ScriptedStrategy()
     items = [ticks(9, second * 1_000, AAA=STEADY) for second in range(60)]

@@ -73,14 +73,20 @@ def test_a_day_with_a_strategy_that_hangs_goes_on_and_what_it_held_is_closed() -
     assert other.seen[-1] == 19
 
 
+class Slow(ScriptedStrategy):
+    """Every call takes a while, and comes back."""
+
+    def on_minute(self, ts_ms: int, row: MinuteRow, positions: Sequence[int]) -> list[Signal]:
+        time.sleep(LOOK_SECONDS * 0.8)
+        return super().on_minute(ts_ms, row, positions)
+
+
 def test_calls_that_come_back_are_left_alone_however_many() -> None:
-    host = host_of(ScriptedStrategy("alpha"))
-    until = time.monotonic() + 4 * BOUND_SECONDS
+    host = host_of(Slow("alpha"))
     with watch_strategies([host], seconds_max=BOUND_SECONDS):
-        while time.monotonic() < until:
-            host.on_minute(row(1).ts_ms, row(1))
-    assert host.disabled == ""
-    assert host.calls > 1
+        for number in range(10):  # together four times the bound
+            assert host.on_minute(row(number).ts_ms, row(number)) == []
+    assert (host.disabled, host.calls) == ("", 10)
 
 
 def test_nothing_outside_a_strategys_call_is_ever_interrupted() -> None:

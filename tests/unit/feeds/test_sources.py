@@ -271,3 +271,11 @@ def test_load_day_mock_session_rows_are_named(calendar: SessionCalendar, tmp_pat
         ("closed day or mock session", 60, "TCS.csv: 2024-01-13, weekend")
     ]
     assert content(day) == expected(WHOLE)
+
+
+def test_load_day_without_its_first_minute_is_no_day_stamped_at_the_end(calendar: SessionCalendar, tmp_path: Path) -> None:
+    late = WHOLE[1:]
+    assert content(load_day(written(tmp_path / "TCS.csv", f"date,{OHLCV}", lines(late)), DAY, calendar)) == expected(late)
+    path = written(tmp_path / "x" / "TCS.csv", f"timestamp,{OHLCV}", lines(late, stamp="naive"))
+    with pytest.raises(DataError, match="--stamps start or --stamps end"):
+        load_day(path, DAY, calendar)

@@ -142,6 +142,21 @@ def test_load_day_a_lone_quote_swallows_no_tick_and_quoted_files_are_read(calend
     assert flat(load_day(written(tmp_path / "TCS.csv", *quoted), DAY, calendar)) == flat(lone)
 
 
+def test_load_day_a_stamp_far_ahead_is_refused_and_makes_no_later_tick_old(calendar: SessionCalendar, tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "TCS.csv",
+        HEADER,
+        "2024-01-15 15:20:00,100,1",
+        "2024-01-15 09:15:00,100,1",
+        "2024-01-15 15:29:00,101,2",
+        "2024-01-15 09:15:01,101,2",
+        "2024-01-15 09:16:01,101,3",
+    )
+    day = load_day(path, DAY, calendar)
+    assert [after_ms for after_ms, *_ in flat(day)] == [0, 1_000, 61_000]
+    assert counts(day) == {"stamp ahead of the clock or of the ticks around it": 2}
+
+
 def test_load_day_symbols_are_merged_by_time_and_a_symbol_twice_at_one_moment_follows(
     calendar: SessionCalendar, tmp_path: Path
 ) -> None:

@@ -143,7 +143,7 @@ def test_inbox_wakes_who_waits_and_a_closed_one_keeps_nobody_waiting() -> None:
 
 def test_live_batches_hold_no_symbol_twice_and_minutes_come_before_later_ticks() -> None:
     inbox = TickInbox()
-    feed, _ = live(inbox)
+    feed, _ = live(inbox, START_MS + 60_001)
     for after_ms, column, price in ((5, 0, 100), (7, 1, 50), (9, 0, 105), (9, 0, 105), (8, 0, 100), (60_001, 1, 50)):
         inbox.put(START_MS + after_ms, column, price, after_ms)
     assert drained(feed) == [
@@ -166,6 +166,21 @@ def test_live_minute_without_a_later_tick_comes_a_moment_after_its_end() -> None
     clock.now += 1
     assert drained(feed) == [("minute", 60_000, [100, 0], [100, 0], [100, 0], [100, 0], [0, 0])]
     assert drained(feed) == []
+
+
+def test_live_stamp_ahead_of_the_clock_is_refused_and_makes_no_later_tick_old() -> None:
+    inbox = TickInbox()
+    feed, clock = live(inbox)
+    inbox.put(clock.now + 2_000, 0, 100, 1)
+    inbox.put(clock.now + 2_001, 0, 105, 2)
+    inbox.put(clock.now + 1_800_000, 1, 50, 1)
+    clock_ms = clock.now
+    assert drained(feed) == [("ticks", clock_ms + 2_000 - START_MS, [0], [100], [1])]
+    clock.now += 3_000
+    inbox.put(clock.now, 0, 105, 3)
+    inbox.put(clock.now, 1, 50, 2)
+    assert drained(feed) == [("ticks", 3_000, [0, 1], [105, 50], [3, 2])]
+    assert [(drop.count, dict(drop.by_symbol)) for drop in feed.tally.drops()] == [(2, {"INFY": 1, "TCS": 1})]
 
 
 def test_live_closed_delivers_the_last_minute_and_ends() -> None:
@@ -196,7 +211,7 @@ def test_live_and_replay_build_the_same_minutes_whatever_comes_together(
     left = next(portions, 1)
     for column, gap_ms, price in moves:
         ts_ms, volume = ts_ms + gap_ms, volume + 1
-        clock.now = ts_ms
+        clock.now = ts_ms  # never behind a stamp
         ticks.append(TickBatch(ts_ms, [column], [price * 5], [volume]))
         inbox.put(ts_ms, column, price * 5, volume)
         left -= 1

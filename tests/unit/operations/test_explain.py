@@ -228,6 +228,17 @@ def parse_layer_or_none(text: str) -> int | None:
         return None
 
 
+def test_explain_a_signal_that_was_refused_before_it_was_judged_has_no_doubt_about_it(gate: Gate, settings: Settings) -> None:
+    signal = Signal("sma", "A", Side.BUY, 10, SignalKind.ENTRY, "up")
+    request = EntryRequest("sma", "A", Side.BUY, 0, 0, TEN_MS, 0, 0)
+    refusal = Refusal(0, ReasonCode.REENTRY_RULE, "two losses in A")
+    gate._decisions.note_entry(signal, request, gate.known, refusal, "")
+    decision = last(gate, settings)
+    assert (decision.note, decision.layers[0].numbers) == ("", "two losses in A")
+    assert [layer.verdict for layer in decision.layers] == ["REFUSED"] + ["not asked"] * 7
+    assert decision.would_have_passed == "once the strategy's re-entry rule allows the symbol again"
+
+
 def test_explain_filters_and_bounds_and_counts_all_that_match(gate: Gate, settings: Settings) -> None:
     for number in range(5):
         gate.enter("A", at_ms=TEN_MS + number * 1_000)

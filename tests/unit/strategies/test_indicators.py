@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from velox_core.strategies.indicators import SessionVwap, WilderRsi
@@ -37,6 +37,7 @@ def naive_rsi(closes, period) -> float | None:
     return 100 - 100 / (1 + gain / loss)
 
 
+@settings(deadline=None)  # exact fractions over all bars, on a machine that may be busy
 @given(BARS, st.integers(0, 5_000))
 def test_session_vwap_equals_the_average_over_all_bars_and_compares_exactly(bars, bps):
     vwap = SessionVwap()
@@ -52,6 +53,7 @@ def test_session_vwap_equals_the_average_over_all_bars_and_compares_exactly(bars
             assert vwap.is_above(price, bps) is (price > exact * (10_000 + bps) / 10_000)
 
 
+@settings(deadline=None)
 @given(st.lists(PRICES, min_size=1, max_size=120), st.integers(1, 30))
 def test_wilder_rsi_equals_the_one_computed_from_the_first_close_on(closes, period):
     rsi = WilderRsi(period)
