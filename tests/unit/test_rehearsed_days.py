@@ -11,6 +11,7 @@ import pytest
 from velox_core.bootstrap import RunRequest
 from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.operations.report import build_report
+from velox_core.operations.view import headline_rows
 from velox_core.rehearsal import Rehearsal, rehearse
 from velox_core.settings import Settings, load_settings
 from velox_core.settings.folders import SHIPPED_ROOT
@@ -161,6 +162,7 @@ def test_a_strangers_strategy_that_breaks_is_disabled_what_it_held_is_closed_and
     (disabled,) = report["disabled_strategies"]
     assert disabled["strategy"] == "stranger"
     assert why in disabled["reason"]
+    assert ("Strategy failed", f"stranger was disabled for the day: {disabled['reason']}") in headline_rows(report)
     (trade,) = [trade for trade in report["trades"] if trade["strategy"] == "stranger"]
     assert trade["exit_reason"].startswith("strategy disabled: ")
     assert trade["closed_ms"] <= DAY_OPEN_MS + 14 * 60_000

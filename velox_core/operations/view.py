@@ -155,6 +155,8 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
         rows.append(("Data quality", dropped_text(report)))
+    for row in _rows(report, "disabled_strategies"):
+        rows.insert(0, ("Strategy failed", f"{row.get('strategy', '')} was disabled for the day: {row.get('reason', '')}"))
     for key, label in (("stopped", "Stopped before the end"), ("fault", "The engine failed")):
         if report.get(key):
             rows.insert(0, (label, str(report[key])))
