@@ -3,7 +3,8 @@
 - What is closed is what the broker's positions say: a position that no trade of today explains (carried over, or its trades
   cannot be read) is booked as found, and one that is not there any more is booked as gone. From then on it is like any other.
 - A difference counts when it stood still: the same in two looks, longer after any trade, and while no order of ours
-  works in the symbol. Positions that lag behind the trades must not make an exit leave twice.
+  works in the symbol. Positions that lag behind the trades must not make an exit leave twice, nor a position count as gone:
+  what was held before the newest trades is believed only when those are older than `broker_reads.LAG_MS_MAX`.
 - While the broker says less than we do, no exit of the symbol leaves: it could reverse the position. That is bounded.
 - Trades that cannot be read keep nothing open for long: after a bound the positions count without them, and what such a
   trade says later is not booked a second time.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from velox_core.domain.errors import BrokerError
@@ -26,6 +28,7 @@ from velox_core.lost_exits import LostExits
 from velox_core.order_manager import OrderManager
 from velox_core.ports import Broker, BrokerFill, BrokerOrder, BrokerPosition
 from velox_core.risk_manager import RiskManager
+from velox_core.unheard_ends import book_unheard, take_what_needs_no_trades, unheard_ends
 
 LOOK_INTERVAL_MS: Final = 1_000
 SETTLE_MS: Final = 1_000  # a difference that stood still for so long counts
@@ -146,8 +149,10 @@ class Adoption:
         self._ours.update(line.symbol for line in book if _OWN_TAG.fullmatch(line.tag))
         if self._lost is not None:
             self._lost.note_book(line.tag for line in book)
+        if tradeless:
+            take_what_needs_no_trades(self._orders, book, now_ms)
         if not tradeless or self._orders.tradeless.lasts(now_ms):
-            self._compare(positions, now_ms, tradeless=tradeless)
+            self._compare(positions, now_ms, book=book if tradeless else (), tradeless=tradeless)
         product = self._risk.product
         working = [line for line in book if line.state not in TERMINAL_STATES and line.product is product]
         if tradeless and self._marks:  # whoever closes from outside cancels them; what they trade meanwhile is not seen
@@ -169,7 +174,8 @@ class Adoption:
             return book, False
         return self._orders.read_orders(now_ms), True
 
-    def _compare(self, positions: list[BrokerPosition], now_ms: int, *, tradeless: bool) -> None:
+    def _compare(self, positions: list[BrokerPosition], now_ms: int, *, book: Sequence[BrokerOrder], tradeless: bool) -> None:
+        """Compare; `book` is what was read without the trades, so that it may show ends that are not heard of."""
         self._has_compared = True
         product = self._risk.product
         lines = {p.symbol: p for p in positions if p.product is product}
@@ -186,15 +192,19 @@ class Adoption:
                 self.kept[symbol] = there
             if self._marks and line is not None and line.last_price_paise and held and symbol not in self._risk.unexplained:
                 self._orders.count_unexplained(symbol, None, line.last_price_paise)  # marks what we hold, and counts nothing
-            if there == held or symbol in working:
+            ended = unheard_ends(self._orders, book, symbol, there - held) if symbol in working else []
+            if there == held or (symbol in working and not ended):
                 self._doubts.pop(symbol, None)
-            elif self._stands_still(symbol, there - held, held, now_ms) and self._knows_conversion(
-                symbol, held, there - held, others.get(symbol, 0)
-            ):
+            elif self._stands_still(
+                symbol, there - held, held, now_ms, is_elsewhere=symbol in others
+            ) and self._knows_conversion(symbol, held, there - held, others.get(symbol, 0)):
                 del self._doubts[symbol]
                 price_paise = self._orders.mark_of(symbol) or (line.last_price_paise if line is not None else 0)
-                self._adopt(symbol, held, there, price_paise, now_ms)
-                if tradeless:
+                if ended:
+                    book_unheard(self._orders, ended, price_paise, now_ms)
+                else:
+                    self._adopt(symbol, held, there, price_paise, now_ms)
+                if tradeless and not ended:
                     self._without_trades[symbol] = now_ms
             elif held and there * (1 if held > 0 else -1) < abs(held):
                 unsettled.add(symbol)
@@ -203,11 +213,16 @@ class Adoption:
     def _is_ours(self, symbol: str) -> bool:
         return symbol in self._ours or any(order.symbol == symbol for order in self._orders.orders.values())
 
-    def _stands_still(self, symbol: str, difference: int, own: int, now_ms: int) -> bool:
-        """Return whether a difference may be believed. A new one, or one that moved, waits."""
+    def _stands_still(self, symbol: str, difference: int, own: int, now_ms: int, *, is_elsewhere: bool) -> bool:
+        """Return whether a difference may be believed. A new one, or one that moved, waits.
+
+        So does one that is what was held before the newest trades: the positions lag, unless shares stand in another product.
+        """
         doubt = self._doubts.get(symbol)
         if doubt is None:
             self._doubts[symbol] = _Doubt(difference, own, now_ms, now_ms)
+            return False
+        if not is_elsewhere and self._orders.recent_trades.hide(symbol, difference, now_ms):
             return False
         if now_ms - doubt.first_ms >= DOUBT_MS_MAX:
             return True

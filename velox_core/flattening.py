@@ -80,6 +80,7 @@ class Flattener:
         self._send_from_ms = 0  # real: what it sent has arrived by then
         self._recall_from_ms = 0  # real: when a followed engine's record is read again
         self._cancelled_ms = -CANCEL_INTERVAL_MS
+        self._left_ms: dict[str, int] = {}  # by tag: the step after its request, which may have taken long in its own step
         self._before: dict[str, int] = {}
         self._shown: dict[str, str] = {}
         self._news: list[str] = []
@@ -281,6 +282,8 @@ class Flattener:
     def _close(self, halts: HaltLatch, now_ms: int) -> None:
         orders, emergency = self._orders, self._emergency
         self._closed_by = "this process"
+        for tag in orders.live:
+            self._left_ms.setdefault(tag, now_ms)
         orders.poll(now_ms)
         if orders.live or self._recovery.watching:
             self._recovery.work(now_ms)
@@ -367,10 +370,12 @@ class Flattener:
     def _earliest_proof_ms(self, now_ms: int) -> int:
         """Return before when nothing is called flat: a request may be on its way, or an order be given up too early."""
         orders = self._orders
-        given_up = [o.created_ms for tag, o in orders.not_placed.items() if tag not in orders.found_late]
+        given_up = [
+            self._left_ms.get(tag, order.created_ms) for tag, order in orders.not_placed.items() if tag not in orders.found_late
+        ]
         travels_ms = max(self._began_ms + self._rules.request_ms - self._real_ms, 0)
         lost_ms = self._lost.no_proof_before_ms
-        return max([now_ms + travels_ms, lost_ms, *(created_ms + SEARCH_MS_MAX for created_ms in given_up)])
+        return max([now_ms + travels_ms, lost_ms, *(left_ms + SEARCH_MS_MAX for left_ms in given_up)])
 
     # -- the end ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from velox_core.broker_reads import Tradeless, answer_of
+from velox_core.broker_reads import RecentTrades, Tradeless, answer_of
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import InvariantError
 from velox_core.domain.events import EventKind
@@ -87,7 +87,7 @@ class OrderManager:
         self.found_late: set[str] = set()  # those of them that appeared, ended and are booked
         self.unresolved_exits: dict[str, str] = {}  # UNKNOWN, and not replaced a second time: what a person has to know
         self.day_loss = day_loss
-        self.tradeless = Tradeless()
+        self.tradeless, self.recent_trades = Tradeless(), RecentTrades()
         self.fill_count, self.last_trade_ms = 0, dict[str, int]()  # of a symbol, anybody's: when it was booked
         self._broker, self.sends = broker, sends or InlineSends()
         self._lease = lease
@@ -229,8 +229,8 @@ class OrderManager:
 
     def apply_fill(self, fill: BrokerFill, now_ms: int) -> None:
         """Book one trade, once."""
-        if fill.trade_id in self._trade_ids:
-            return
+        if fill.trade_id in self._trade_ids or ADOPTED_TRADE + fill.client_order_id in self._trade_ids:
+            return  # booked, or part of what was booked without its trades (`unheard_ends`)
         self._trade_ids.add(fill.trade_id)
         order = self.orders.get(fill.client_order_id)
         if order is None and self.is_adopted(fill):
@@ -262,6 +262,7 @@ class OrderManager:
         self.fill_count += 1
         if not fill.trade_id.startswith(ADOPTED_TRADE):
             self.last_trade_ms[symbol] = max(fill.ts_ms, now_ms)  # heard of late, it is as fresh as one of now
+            self.recent_trades.note(symbol, fill.ts_ms, fill.side.sign * quantity)
         self._journal.append(_FILL, fill.ts_ms, fill_body(fill, strategy_id, charges_paise, realised_paise, position))
         entry_ended = order is not None and self._advance(order, fill) and order.rank is None
         self._risk.record_fill(
@@ -493,5 +494,6 @@ class OrderManager:
             order.charges_paise += charges_paise
         self.fill_count += 1
         self.last_trade_ms[fill.symbol] = fill.ts_ms
+        self.recent_trades.note(fill.symbol, fill.ts_ms, fill.side.sign * fill.quantity)
         self.day_loss.charges_paise += charges_paise
         self._mark(fill.symbol, position.quantity, position.cost_paise, fill.price_paise)

@@ -316,7 +316,7 @@ def outside_account(settings: Settings, run: RunFolder, on: date) -> tuple[Simul
     status = FileControl(run.folder)
     engine = RunEngine(run.folder, request_seconds=0.0)  # the simulated broker is in the engine's process
     known = (status.status() or {}).get("engine_ms")
-    start_ms = known if isinstance(known, int) and known else newest_ms(run.folder / BROKER_BOOK)
+    start_ms = max(known if isinstance(known, int) else 0, newest_ms(run.folder / BROKER_BOOK))  # a guard may have closed since
     clock = OutsideClock(start_ms or ist_midnight_ms(on))
     broker = SimulatedAccount(
         run.folder / BROKER_BOOK,

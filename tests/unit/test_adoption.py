@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.rig import NOW_MS, Rig, make_limits
 from tests.fakes.session import MINUTE_MS, Day, ScriptedStrategy, rows
 from velox_core.adoption import DOUBT_MS_MAX, Adoption
+from velox_core.broker_reads import LAG_MS_MAX
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, Product, Side
 from velox_core.domain.positions import ADOPTED_TRADE
@@ -72,10 +73,46 @@ def test_position_that_the_broker_has_no_more_is_not_closed_into_its_opposite() 
     rig.emergency.trigger("asked", "me", NOW_MS)
     closing(rig, until_ms=4_000)
     assert rig.emergency.closing  # it traded a moment ago: the positions may lag
-    closing(rig, until_ms=9_000)
+    closing(rig, until_ms=LAG_MS_MAX)
+    assert rig.emergency.closing
+    closing(rig, until_ms=LAG_MS_MAX + 2_000)
     assert sent(rig) == []
     assert not rig.emergency.closing
     assert rig.quantity("AAA") == 0
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("lag_ms", [3_000, 9_000, 28_000])
+def test_hand_close_while_the_engine_closes_is_not_turned_round_by_positions_that_lag(told: bool, lag_ms: int) -> None:
+    rig = Rig()
+    rig.hold("AAA")
+    hand_ms = NOW_MS + 20_000
+    rig.broker.now_ms = hand_ms
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000, told=told)
+    rig.broker.unseen = {"AAA": 1}
+    rig.emergency.trigger("asked", "me", hand_ms)
+    lowest: list[int] = []
+    for now_ms in range(hand_ms, hand_ms + 40_000, 250):
+        rig.broker.now_ms = now_ms
+        rig.broker.unseen = {"AAA": 1} if now_ms < hand_ms + lag_ms else {}
+        rig.broker.fill_prices = {"AAA": 10_000}
+        rig.orders.poll(now_ms)
+        rig.emergency.check(now_ms)
+        lowest.append(sum(t.side.sign * t.quantity for t in rig.broker.trade_list))
+    assert (sent(rig), min(lowest), rig.emergency.closing) == ([], 0, False)
+
+
+def test_position_that_is_older_than_the_lag_of_positions_is_closed_though_a_trade_of_today_explains_its_size() -> None:
+    rig = Rig()
+    rig.hold("AAA")
+    rig.broker.foreign("AAA", Side.SELL, 1, 10_000)
+    rig.orders.poll(NOW_MS)
+    rig.broker.unseen = {"AAA": 1}  # a carried one
+    start_ms = NOW_MS + LAG_MS_MAX
+    rig.emergency.trigger("asked", "me", start_ms)
+    for now_ms in range(start_ms, start_ms + 3_000, 500):
+        rig.emergency.check(now_ms)
+    assert sent(rig) == [("AAA", "SELL", 1)]
 
 
 def test_difference_that_never_stands_still_counts_after_a_bound() -> None:

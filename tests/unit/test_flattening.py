@@ -12,13 +12,15 @@ from tests.fakes.flatten import FakeEngine, FlattenRig
 from tests.fakes.outside import FakeCloserLock
 from tests.fakes.rig import NOW_MS
 from tests.fakes.stores import FakeJournal
-from velox_core.broker_reads import TRADELESS_MS_MIN
+from velox_core.broker_reads import LAG_MS_MAX, TRADELESS_MS_MIN
 from velox_core.closing_progress import STALLED_SECONDS_MAX, EngineProgress
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, JournalUnavailable, VeloxError
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, OrderState, OrderType, Product, Side
 from velox_core.flat_proof import FlattenState, SymbolOutcome
+from velox_core.lost_exits import SEARCH_MS_MAX
 from velox_core.ports import BrokerPosition, CloserHold, SendStatus
+from velox_core.risk.approval import ApprovedOrder
 
 S = FlattenState
 
@@ -357,8 +359,9 @@ def test_position_that_is_gone_from_the_broker_is_not_closed_again() -> None:
     rig = filling(FlattenRig())
     rig.hold("AAA", 10)
     rig.broker.unseen = {"AAA": -10}
-    result = rig.run()
+    result = rig.run(seconds=LAG_MS_MAX / 1_000 + 5)
     assert (result.state, rig.sent) == (S.FLAT, [])
+    assert result.ended_ms - NOW_MS >= LAG_MS_MAX
 
 
 def test_positions_that_lag_behind_the_trades_do_not_make_an_exit_leave_twice() -> None:
@@ -575,6 +578,23 @@ def test_unknown_exit_that_never_arrived_is_replaced_once_and_watched_before_it_
     assert result.state is S.FLAT
     assert rig.sent == [("AAA", "SELL", 10)] * 2
     assert result.ended_ms - NOW_MS >= 120_000
+
+
+def test_exit_given_up_may_appear_for_the_search_time_after_it_left_however_long_its_step_took() -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+    rig.broker.answers.append(SendStatus.UNKNOWN)
+    left: list[int] = []
+
+    def slowly(order: ApprovedOrder) -> None:
+        if not left:
+            rig.now_ms += 40_000
+            left.append(rig.now_ms)
+
+    rig.broker.on_place = slowly
+    result = rig.run(seconds=300, bound_ms=300_000)
+    assert (result.state, len(rig.sent)) == (S.FLAT, 2)
+    assert result.ended_ms >= left[0] + SEARCH_MS_MAX
 
 
 def test_unknown_at_the_bound_is_not_flat() -> None:
@@ -891,19 +911,31 @@ def lagging(lag_ms: int, quantity: int) -> FlattenRig:
     return rig
 
 
-@pytest.mark.parametrize("lag_ms", [500, 1_500, 4_500])
+@pytest.mark.parametrize("lag_ms", [500, 1_500, 4_500, 12_000, 28_000])
 def test_entry_of_a_dead_engine_that_the_positions_do_not_show_yet_is_closed(lag_ms: int) -> None:
     rig = lagging(lag_ms, 0)
-    result = rig.run()
+    result = rig.run(seconds=40)
     assert (result.state, rig.net("AAA"), rig.sent) == (S.FLAT, 0, [("AAA", "SELL", 10)])
 
 
-@pytest.mark.parametrize("lag_ms", [500, 1_500, 4_500])
+@pytest.mark.parametrize("lag_ms", [500, 1_500, 4_500, 12_000, 28_000])
 def test_exit_of_a_dead_engine_that_the_positions_do_not_show_yet_is_not_sent_again(lag_ms: int) -> None:
     rig = lagging(lag_ms, 10)
     rig.hold("AAA", -10, tag="240116E00010000002")
-    result = rig.run()
+    result = rig.run(seconds=40)
     assert (result.state, rig.net("AAA"), rig.sent) == (S.FLAT, 0, [])
+
+
+@pytest.mark.parametrize("lag_ms", [4_500, 12_000, 28_000])
+def test_own_exit_that_the_positions_do_not_show_yet_is_not_sent_again(lag_ms: int) -> None:
+    rig = filling(FlattenRig())
+    rig.hold("AAA", 10)
+
+    def lag(now_ms: int) -> None:
+        rig.broker.unseen = {"AAA": 10} if rig.sent and now_ms < NOW_MS + lag_ms else {}
+
+    result = rig.run(seconds=40, before=lag)
+    assert (result.state, rig.sent, rig.net("AAA")) == (S.FLAT, [("AAA", "SELL", 10)], 0)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -134,6 +134,11 @@ def map_columns(names: Sequence[str], path: Path) -> ColumnMap:
     missing = [name for name, there in zip(VALUE_COLUMNS, found, strict=True) if not there]
     if layout is None:
         missing.insert(0, " or ".join(layout.time_columns[0] for layout in LAYOUTS))
+    if {"open_price", "close_price", "ttl_trd_qnty"} <= set(plain):
+        raise DataError(
+            f"{path} has one row a day (the exchange's daily file), which cannot be traded within the day; "
+            "give a file of minute bars or of ticks, see docs/data-format.md"
+        )
     if missing or layout is None:
         raise DataError(f"{path} has no column {', '.join(missing)}; it has {_shown(names)}; see docs/data-format.md")
     time_column = next(name for name in layout.time_columns if name in plain)
@@ -176,7 +181,7 @@ def is_tick_header(names: Sequence[str]) -> bool:
     """Return whether the columns are those of single trades: a time, a last price, and no open, high or low."""
     plain = {name.strip().lower() for name in names}
     has_both = any(name in plain for name in TICK_PRICE_COLUMNS) and any(name in plain for name in TICK_TIME_COLUMNS)
-    return has_both and not {"open", "high", "low"} & plain
+    return has_both and not any(name in plain for word in ("open", "high", "low") for name in (word, f"{word}_price"))
 
 
 def time_divisor(name: str) -> int | None:

@@ -69,6 +69,7 @@ class _Tally:
     cleared: set[str] = field(default_factory=set)
     disabled: list[dict[str, Any]] = field(default_factory=list)
     worst_loss: int = 0
+    open_pnl: int = 0  # of the newest mark, less what was realised since
     marks: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     seen_trades: set[str] = field(default_factory=set)
@@ -128,6 +129,7 @@ def _on_fill(tally: _Tally, event: JournalEvent) -> None:
     symbol, realised, charges = str(body.get("symbol", "")), _int(body, "realised"), _int(body, "charges")
     tally.fills += 1
     tally.realised += realised
+    tally.open_pnl -= realised
     tally.charges += charges
     strategy = _strategy(tally, _owner(tally, body))
     strategy["fills"] += 1
@@ -219,6 +221,7 @@ def _on_disabled(tally: _Tally, event: JournalEvent) -> None:
 def _on_mark(tally: _Tally, event: JournalEvent) -> None:
     tally.marks += 1
     body = event.body
+    tally.open_pnl = _int(body, "open")
     tally.worst_loss = max(tally.worst_loss, _int(body, "charges") - _int(body, "realised") - _int(body, "open"))
 
 
@@ -238,6 +241,7 @@ def _as_report(tally: _Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
     limit = facts.get("loss_limit_paise")
     limit_paise = limit if isinstance(limit, int) else 0
     open_quantities = {symbol: quantity for symbol, quantity in sorted(tally.positions.items()) if quantity}
+    open_paise = tally.open_pnl if open_quantities else 0
     states: dict[str, int] = {}
     for state in tally.orders.values():
         states[state] = states.get(state, 0) + 1
@@ -248,7 +252,8 @@ def _as_report(tally: _Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
         "open_quantities": open_quantities,
         "realised_paise": tally.realised,
         "charges_paise": tally.charges,
-        "net_paise": tally.realised - tally.charges,
+        "open_paise": open_paise,
+        "net_paise": tally.realised + open_paise - tally.charges,
         "loss_limit_paise": limit_paise,
         "worst_loss_paise": tally.worst_loss,
         "headroom_paise": limit_paise - tally.worst_loss,

@@ -75,7 +75,7 @@ def _trades(report: Mapping[str, Any]) -> Section:
 def _decisions(report: Mapping[str, Any]) -> Section:
     rows = tuple((name, str(count)) for name, count in view.decision_rows(report))
     note = "`velox explain` says why each signal was approved or refused, and what would have passed."
-    return Section(title="Decisions", header=("Layer", "Refused"), rows=rows, figures=frozenset({1}), note=note)
+    return Section(title="Decisions", header=("Outcome", "Number"), rows=rows, figures=frozenset({1}), note=note)
 
 
 def _expectations(report: Mapping[str, Any]) -> list[Section]:

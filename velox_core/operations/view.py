@@ -142,6 +142,7 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Net P&L", signed_rupees(_int(report, "net_paise"))),
         ("Realised", signed_rupees(_int(report, "realised_paise"))),
+        *([] if report.get("flat") else [("Still open, at the last price", signed_rupees(_int(report, "open_paise")))]),
         ("Charges", rupees_display(_int(report, "charges_paise"))),
         ("Trades won", f"{_int(report, 'win_count')} of {_int(report, 'trade_count')}"),
         ("Orders and fills", f"{_int(report, 'order_count')} and {_int(report, 'fill_count')}"),

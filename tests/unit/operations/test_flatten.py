@@ -128,6 +128,17 @@ def test_engine_time_goes_on_from_the_newest_that_is_known_and_prices_from_the_e
     assert report.result.loss_paise >= 10 * 10_00
 
 
+@pytest.mark.parametrize("status_ms", [NOON_MS - 600_000, 0])
+def test_halt_of_a_flatten_is_not_older_than_what_the_broker_s_book_knows(
+    settings: Settings, paths: Paths, folder: Path, status_ms: int
+) -> None:
+    hold(settings, folder, AAA=10)
+    (folder / "status.json").write_text(json.dumps({"pid": 0, "wall_ms": 1, "engine_ms": status_ms}), encoding="utf-8")
+    flatten(settings, paths)
+    (halt,) = JsonLinesHaltFile(folder / HALT_FILE).records()
+    assert NOON_MS <= halt.at_ms < NOON_MS + 60_000
+
+
 def test_what_was_done_enters_the_journal_exactly_once(settings: Settings, paths: Paths, folder: Path) -> None:
     hold(settings, folder, AAA=10)
     assert flatten(settings, paths).not_imported

@@ -1,0 +1,93 @@
+"""What a closer reads of the run's journal: its rows, within a bound, whatever database it is in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from velox_core.domain.events import Body, EventKind
+from velox_core.domain.orders import Side
+from velox_core.journal import recall
+from velox_core.journal.recall import recall_run
+from velox_core.journal.run import RunIdentity
+from velox_core.journal.sql import SqlJournal
+from velox_core.lost_exits import LostOrder, RecordedEvent
+
+SCOPE = "simulated:primary:2024-01-15-1"
+SENT_MS = 1_705_290_000_000
+
+
+def tag(number: int) -> str:
+    return f"240115E0001{number:07d}"
+
+
+def intent(number: int) -> Body:
+    return {
+        "client_order_id": tag(number), "strategy": "orb", "symbol": "TCS", "side": "SELL", "quantity": 4,
+        "order_type": "MARKET", "limit_price": 0, "product": "MIS", "role": "EXIT", "rank": 2, "reason": "stop",
+        "stop": 0, "target": 0, "ledger_version": number,
+    }  # fmt: skip
+
+
+def order(number: int, state: str) -> Body:
+    return {"client_order_id": tag(number), "state": state, "broker_order_id": "", "filled": 0, "reason": ""}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A journal with an exit that ended, one that is UNKNOWN, and one of another run."""
+    path = tmp_path / "journal.db"
+    for scope, numbers in ((SCOPE, (1, 2)), (f"{SCOPE}x", (3,))):
+        journal = SqlJournal(
+            f"sqlite:///{path}", RunIdentity(scope_key=scope, trading_date=date(2024, 1, 15), config_hash="abc")
+        )
+        for number in numbers:
+            journal.append(EventKind.INTENT, SENT_MS, intent(number))
+            journal.append(EventKind.ORDER, SENT_MS + 1, order(number, "REJECTED" if number == 1 else "UNKNOWN"))
+        journal.commit()
+        journal.close()
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])  # by the standard library; and as one on a server is read
+def test_rows_of_this_run_s_journal_are_recalled(database: Path, scheme: str) -> None:
+    found = recall_run(database.parent, f"{scheme}:///{database}", SCOPE)
+    lost = LostOrder(
+        client_order_id=tag(2), symbol="TCS", side=Side.SELL, quantity=4, created_ms=SENT_MS, is_exit=True,
+        given_up=False,
+    )  # fmt: skip
+    assert (found.orders, found.missing) == ((lost,), "")
+    assert found.ids == {tag(1), tag(2)}
+
+
+def test_journal_that_does_not_answer_in_time_is_missing_and_holds_nobody_up(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def stuck(path: Path, scope_key: str) -> Iterator[RecordedEvent]:
+        gate.wait()
+        yield from ()
+
+    monkeypatch.setattr(recall, "_sqlite_events", stuck)
+    try:
+        found = recall_run(database.parent, f"sqlite:///{database}", SCOPE, seconds_max=0.05)
+    finally:
+        gate.set()
+    assert (found.orders, found.missing) == ((), "the journal: it did not answer within 0.05 s")
+
+
+def test_server_that_cannot_be_reached_is_missing_and_says_why(tmp_path: Path) -> None:
+    found = recall_run(tmp_path, "postgresql+psycopg://velox@localhost:1/velox", SCOPE)
+    assert (found.orders, found.ids) == ((), frozenset())
+    assert found.missing.startswith("the journal: ")
+    assert "postgresql" in found.missing or "psycopg" in found.missing or "connect" in found.missing
+
+
+def test_server_on_which_the_run_never_began_holds_nothing(database: Path) -> None:
+    found = recall_run(database.parent, f"sqlite+pysqlite:///{database}", "simulated:other")
+    assert (found.orders, found.ids, found.missing) == ((), frozenset(), "")
