@@ -141,7 +141,9 @@ def csv_header(path: Path, unpacked: bytes | None) -> CsvHeader:
     try:
         fields = [next(csv.reader([text.replace("\0", "")]), []) for text in texts]
     except csv.Error as error:
-        raise DataError(f"{path} is not a CSV file: its first line is no line of text; export it again, the first line names the columns") from error
+        raise DataError(
+            f"{path} is not a CSV file: its first line is no line of text; export it again, the first line names the columns"
+        ) from error
     if len(fields[0]) == 1 and (word := next((word for sign, word in _SEPARATORS.items() if sign in texts[0]), "")):
         raise DataError(f"{path} has no column that can be told: it is separated by {word}; write it with commas")
     return _one_header(path, fields)
