@@ -196,11 +196,13 @@ def status_panel(
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim")
     grid.add_column()
-    process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, said so {ago_text(age_seconds)} ago"
+    is_dead = not alive and not status.ended
+    said = f"said {status.state if is_dead else 'so'} {ago_text(age_seconds)} ago"
+    process = f"process {status.number('pid')} {'runs' if alive else 'is gone'}, {said}"
     if status.closing:
         style = "bold green" if status.closing.get("flat") is True else "bold red"
         grid.add_row("Now", Text(str(status.closing.get("message", "")), style=style))
-    grid.add_row("Engine" if status.closing else "State", f"{status.state} ({process})")
+    grid.add_row("Engine" if status.closing else "State", f"{'DIED' if is_dead else status.state} ({process})")
     is_old = not alive and not status.ended
     for label, value in view.status_rows(status):
         if not (brief and label in ("Data", "Alerts")):

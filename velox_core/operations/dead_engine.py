@@ -110,6 +110,9 @@ def _take_up(settings: Settings, status: Status) -> list[str]:
     source, path = status.text("source"), settings.feed.path
     if stem[DATE_LENGTH + 1 :]:
         arguments += ["--scenario", stem[DATE_LENGTH + 1 :]]
+    elif data := status.text("data"):
+        if path is None or Path(data).resolve() != path.resolve():
+            arguments += ["--data", data]
     elif source and (path is None or not source.startswith(path.name)):
-        arguments += ["--data", source.partition(" (")[0]]  # its name only: the folder is not on record
+        arguments += ["--data", source.partition(" (")[0]]  # a status without the path: its name only
     return arguments

@@ -137,6 +137,13 @@ def while_it_runs(refusal: str, exit_code: int) -> str:
     )
 
 
+def begun_on(folder: Path) -> Path | None:
+    """Return the data that a run was begun on, where its status says so."""
+    status = read_status(folder)
+    data = "" if status is None else status.text("data")
+    return Path(data) if data else None
+
+
 def _reset(settings: Settings, paths: Paths, recorded: RecordedRun, *, reason: str, by: str, data: Path | None) -> ResetOutcome:
     from velox_core.bootstrap import RunRequest, open_run  # brings the stores with it; an engine that is asked has its own
     from velox_core.operations.runs import require_begun
@@ -144,8 +151,12 @@ def _reset(settings: Settings, paths: Paths, recorded: RecordedRun, *, reason: s
     if recorded.run.state is not RunState.NEW:
         require_begun(settings, recorded)  # opening the run would begin a new journal, and hide the loss
     stem = recorded.folder.name.rpartition("-")[0]
+    scenario = stem[DATE_LENGTH + 1 :] or None
     request = RunRequest(
-        date=recorded.trading_date, data=data, scenario=stem[DATE_LENGTH + 1 :] or None, run_id=recorded.run.run_id
+        date=recorded.trading_date,
+        data=data or (begun_on(recorded.folder) if scenario is None else None),
+        scenario=scenario,
+        run_id=recorded.run.run_id,
     )
     with open_run(settings, paths, request) as opened:
         now_ms = max(opened.engine.resumed_ms, opened.plan.open_ms)

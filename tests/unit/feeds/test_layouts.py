@@ -8,7 +8,7 @@ import pytest
 
 from velox_core.domain.errors import DataError
 from velox_core.feeds.folders import data_files, is_symbol
-from velox_core.feeds.layouts import map_columns, require_named_symbol
+from velox_core.feeds.layouts import is_tick_header, map_columns, require_named_symbol
 
 SOMEWHERE = Path("somewhere.csv")
 
@@ -97,3 +97,11 @@ def test_is_symbol_of_the_exchange_is_true(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "tcs", "T C", "-A", "A" * 31, "TCS\n", "ТCS"])
 def test_is_symbol_of_anything_else_is_false(text: str) -> None:
     assert not is_symbol(text)
+
+
+def test_the_exchanges_daily_file_is_neither_ticks_nor_bars_and_says_so() -> None:
+    prices = ["OPEN_PRICE", "HIGH_PRICE", "LOW_PRICE", "LAST_PRICE", "CLOSE_PRICE"]
+    names = ["DATE", "SYMBOL", *prices, "TTL_TRD_QNTY"]
+    assert not is_tick_header(names)
+    with pytest.raises(DataError, match="one row a day"):
+        map_columns(names, Path("daily.csv"))

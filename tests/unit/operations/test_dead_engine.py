@@ -78,6 +78,16 @@ def test_dead_engine_of_synthetic_or_other_data_is_taken_up_on_them(settings_wit
     assert other.take_up.endswith("--data mine.csv")
 
 
+def test_dead_engine_is_taken_up_on_the_whole_path_of_its_data(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    elsewhere = seen(settings, died(paths, source="bars (50 files)", data="/somewhere/else/bars"))
+    configured = seen(settings, died(paths, source="tcs.csv", data=str(settings.feed.path)))
+    assert elsewhere is not None
+    assert configured is not None
+    assert elsewhere.take_up.endswith("--data /somewhere/else/bars")
+    assert "--data" not in configured.take_up
+
+
 @pytest.mark.parametrize(
     ("run_state", "changes"),
     [(RunState.BEGUN, {"pid": os.getpid()}), (RunState.BEGUN, {"state": "DONE"}), (RunState.CLOSED, {})],

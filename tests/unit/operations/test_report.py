@@ -217,3 +217,14 @@ def test_view_headline_of_an_open_position_says_not_flat(journal: Journal) -> No
     report = build_report(journal.events, FACTS)
     assert "NOT FLAT" in headline(report)
     assert ("At the end", "NOT FLAT: +1 TCS") in headline_rows(report)
+
+
+def test_report_of_a_day_that_ended_not_flat_counts_the_open_loss_at_the_newest_mark(journal: Journal) -> None:
+    journal.fill("1", "BUY", 2, 390_000, position=2, minute=1, charges=100)
+    journal.add(EventKind.MARK, {"realised": 0, "open": -5_000, "charges": 100}, 2)
+    journal.fill("2", "SELL", 1, 387_500, position=1, minute=3, realised=-2_500)
+    report = build_report(journal.events, FACTS)
+    assert (report["realised_paise"], report["open_paise"], report["net_paise"]) == (-2_500, -2_500, -5_100)
+    assert ("Still open, at the last price", "-₹25.00") in headline_rows(report)
+    journal.fill("3", "SELL", 1, 388_000, position=0, minute=4, realised=-2_000)
+    assert build_report(journal.events, FACTS)["open_paise"] == 0

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import pytest
 
+from velox_core.control import FileControl
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.domain.time import ist_midnight_ms
-from velox_core.operations.reset import ResetOutcome, request_reset, while_it_runs
+from velox_core.operations.reset import ResetOutcome, begun_on, request_reset, while_it_runs
 from velox_core.runs import RunState, write_state
 from velox_core.settings import Paths, Settings
 
@@ -60,3 +62,11 @@ def test_reset_that_is_refused_lists_what_stands_and_how_each_ends() -> None:
     assert first.startswith("  stands: LOSS by engine")
     assert "Ends with the end of day of 2024-01-15" in first
     assert second.endswith("Ends with velox reset once the broker says flat, or with the end of day  [m1, m2]")
+
+
+def test_reset_opens_a_run_on_the_data_it_was_begun_on(paths: Paths) -> None:
+    folder = paths.var / "replay" / "primary" / "2024-01-15-1"
+    write_state(folder, RunState.BEGUN)
+    assert begun_on(folder) is None
+    FileControl(folder).publish({"state": "ENDED", "data": "/somewhere/else/bars"})
+    assert begun_on(folder) == Path("/somewhere/else/bars")
