@@ -12,6 +12,7 @@ from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_fla
 from tests.simulation.stores import SimCloserLock
 from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
+from velox_core.lost_exits import Recalled
 from velox_core.ports import BrokerPosition, CloserHold
 
 SEEDS = 200
