@@ -24,7 +24,7 @@ from velox_core.ports import BrokerOrder, BrokerPosition
 STALLED_SECONDS_MAX: Final = 30.0  # above the replacement of a lost exit: 5 s unanswered, 15 s until it may leave anew
 LOOK_GAP_SECONDS_MAX: Final = 5.0  # a longer gap between two looks counts as this
 UNANSWERED_MAX: Final = 1_000  # exits whose acknowledgement is looked for
-PROGRESS_KEY: Final = "closing"  # of a status
+PROGRESS_KEY: Final = "closing_progress"  # of a status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

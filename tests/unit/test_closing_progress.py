@@ -8,6 +8,7 @@ import pytest
 
 from velox_core.closing_progress import (
     LOOK_GAP_SECONDS_MAX,
+    PROGRESS_KEY,
     STALLED_SECONDS_MAX,
     EngineProgress,
     ExitTally,
@@ -152,9 +153,9 @@ def test_tally_counts_what_was_tried_and_what_the_broker_acknowledged_once_each(
 
 @pytest.mark.parametrize("body", [None, "x", [], {}, {"acknowledged": "3", "looks": None}])
 def test_progress_of_a_status_of_another_shape_counts_as_none(body: object) -> None:
-    assert read_progress({"closing": body}) == EngineProgress()
+    assert read_progress({PROGRESS_KEY: body}) == EngineProgress()
     assert read_progress({}) == EngineProgress()
 
 
 def test_progress_of_a_status_is_what_the_tally_wrote() -> None:
-    assert read_progress({"closing": {"acknowledged": 3, "looks": 7, "exits": 9}}) == WORD
+    assert read_progress({PROGRESS_KEY: {"acknowledged": 3, "looks": 7, "exits": 9}}) == WORD

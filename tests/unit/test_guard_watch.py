@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.broker import FakeBroker
 from tests.fakes.outside import FakeAlerts
-from velox_core.closing_progress import STALLED_SECONDS_MAX
+from velox_core.closing_progress import PROGRESS_KEY, STALLED_SECONDS_MAX
 from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.orders import Product, Side
@@ -124,7 +124,7 @@ class World:
             self.now += 1.0
             self.engine_ms += 1_000
             counts = {"acknowledged": self.beats if self.gets_on else 0, "looks": self.beats}
-            self.beat(**{"closing": counts} | changes)  # type: ignore[arg-type]
+            self.beat(**{PROGRESS_KEY: counts} | changes)  # type: ignore[arg-type]
             self.guard.step(self.now)
 
     def silent(self, seconds: int) -> None:

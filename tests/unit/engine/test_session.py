@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.outside import FakeControl
 from tests.fakes.rig import DAY, NOW_MS, OPEN_MS, Rig, entry_signal, exit_signal, make_limits
 from tests.fakes.session import MINUTE_MS, Day, ScriptedStrategy, make_plan, row, rows
+from velox_core.closing_progress import PROGRESS_KEY
 from velox_core.decision_journal import RECENT_MAX
 from velox_core.domain.errors import DataError
 from velox_core.domain.events import EventKind
@@ -139,8 +140,9 @@ def test_loss_at_the_limit_closes_everything_and_stays_off() -> None:
     refused = [b["code"] for b in rig.journal.bodies(EventKind.DECISION) if not b["approved"]]
     assert refused == ["EMERGENCY_EXIT_ACTIVE", "EMERGENCY_EXIT_ACTIVE"]
     assert "halted" in [status["phase"] for status in day.control.published]
-    closing = day.control.published[-1]["closing"]
+    closing = day.control.published[-1][PROGRESS_KEY]
     assert (closing["exits"], closing["acknowledged"]) == (1, 1)
+    assert not {"closing", "engine_said"} & set(day.control.published[-1])  # the words of a closing from outside
     assert closing["looks"] >= 1
     assert 0 < closing["last_exit_ms"] <= closing["last_acknowledged_ms"]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from velox_core.closing_progress import PROGRESS_KEY
 from velox_core.closing_record import CLOSING_FILE, FLATTEN, GUARD, leave_closing, read_closing
 from velox_core.domain.errors import VeloxError
 from velox_core.flat_proof import FlattenResult, FlattenState, SymbolLine, SymbolOutcome
@@ -51,6 +52,7 @@ def say(folder: Path, **changes: Any) -> None:
         "net_paise": -5,
         "loss_limit_paise": 200_000,
         "source": "tcs_2024-01-15.csv",
+        PROGRESS_KEY: {"exits": 0, "acknowledged": 0, "looks": 1},
     }
     (folder / "status.json").write_text(json.dumps(body | changes))
 
