@@ -175,8 +175,8 @@ class LockView:
             os.close(file)
 
 
-def end_holder(holder: LockHolder, wait_seconds: float) -> EndOfHolder:
-    """Kill the very process that a lock file names, and wait for its end. Another process with its id is left alone."""
+def end_holder(holder: LockHolder, wait_seconds: float, *, by: signal.Signals = signal.SIGKILL) -> EndOfHolder:
+    """Kill the very process that a lock file names, or ask it to end, and wait for that. Another with its id is left alone."""
     if holder.host != socket.gethostname() or holder.pid <= 0 or not holder.started:
         return EndOfHolder.NOT_VERIFIED
     try:
@@ -189,7 +189,7 @@ def end_holder(holder: LockHolder, wait_seconds: float) -> EndOfHolder:
         if process_start(holder.pid) != holder.started:
             return EndOfHolder.NOT_VERIFIED
         try:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
+            signal.pidfd_send_signal(process, by)
         except ProcessLookupError:
             return EndOfHolder.GONE
         except PermissionError:

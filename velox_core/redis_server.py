@@ -70,6 +70,14 @@ class EmbeddedRedis:
         """Return whether a server answers on the socket."""
         return _ask(self.socket_path, b"PING").startswith(b"+PONG")
 
+    def process(self) -> int:
+        """Return the process id of the server that answers, 0 when none does."""
+        if not self.is_running():
+            self._known_process()  # reaps one of ours that died
+            return 0
+        server = self._known_process() or self._answering_process()
+        return 0 if server is None else server[0]
+
     def start(self) -> str:
         """Start the server, or attach to the live one, and return its address.
 

@@ -33,6 +33,7 @@ from velox_core.cli.options import (
     parse_date,
 )
 from velox_core.cli.strategies import strategies_app
+from velox_core.cli.up import down, up
 
 app = typer.Typer(
     help="VELOX: an intraday trading day on NSE equities, with safety first.",
@@ -45,6 +46,8 @@ app.add_typer(alerts_app, name="alerts")
 app.add_typer(strategies_app, name="strategies")
 app.command()(explain)
 app.command()(report)
+app.command()(up)
+app.command()(down)
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(data_app, name="data")
 

@@ -72,6 +72,8 @@ def test_commands_are_those_of_the_readme() -> None:
         "report",
         "calendar",
         "guard",
+        "up",
+        "down",
     }
 
 

@@ -1,0 +1,214 @@
+"""The supervisor on fake services and a fake clock: what is started, restarted, waited for, given up, and ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.outside import FakeAlerts
+from velox_core.domain.errors import VeloxError
+from velox_core.operations.services import (
+    BACKOFF_SECONDS_MAX,
+    STEADY_SECONDS,
+    Kept,
+    ServiceState,
+    Supervisor,
+    end_services,
+)
+from velox_core.ports import LockHolder, Severity
+
+
+def process(pid: int) -> LockHolder:
+    return LockHolder(host="here", pid=pid, started=f"start-{pid}")
+
+
+class FakeService:
+    """A service whose process is a number. `log` is shared, so that an order can be seen."""
+
+    def __init__(self, name: str = "guard", *, is_shared: bool = False, log: list[str] | None = None) -> None:
+        self.name = name
+        self.where = "nowhere"
+        self.is_shared = is_shared
+        self.output = f"{name}.log"
+        self.log = [] if log is None else log
+        self.alive: LockHolder | None = None
+        self.ready = True
+        self.code: int | None = None
+        self.fault = ""
+        self.needs: list[str] = []
+        self.started = 0
+
+    def life(self) -> LockHolder | None:
+        return self.alive
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def start(self) -> None:
+        self.started += 1
+        if self.fault:
+            raise VeloxError(self.fault)
+        self.alive = process(100 + self.started)
+        self.log.append(f"start {self.name}")
+
+    def exit_code(self) -> int | None:
+        return self.code
+
+    def needed_by(self) -> list[str]:
+        if self.fault:
+            raise VeloxError(self.fault)
+        return self.needs
+
+    def end(self, holder: LockHolder) -> str:
+        self.log.append(f"end {self.name} {holder.pid}")
+        self.alive = None
+        return "ended"
+
+    def die(self, code: int = -9) -> None:
+        self.alive, self.code = None, code
+
+
+def test_supervisor_starts_what_is_missing_in_the_tables_order_and_leaves_what_runs() -> None:
+    log: list[str] = []
+    first, there, last = (FakeService(name, log=log) for name in ("redis", "prefect", "guard"))
+    there.alive = process(7)
+    keeper = Supervisor([first, there, last], FakeAlerts())
+    keeper.step(0.0)
+    keeper.step(0.5)
+    assert log == ["start redis", "start guard"]
+    assert [kept.is_ours for kept in keeper.kept] == [True, False, True]
+    assert keeper.is_settled
+
+
+def test_supervisor_is_not_settled_while_a_service_does_not_do_its_work_yet() -> None:
+    service = FakeService()
+    service.ready = False
+    keeper = Supervisor([service], FakeAlerts())
+    keeper.step(0.0)
+    keeper.step(0.5)
+    assert (keeper.kept[0].state, keeper.is_settled) == (ServiceState.STARTING, False)
+
+
+def test_supervisor_restarts_what_died_after_waits_that_double_up_to_a_bound() -> None:
+    service, now, waits = FakeService(), 0.0, []
+    keeper = Supervisor([service], FakeAlerts())
+    keeper.step(now)
+    for _ in range(8):
+        service.die()
+        keeper.step(now)
+        died_at, started = now, service.started
+        while service.started == started:
+            now += 0.5
+            keeper.step(now)
+        waits.append(now - died_at)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, BACKOFF_SECONDS_MAX]
+    assert keeper.kept[0].restarts == 8
+
+
+@pytest.mark.parametrize(("lived", "wait"), [(STEADY_SECONDS - 0.5, 4.0), (STEADY_SECONDS, 1.0)])
+def test_supervisor_begins_with_the_first_wait_again_only_after_a_steady_life(lived: float, wait: float) -> None:
+    service = FakeService()
+    keeper = Supervisor([service], FakeAlerts())
+    for now in (0.0, 10.0):
+        keeper.step(now)
+        service.die()
+        keeper.step(now + 1)
+        keeper.step(now + 5)
+    keeper.step(15.0 + lived)
+    service.die()
+    assert keeper.step(15.0 + lived) == [f"guard: process 103 ended by signal 9; starts again in {wait:g} s"]
+
+
+def test_supervisor_gives_a_service_up_that_refuses_its_configuration_and_says_so_once() -> None:
+    service, alerts = FakeService(), FakeAlerts()
+    keeper = Supervisor([service], alerts)
+    keeper.step(0.0)
+    service.die(2)
+    told = [sentence for second in range(1, 300) for sentence in keeper.step(float(second))]
+    assert (service.started, keeper.kept[0].state, keeper.is_settled) == (1, ServiceState.REFUSED, True)
+    assert [sentence.count("guard.log") for sentence in told] == [1]
+    assert [(severity, title) for severity, title, _ in alerts.sent] == [(Severity.CRITICAL, "The guard is not there")]
+
+
+def test_supervisor_takes_up_a_refused_service_that_somebody_else_started() -> None:
+    service = FakeService()
+    keeper = Supervisor([service], FakeAlerts())
+    keeper.step(0.0)
+    service.die(2)
+    keeper.step(1.0)
+    service.alive = process(7)
+    assert keeper.step(2.0) == ["guard: runs already, process 7"]
+    assert keeper.kept[0].state is ServiceState.RUNNING
+
+
+def test_supervisor_restarts_a_foreign_process_whatever_its_own_last_one_ended_with() -> None:
+    service = FakeService()
+    service.alive = process(7)
+    keeper = Supervisor([service], FakeAlerts())
+    keeper.step(0.0)
+    service.die(2)  # the exit code of an earlier child says nothing of this process
+    keeper.step(1.0)
+    keeper.step(2.0)
+    assert (service.started, keeper.kept[0].is_ours) == (1, True)
+
+
+def test_supervisor_alerts_at_the_first_and_the_fifth_failure_in_a_row_and_keeps_trying() -> None:
+    service, alerts = FakeService(), FakeAlerts()
+    service.fault = "the disk is full"
+    keeper = Supervisor([service], alerts)
+    for second in range(400):
+        keeper.step(float(second))
+    assert alerts.titles == ["The guard died", "The guard does not stay alive"]
+    assert service.started > 8
+    service.fault = ""
+    keeper.step(500.0)
+    assert keeper.kept[0].state is ServiceState.STARTING
+
+
+def test_supervisor_whose_first_service_fails_starts_the_others() -> None:
+    broken, guard = FakeService("redis"), FakeService()
+    broken.fault = "no redis-server"
+    Supervisor([broken, guard], FakeAlerts()).step(0.0)
+    assert guard.started == 1
+
+
+def test_supervisor_knows_what_an_earlier_one_had_started() -> None:
+    service = FakeService()
+    service.alive = process(7)
+    keeper = Supervisor([service], FakeAlerts(), {"guard": process(7)})
+    keeper.step(0.0)
+    assert keeper.kept[0].is_ours
+    other = Supervisor([service], FakeAlerts(), {"guard": LockHolder(host="here", pid=7, started="an earlier boot")})
+    other.step(0.0)
+    assert not other.kept[0].is_ours
+
+
+def test_end_services_ends_the_last_first() -> None:
+    log: list[str] = []
+    services = [FakeService("redis", is_shared=True, log=log), FakeService("guard", log=log)]
+    keeper = Supervisor(services, FakeAlerts())
+    keeper.step(0.0)
+    log.clear()
+    told, all_ended = end_services(keeper.kept, ends_shared=True)
+    assert log == ["end guard 101", "end redis 101"]
+    assert (told, all_ended) == (["guard: ended", "redis: ended"], True)
+
+
+@pytest.mark.parametrize(
+    ("is_shared", "ends_shared", "ended"),
+    [(False, False, False), (False, True, False), (True, False, False), (True, True, True)],
+)
+def test_end_services_ends_of_others_only_shared_ones(is_shared: bool, ends_shared: bool, ended: bool) -> None:
+    service = FakeService(is_shared=is_shared)
+    service.alive = process(7)
+    told, all_ended = end_services([Kept(service, process(8))], ends_shared=ends_shared)
+    assert (service.alive is None, all_ended) == (ended, True)
+    assert ("did not start it" in told[0]) is not ended
+
+
+def test_end_services_leaves_what_somebody_needs_and_what_cannot_be_asked() -> None:
+    needed, unknown = FakeService("guard"), FakeService("redis")
+    needed.alive = unknown.alive = process(7)
+    needed.needs, unknown.fault = ["run r has 5 TCS open"], "the lock cannot be read"
+    told, all_ended = end_services([Kept(unknown, process(7)), Kept(needed, process(7))], ends_shared=True)
+    assert (needed.alive, unknown.alive, all_ended) == (process(7), process(7), False)
+    assert told == ["guard: LEFT RUNNING, process 7: run r has 5 TCS open", "redis: left: the lock cannot be read"]

@@ -1,0 +1,141 @@
+"""What keeps `velox down` from ending the guard or Redis, and what a second `velox up` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.fakes.outside import FakeAlerts
+from velox_core.cli.app import app
+from velox_core.engine_lock import CloserLockFile, EngineLock
+from velox_core.operations.guard_status import guard_folder
+from velox_core.operations.up import RedisService, bring_down, engines_at_work, open_runs, services_of, supervise
+from velox_core.runs import RunState, write_state
+from velox_core.settings import Paths, Settings
+
+Load = Callable[..., Settings]
+GONE_PID = 2**22 + 12345
+RUN = "2024-01-15-1"
+HELD = [{"symbol": "TCS", "quantity": 5}]
+
+
+def run_of(paths: Paths, *, run_state: RunState = RunState.BEGUN, name: str = RUN, **changes: Any) -> Path:
+    """Leave a run whose paced engine died with 5 TCS."""
+    folder = paths.var / "replay" / "primary" / name
+    write_state(folder, run_state)
+    body = {
+        "state": "RUNNING",
+        "pid": GONE_PID,
+        "run_id": name,
+        "wall_ms": time.time_ns() // 1_000_000,
+        "positions": HELD,
+        "live_orders": 0,
+        "speed": 1.0,
+    }
+    (folder / "status.json").write_text(json.dumps(body | changes))
+    return folder
+
+
+def never() -> None:
+    raise AssertionError("nothing settles where nothing is started")
+
+
+@pytest.mark.parametrize(
+    ("run_state", "changes", "opened"),
+    [
+        (RunState.BEGUN, {}, [f"run {RUN} has 5 TCS open"]),
+        (RunState.BEGUN, {"positions": [], "live_orders": 1}, [f"run {RUN} has 1 live order open"]),
+        (RunState.ENDED_NOT_FLAT, {"state": "DONE"}, [f"run {RUN} has 5 TCS open"]),
+        (RunState.BEGUN, {"positions": []}, []),
+        (RunState.CLOSED, {"state": "DONE"}, []),
+    ],
+)
+def test_open_runs_are_those_with_something_open_engine_alive_or_not(
+    settings_with: Load, paths: Paths, run_state: RunState, changes: dict[str, Any], opened: list[str]
+) -> None:
+    run_of(paths, run_state=run_state, **changes)
+    assert open_runs(settings_with(), paths) == opened
+    assert open_runs(settings_with(), paths, frozenset({RUN})) == []
+
+
+def test_open_runs_name_what_only_a_living_guard_knows(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    folder = guard_folder(settings, paths)
+    folder.mkdir(parents=True)
+    (folder / "guard.json").write_text(json.dumps({"runs": [{"run_id": RUN, "exposed": True}]}))
+    assert open_runs(settings, paths) == []
+    lock = CloserLockFile(folder / "guard.lock")
+    lock.take()
+    assert open_runs(settings, paths) == [f"run {RUN} has something, the guard says open"]
+    lock.close()
+
+
+def test_engine_at_work_is_one_that_holds_its_lock_before_it_says_anything(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    assert engines_at_work(settings, paths) == []
+    lock = EngineLock(paths.var / "replay" / "primary" / RUN / "engine.lock")
+    assert engines_at_work(settings, paths) == [f"the engine of run {RUN} runs (process {os.getpid()})"]
+    lock.release()
+
+
+@pytest.mark.parametrize("place", ["simulated/other/guard.lock", "simulated/other/up.lock", "replay/other/r-1/engine.lock"])
+def test_redis_is_needed_by_anybody_below_the_same_var(settings_with: Load, paths: Paths, place: str) -> None:
+    service = RedisService(settings_with(), paths)
+    assert service.needed_by() == []
+    lock = CloserLockFile(paths.var / place)
+    lock.take()
+    assert [str(os.getpid()) in text for text in service.needed_by()] == [True]
+    lock.close()
+
+
+def test_services_leave_out_what_is_not_wanted_and_say_so(settings_with: Load, paths: Paths) -> None:
+    own = settings_with("  stores: {redis: {url: 'redis://127.0.0.1:6379/0'}}\n  guard: {enabled: false}\n")
+    table, notes = services_of(own, paths, {})
+    assert (table, len(notes)) == ([], 2)
+    assert [service.name for service in services_of(settings_with(), paths, {})[0]] == ["redis", "guard"]
+
+
+def test_second_supervisor_changes_nothing(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    lock = CloserLockFile(guard_folder(settings, paths) / "up.lock")
+    lock.take()
+    told: list[str] = []
+    alerts = FakeAlerts()
+    assert supervise(settings, paths, alerts, os.environ, tell=told.append, settled=never) is False
+    assert (told, alerts.sent, (paths.var / "redis").exists()) == ([], [], False)
+    lock.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "locked", "code"),
+    [({}, False, 4), ({"pid": os.getpid()}, True, 4), ({"pid": os.getpid(), "positions": []}, True, 1)],
+)
+def test_down_is_refused_while_something_is_open_or_an_engine_runs(
+    settings_with: Load, paths: Paths, changes: dict[str, Any], locked: bool, code: int
+) -> None:
+    settings = settings_with()
+    folder = run_of(paths, **changes)
+    lock = EngineLock(folder / "engine.lock") if locked else None
+    up_file = guard_folder(settings, paths) / "up.json"
+    up_file.parent.mkdir(parents=True)
+    up_file.write_text("{}")
+    before = sorted(paths.var.rglob("*"))
+    result = CliRunner().invoke(app, ["down", "--config", str(settings.source)], env={"VELOX__VAR": str(paths.var)})
+    assert (result.exit_code, "nothing was ended" in result.stdout) == (code, True), result.stdout
+    assert ("--flatten" in result.stdout.splitlines()[-1]) is (code == 4)
+    assert sorted(paths.var.rglob("*")) == before
+    if lock is not None:
+        lock.release()
+
+
+def test_down_with_nothing_there_says_so_and_ends_well(settings_with: Load, paths: Paths) -> None:
+    told: list[str] = []
+    assert bring_down(settings_with(), paths, os.environ, tell=told.append)
+    assert told == ["supervisor: does not run", "guard: does not run", "redis: does not run"]

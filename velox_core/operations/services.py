@@ -1,0 +1,223 @@
+"""Keeping services alive: what a service is, and the supervisor that starts what is missing and restarts what died.
+
+- A table of services, started in its order. Each says itself whether it lives; one that somebody else started is watched too.
+- Restarts wait 1 s, then twice as long each time up to 60 s; one that lived for a minute begins at 1 s again.
+- One that refuses its configuration (exit code 2) is told once and not started again: that mends nothing.
+- No clock, no signal, no file here: `step` is given the time and returns what happened, in sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+from velox_core.ports import Alerts, LockHolder, Severity
+
+BACKOFF_SECONDS_FIRST: Final = 1.0
+BACKOFF_SECONDS_MAX: Final = 60.0
+STEADY_SECONDS: Final = 60.0  # who lived so long starts with the first wait again
+FAILURES_ALERTED: Final = 5  # in a row: then it is told as critical, once
+
+
+class Service(Protocol):
+    """One process that is to live. Everything but `start` and `end` returns at once."""
+
+    name: str
+    where: str  # for people: address, account
+    is_shared: bool  # whoever starts it, `velox down` may end it when nobody needs it
+
+    @property
+    def output(self) -> str:
+        """Return the file with what it prints."""
+        ...
+
+    def life(self) -> LockHolder | None:
+        """Return the process that lives, None when there is none. Raises VeloxError when that cannot be found out."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Return whether it does its work, not only lives."""
+        ...
+
+    def start(self) -> None:
+        """Start it. Raises VeloxError."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """Return how the last process that was started here ended, None when that is not known."""
+        ...
+
+    def needed_by(self) -> list[str]:
+        """Return who needs it now, so that it must not be ended. Raises VeloxError when that cannot be found out."""
+        ...
+
+    def end(self, holder: LockHolder) -> str:
+        """End that very process and say how, in a sentence. Raises VeloxError when it stays."""
+        ...
+
+
+class ServiceState(StrEnum):
+    """How a service is. WAITING: for its next start. REFUSED: it does not take its configuration."""
+
+    ABSENT = "ABSENT"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+    REFUSED = "REFUSED"
+
+
+class Kept:
+    """What the supervisor knows of one service."""
+
+    __slots__ = ("delay", "failures", "holder", "lived_from", "not_before", "ours", "reason", "restarts", "service", "state")
+
+    def __init__(self, service: Service, ours: LockHolder | None) -> None:
+        self.service = service
+        self.state = ServiceState.ABSENT
+        self.holder: LockHolder | None = None
+        self.ours = ours  # the process that `velox up` started, now or in an earlier life
+        self.restarts = 0
+        self.failures = 0  # in a row
+        self.reason = ""
+        self.delay = BACKOFF_SECONDS_FIRST
+        self.not_before = 0.0
+        self.lived_from = 0.0
+
+    @property
+    def is_ours(self) -> bool:
+        """Return whether the process that lives is one that `velox up` started."""
+        return self.holder is not None and self.holder == self.ours
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        holder = self.holder
+        return {
+            "name": self.service.name,
+            "state": self.state.value,
+            "pid": holder.pid if holder else 0,
+            "started": holder.started if holder else "",
+            "host": holder.host if holder else "",
+            "ours": self.is_ours,
+            "restarts": self.restarts,
+            "reason": self.reason,
+            "output": self.service.output,
+        }
+
+
+class Supervisor:
+    """Keeps a table of services alive.
+
+    Args:
+        services: in the order of their start.
+        alerts: who is told.
+        ours: by name, the processes that an earlier supervisor had started and that may still live.
+    """
+
+    def __init__(self, services: Sequence[Service], alerts: Alerts, ours: Mapping[str, LockHolder] | None = None) -> None:
+        self._alerts = alerts
+        self.kept = [Kept(service, (ours or {}).get(service.name)) for service in services]
+
+    @property
+    def is_settled(self) -> bool:
+        """Return whether every service does its work, or will not without a person."""
+        return all(kept.state in (ServiceState.RUNNING, ServiceState.REFUSED) for kept in self.kept)
+
+    def step(self, now: float) -> list[str]:
+        """Look at every service, start what is due, and say what happened. `now` is monotonic seconds."""
+        news: list[str] = []
+        for kept in self.kept:
+            try:
+                news += self._step(kept, now)
+            except VeloxError as error:
+                news += self._not_started(kept, now, str(error))
+        return news
+
+    def _step(self, kept: Kept, now: float) -> list[str]:
+        life = kept.service.life()
+        if life is not None:
+            return self._alive(kept, now, life)
+        if kept.state in (ServiceState.RUNNING, ServiceState.STARTING):
+            return self._died(kept, now)
+        if kept.state is ServiceState.REFUSED or now < kept.not_before:
+            return []
+        was_there = kept.state is ServiceState.WAITING
+        kept.service.start()
+        kept.holder = kept.ours = kept.service.life()
+        kept.state, kept.lived_from, kept.reason = ServiceState.STARTING, now, ""
+        kept.restarts += was_there
+        return [f"{kept.service.name}: started{' again' * was_there}{_process(kept.holder)}"]
+
+    def _alive(self, kept: Kept, now: float, life: LockHolder) -> list[str]:
+        news = []
+        if life != kept.holder:
+            kept.holder, kept.lived_from, kept.reason = life, now, ""
+            news.append(f"{kept.service.name}: runs already{_process(life)}")
+        kept.state = ServiceState.RUNNING if kept.service.is_ready() else ServiceState.STARTING
+        if now - kept.lived_from >= STEADY_SECONDS:
+            kept.delay, kept.failures = BACKOFF_SECONDS_FIRST, 0
+        return news
+
+    def _died(self, kept: Kept, now: float) -> list[str]:
+        code = kept.service.exit_code() if kept.is_ours or kept.holder is None else None
+        how = "" if code is None else f" by signal {-code}" if code < 0 else f" with exit code {code}"
+        text = f"{kept.service.name}:{_process(kept.holder).replace(',', '')} ended{how}"
+        kept.holder = None
+        if code == EXIT_BAD_USAGE:
+            kept.state, kept.reason = ServiceState.REFUSED, f"its configuration is refused, see {kept.service.output}"
+            text = f"{text}: {kept.reason}. Correct it, then velox down and velox up; it is not started again"
+            self._alerts.send(Severity.CRITICAL, f"The {kept.service.name} is not there", text)
+            return [text]
+        return self._wait(kept, now, text, Severity.WARNING)
+
+    def _not_started(self, kept: Kept, now: float, why: str) -> list[str]:
+        return self._wait(kept, now, f"{kept.service.name}: {why}", Severity.CRITICAL)
+
+    def _wait(self, kept: Kept, now: float, text: str, first: Severity) -> list[str]:
+        """Have a service wait for its next start, and tell a person at the first failure in a row and at the fifth."""
+        kept.state, kept.reason = ServiceState.WAITING, text
+        kept.not_before, kept.failures = now + kept.delay, kept.failures + 1
+        text = f"{text}; starts again in {kept.delay:g} s"
+        kept.delay = min(kept.delay * 2, BACKOFF_SECONDS_MAX)
+        if kept.failures == 1:
+            self._alerts.send(first, f"The {kept.service.name} died", text)
+        elif kept.failures == FAILURES_ALERTED:
+            title = f"The {kept.service.name} does not stay alive"
+            self._alerts.send(Severity.CRITICAL, title, f"{kept.failures} times in a row. {text}. See {kept.service.output}")
+        return [text]
+
+
+def end_services(kept: Sequence[Kept], *, ends_shared: bool) -> tuple[list[str], bool]:
+    """End the services that `velox up` started, the last one first, except those that somebody needs.
+
+    Args:
+        kept: each with the process that `velox up` started.
+        ends_shared: also shared ones that somebody else started.
+    Returns: what was done, in sentences, and whether nothing of it stays.
+    """
+    told, all_ended = [], True
+    for one in reversed(kept):
+        service = one.service
+        try:
+            life = service.life()
+            if life is None:
+                told.append(f"{service.name}: does not run")
+                continue
+            if life != one.ours and not (ends_shared and service.is_shared):
+                told.append(f"{service.name}: left{_process(life)}: velox up did not start it")
+                continue
+            needed = service.needed_by()
+            if needed:
+                told.append(f"{service.name}: LEFT RUNNING{_process(life)}: {'; '.join(needed)}")
+                all_ended = False
+                continue
+            told.append(f"{service.name}: {service.end(life)}")
+        except VeloxError as error:
+            told.append(f"{service.name}: left: {error}")
+            all_ended = False
+    return told, all_ended
+
+
+def _process(holder: LockHolder | None) -> str:
+    return f", process {holder.pid}" if holder is not None and holder.pid else ""
