@@ -126,7 +126,7 @@ def _foreground(settings: Settings, paths: Paths) -> int:
     """Supervise until a signal asks for the end, and return the exit code."""
     from velox_core.alert_setup import open_alerts
     from velox_core.operations.run_logs import open_logs
-    from velox_core.operations.up import supervise
+    from velox_core.operations.up import services_of, supervise
 
     logs = open_logs(settings, paths, rotates=False, is_engine=False)
     try:
@@ -135,7 +135,7 @@ def _foreground(settings: Settings, paths: Paths) -> int:
                 settings,
                 paths,
                 alerts,
-                os.environ,
+                services_of(settings, paths, os.environ)[0],
                 tell=lambda sentence: _say(f"{datetime.now(IST):%H:%M:%S} {sentence}"),
                 settled=lambda: _settled(settings, paths),
             )

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -226,13 +226,15 @@ def runs_with_something_open(settings: Settings, paths: Paths) -> list[str]:
 
 
 def supervise(
-    settings: Settings, paths: Paths, alerts: Alerts, environ: Mapping[str, str], *, tell: Tell, settled: Callable[[], None]
+    settings: Settings, paths: Paths, alerts: Alerts, services: Sequence[Service], *, tell: Tell, settled: Callable[[], None]
 ) -> bool:
     """Start what does not run and keep it alive until a signal asks for the end.
 
     SIGINT ends what was started here, except what somebody needs; SIGTERM and SIGHUP end the supervisor alone.
 
     Args:
+        settings, paths, alerts: whose account, and who is told.
+        services: the table, in the order of their start.
         tell: is given each sentence; never raises.
         settled: called once, when everything runs or will not without a person.
     Returns: False when the account has a supervisor already: nothing was changed.
@@ -244,8 +246,7 @@ def supervise(
         stack.callback(lock.close)
         if lock.take() is CloserHold.ELSEWHERE:
             return False
-        table, _ = services_of(settings, paths, environ)
-        keeper = Supervisor(table, alerts, _started_before(folder))
+        keeper = Supervisor(services, alerts, _started_before(folder))
         asked: list[int] = []
         wake = threading.Event()
 
@@ -257,7 +258,8 @@ def supervise(
             stack.callback(signal.signal, number, signal.signal(number, ask))
         _keep_alive(keeper, folder, wake, tell, settled)
         if signal.SIGINT in asked:
-            for sentence in end_services(keeper.kept, ends_shared=False)[0]:
+            sentences, all_ended = end_services(keeper.kept, ends_shared=False)
+            for sentence in [*sentences, *([] if all_ended else ["nobody restarts what is left: velox up takes it up again"])]:
                 tell(sentence)
         else:
             tell("the supervisor ends; what it started goes on. velox up takes it up again, velox down ends it")

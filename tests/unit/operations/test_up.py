@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.fakes.outside import FakeAlerts
+from tests.fakes.services import FakeService, process
 from velox_core.cli.app import app
 from velox_core.engine_lock import CloserLockFile, EngineLock
 from velox_core.operations.guard_status import guard_folder
@@ -107,10 +109,33 @@ def test_second_supervisor_changes_nothing(settings_with: Load, paths: Paths) ->
     lock = CloserLockFile(guard_folder(settings, paths) / "up.lock")
     lock.take()
     told: list[str] = []
-    alerts = FakeAlerts()
-    assert supervise(settings, paths, alerts, os.environ, tell=told.append, settled=never) is False
-    assert (told, alerts.sent, (paths.var / "redis").exists()) == ([], [], False)
+    alerts, service = FakeAlerts(), FakeService()
+    assert supervise(settings, paths, alerts, [service], tell=told.append, settled=never) is False
+    assert (told, alerts.sent, service.started) == ([], [], 0)
     lock.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "needs", "ended"),
+    [
+        (signal.SIGINT, [], True),
+        (signal.SIGINT, ["run r has 5 TCS open"], False),
+        (signal.SIGTERM, [], False),
+        (signal.SIGHUP, [], False),
+    ],
+)
+def test_supervisor_ends_what_it_started_on_ctrl_c_alone_and_only_what_nobody_needs(
+    settings_with: Load, paths: Paths, asked: signal.Signals, needs: list[str], ended: bool
+) -> None:
+    settings, service = settings_with(), FakeService()
+    service.needs = needs
+    told: list[str] = []
+    before = signal.getsignal(asked)
+    assert supervise(settings, paths, FakeAlerts(), [service], tell=told.append, settled=lambda: os.kill(os.getpid(), asked))
+    assert (service.alive, signal.getsignal(asked)) == (None if ended else process(101), before)
+    assert ("velox up takes it up again" in told[-1]) is not ended
+    row = json.loads((guard_folder(settings, paths) / "up.json").read_text())["services"][0]
+    assert (row["pid"], row["ours"]) == (101, True)
 
 
 @pytest.mark.parametrize(
