@@ -2,9 +2,9 @@
 
 - What is on record is asked once for each time that somebody else may have closed (`Closer`): files, then the journal.
 - A tag that was ever seen in the broker's book is no longer lost: what it traded is booked, what is left of it is cancelled.
-- One lost exit keeps its symbol's exits back for the search time after the latest moment at which it can have left, since nobody
-  here sees whether its request still travels; one that its own process gave up was waited for there. After that it counts as
-  replaced, and no further one is.
+- One lost exit keeps its symbol's exits back for the search time after the latest moment at which it can have left, since
+  nobody here sees whether its request still travels; one that its own process gave up was waited for there. After that it
+  counts as replaced, and no further one is.
 - Two lost exits of a symbol keep everything back there for good: either may still trade, and a third could reverse.
 - Entries keep nothing back. Nothing is called flat before either kind can no longer appear.
 - A record that cannot be read keeps nothing back either, it is told: exits are never refused for a store.
@@ -54,9 +54,10 @@ class Recalled:
     missing: str = ""
 
 
-def recalled(sources: Iterable[Iterable[RecordedEvent]], missing: str = "") -> Recalled:
+def recalled(sources: Iterable[Iterable[RecordedEvent]], missing: str = "", of_date: str = "") -> Recalled:
     """Return what several records of one account say together: an end that one of them knows is an end.
 
+    `of_date` is the trading date with which the ids of the orders that count begin, 'yymmdd'; '' counts all.
     Raises: KeyError, ValueError for a damaged event.
     """
     orders: dict[str, Order] = {}
@@ -69,6 +70,7 @@ def recalled(sources: Iterable[Iterable[RecordedEvent]], missing: str = "") -> R
                 orders.setdefault(order.client_order_id, order)
             elif kind is EventKind.ORDER and OrderState(str(body["state"])) in TERMINAL_STATES:
                 (given_up if was_given_up(body) else ended).add(str(body["client_order_id"]))
+    orders = {order_id: order for order_id, order in orders.items() if order_id.startswith(of_date)}
     lost = [order for order_id, order in orders.items() if order_id not in ended]
     return Recalled(
         orders=tuple(

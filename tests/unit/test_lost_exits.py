@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.flatten import FlattenRig
-from tests.fakes.rig import NOW_MS, Rig
+from tests.fakes.rig import DAY, NOW_MS, Rig
 from tests.fakes.stores import FakeJournal
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import Side
@@ -193,7 +193,7 @@ def test_files_of_earlier_processes_are_read_imported_or_not(tmp_path: Path, nam
     rig = FlattenRig()
     lose(rig, 2)
     written(tmp_path / name, rig)
-    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x")
+    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x", trading_date=DAY)
     assert [(o.client_order_id, o.given_up) for o in found.orders] == [
         (rig.orders[0].client_order_id, True),
         (rig.orders[1].client_order_id, False),
@@ -208,7 +208,7 @@ def test_damaged_file_and_journal_are_named_and_the_rest_is_known(tmp_path: Path
     damaged = written(tmp_path / "emergency-b.jsonl", rig)
     damaged.write_bytes(damaged.read_bytes().replace(b"MANUAL", b"MANUEL"))
     (tmp_path / "journal.db").write_bytes(b"no database at all, " * 100)
-    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x")
+    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x", trading_date=DAY)
     assert [o.client_order_id for o in found.orders] == [rig.orders[0].client_order_id]
     assert "emergency-b.jsonl" in found.missing
     assert "the journal: file is not a database" in found.missing
