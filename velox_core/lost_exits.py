@@ -2,8 +2,9 @@
 
 - What is on record is asked once for each time that somebody else may have closed (`Closer`): files, then the journal.
 - A tag that was ever seen in the broker's book is no longer lost: what it traded is booked, what is left of it is cancelled.
-- One lost exit keeps its symbol's exits back for the search time, since nobody here sees whether its request still travels;
-  one that its own process gave up was waited for there. After that it counts as replaced, and no further one is.
+- One lost exit keeps its symbol's exits back for the search time after the latest moment at which it can have left, since
+  nobody here sees whether its request still travels; one that its own process gave up was waited for there. After that it
+  counts as replaced, and no further one is.
 - Two lost exits of a symbol keep everything back there for good: either may still trade, and a third could reverse.
 - Entries keep nothing back. Nothing is called flat before either kind can no longer appear.
 - A record that cannot be read keeps nothing back either, it is told: exits are never refused for a store.
@@ -20,6 +21,9 @@ from velox_core.domain.orders import TERMINAL_STATES, Order, OrderState, Side
 from velox_core.reconciliation.books import order_from, was_given_up
 
 SEARCH_MS_MAX: Final = 120_000  # engine time: so long a tag without a trace in the book may still appear
+# An order bears the time of the step that sent it, and leaves later where that step is slow: a process without a sign of life
+# for 15 s is ended, and its last request takes 10 s at most.
+LEAVES_LATE_MS_MAX: Final = 30_000
 LOST_MAX: Final = 2  # of one symbol; from then on nothing more is sent there
 
 RecordedEvent = tuple[EventKind, int, Body]
@@ -50,9 +54,10 @@ class Recalled:
     missing: str = ""
 
 
-def recalled(sources: Iterable[Iterable[RecordedEvent]], missing: str = "") -> Recalled:
+def recalled(sources: Iterable[Iterable[RecordedEvent]], missing: str = "", of_date: str = "") -> Recalled:
     """Return what several records of one account say together: an end that one of them knows is an end.
 
+    `of_date` is the trading date with which the ids of the orders that count begin, 'yymmdd'; '' counts all.
     Raises: KeyError, ValueError for a damaged event.
     """
     orders: dict[str, Order] = {}
@@ -65,6 +70,7 @@ def recalled(sources: Iterable[Iterable[RecordedEvent]], missing: str = "") -> R
                 orders.setdefault(order.client_order_id, order)
             elif kind is EventKind.ORDER and OrderState(str(body["state"])) in TERMINAL_STATES:
                 (given_up if was_given_up(body) else ended).add(str(body["client_order_id"]))
+    orders = {order_id: order for order_id, order in orders.items() if order_id.startswith(of_date)}
     lost = [order for order_id, order in orders.items() if order_id not in ended]
     return Recalled(
         orders=tuple(
@@ -119,7 +125,7 @@ class LostExits:
         for tag in [tag for tag in self._lost if tag in own or tag in self._seen]:
             del self._lost[tag]
         for tag, order in self._lost.items():
-            self._until_ms.setdefault(tag, min(order.created_ms, now_ms) + SEARCH_MS_MAX)
+            self._until_ms.setdefault(tag, min(order.created_ms, now_ms) + LEAVES_LATE_MS_MAX + SEARCH_MS_MAX)
         return found.ids
 
     def note_book(self, tags: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ from velox_core.brokers.paced import PacedBroker, PacedLock
 from velox_core.brokers.rate_limit import RateLimit
 from velox_core.calendar import load_instruments
 from velox_core.closing_progress import read_progress
-from velox_core.control import FileControl
+from velox_core.control import STATUS_FILE, FileControl
 from velox_core.domain.errors import CalendarError, ConfigError, JournalUnavailable, VeloxError
 from velox_core.domain.events import Body, EventKind, JournalEvent
 from velox_core.domain.halts import HaltKind, HaltRecord
@@ -44,7 +44,7 @@ from velox_core.journal.file import FileJournal
 from velox_core.journal.recall import recall_run
 from velox_core.ledger.memory import MemoryLedger
 from velox_core.ports import Alerts, Broker, LockHolder
-from velox_core.runs import JOURNAL_DATABASE, RunFolder
+from velox_core.runs import JOURNAL_DATABASE, STATE_FILE, RunFolder
 from velox_core.settings import BrokerType, Settings
 from velox_core.simulated_account import BROKER_BOOK, SimulatedAccount, simulation_config
 from velox_core.take_over import ACKNOWLEDGED_KEY, TakeOverPorts, TakeOverResult, take_over
@@ -365,7 +365,9 @@ def open_outside(
             monotonic=clock.monotonic,
             engine=engine,
             instrument=instrument,
-            recall=partial(recall_run, run.folder, journal_url, run.scope.key),
+            recall=partial(
+                recall_run, run.folder, journal_url, run.scope.key, trading_date=on, begun=(STATE_FILE, STATUS_FILE)
+            ),
         )
         rules = FlattenRules(
             trading_date=on,

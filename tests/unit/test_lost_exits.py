@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.flatten import FlattenRig
-from tests.fakes.rig import NOW_MS, Rig
+from tests.fakes.rig import DAY, NOW_MS, Rig
 from tests.fakes.stores import FakeJournal
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import Side
@@ -16,7 +16,9 @@ from velox_core.flat_proof import FlattenResult, FlattenState, SymbolOutcome
 from velox_core.flattening import Flattener
 from velox_core.journal.file import FileJournal
 from velox_core.journal.recall import recall_run
-from velox_core.lost_exits import SEARCH_MS_MAX, LostExits, Recalled, recalled
+from velox_core.lease import REQUEST_SECONDS_MAX
+from velox_core.lost_exits import LEAVES_LATE_MS_MAX, SEARCH_MS_MAX, LostExits, Recalled, recalled
+from velox_core.outside import SIGN_OF_LIFE_SECONDS_MAX
 from velox_core.ports import SendStatus
 
 UNKNOWN = SendStatus.UNKNOWN
@@ -58,7 +60,7 @@ def test_exit_lost_by_a_dead_closer_is_sent_again_only_after_the_search_time() -
     result = second(rig)
     assert (result.state, rig.net()) == (FlattenState.FLAT, 0)
     assert rig.sent == [("AAA", "SELL", 10)] * 2
-    assert rig.broker.place_times[1] - lost_ms >= SEARCH_MS_MAX
+    assert rig.broker.place_times[1] - lost_ms >= LEAVES_LATE_MS_MAX + SEARCH_MS_MAX
 
 
 def test_exit_lost_by_a_dead_closer_that_appears_late_is_not_sent_again() -> None:
@@ -69,6 +71,23 @@ def test_exit_lost_by_a_dead_closer_that_appears_late_is_not_sent_again() -> Non
     lowest = 10
     while not flattener.ended:
         if rig.now_ms == NOW_MS + 100_000:
+            appear(rig, 0)
+        step(rig, flattener)
+        lowest = min(lowest, rig.net())
+    assert (flattener.state, rig.sent, lowest) == (FlattenState.FLAT, [("AAA", "SELL", 10)], 0)
+
+
+def test_exit_that_left_late_in_a_slow_step_and_appears_at_the_end_of_its_search_is_not_sent_again() -> None:
+    slow_ms = round((SIGN_OF_LIFE_SECONDS_MAX + REQUEST_SECONDS_MAX) * 1_000)
+    assert slow_ms < LEAVES_LATE_MS_MAX
+    rig = FlattenRig()
+    lose(rig, 1)
+    appears_ms = rig.broker.place_times[0] + slow_ms + SEARCH_MS_MAX - 5_000
+    rig.broker.fill_prices = {"AAA": 9_900}
+    flattener = rig.flattener(journal=FakeJournal())
+    lowest = 10
+    while not flattener.ended:
+        if appears_ms <= rig.now_ms < appears_ms + 250:
             appear(rig, 0)
         step(rig, flattener)
         lowest = min(lowest, rig.net())
@@ -112,7 +131,7 @@ def test_flat_by_hand_with_lost_exits_is_flat_only_when_they_cannot_appear_any_m
     rig.broker.foreign("AAA", Side.SELL, 10, 9_900, told=False)
     result = second(rig)
     assert (result.state, len(rig.sent)) == (FlattenState.FLAT, 2)
-    assert result.ended_ms >= lost_ms + SEARCH_MS_MAX
+    assert result.ended_ms >= lost_ms + LEAVES_LATE_MS_MAX + SEARCH_MS_MAX
 
 
 def test_record_that_cannot_be_read_closes_all_the_same_and_says_so() -> None:
@@ -141,7 +160,10 @@ def test_lost_entry_keeps_nothing_back_but_the_proof() -> None:
     rig.orders.commit_journal()
     lost = LostExits(lambda: recalled([[(e.kind, e.ts_ms, e.body) for e in rig.journal.committed]]))
     lost.recall((), NOW_MS)
-    assert (lost.holds_back("AAA", NOW_MS), lost.no_proof_before_ms) == (False, NOW_MS + SEARCH_MS_MAX)
+    assert (lost.holds_back("AAA", NOW_MS), lost.no_proof_before_ms) == (
+        False,
+        NOW_MS + LEAVES_LATE_MS_MAX + SEARCH_MS_MAX,
+    )
 
 
 def test_engine_that_starts_after_a_flatten_knows_its_unknown_exits_and_locks_their_symbol() -> None:
@@ -171,7 +193,7 @@ def test_files_of_earlier_processes_are_read_imported_or_not(tmp_path: Path, nam
     rig = FlattenRig()
     lose(rig, 2)
     written(tmp_path / name, rig)
-    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x")
+    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x", trading_date=DAY)
     assert [(o.client_order_id, o.given_up) for o in found.orders] == [
         (rig.orders[0].client_order_id, True),
         (rig.orders[1].client_order_id, False),
@@ -186,7 +208,7 @@ def test_damaged_file_and_journal_are_named_and_the_rest_is_known(tmp_path: Path
     damaged = written(tmp_path / "emergency-b.jsonl", rig)
     damaged.write_bytes(damaged.read_bytes().replace(b"MANUAL", b"MANUEL"))
     (tmp_path / "journal.db").write_bytes(b"no database at all, " * 100)
-    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x")
+    found = recall_run(tmp_path, f"sqlite:///{tmp_path / 'journal.db'}", "simulated:x", trading_date=DAY)
     assert [o.client_order_id for o in found.orders] == [rig.orders[0].client_order_id]
     assert "emergency-b.jsonl" in found.missing
     assert "the journal: file is not a database" in found.missing

@@ -33,20 +33,25 @@ class FollowedMarket:
         self._shown = 0  # rows that are in the prices
         self._made = -1  # rows that the broker has had from here; -1 while the engine makes the market
         self._closes = [0] * len(day.universe)
+        self._heard_ms: list[int] = []  # of each column's newest tick, else of the first of all; empty on a day of bars
 
     def follow(self, now_ms: int) -> None:
         """Take the prices up to an engine time, epoch ms; a time before the last one goes back to it."""
         count = bisect_right(self._times_ms, now_ms)
         if count < self._shown:
             self._shown, self._closes = 0, [0] * len(self._universe)
+            self._heard_ms = []
         for event in self._events[self._shown : count]:
             if isinstance(event, TickBatch):
+                if not self._heard_ms:
+                    self._heard_ms = [event.ts_ms] * len(self._universe)
                 for column, price in zip(event.columns, event.prices, strict=True):
                     self._closes[column] = price
+                    self._heard_ms[column] = event.ts_ms
             else:
                 self._closes = [close or known for close, known in zip(event.closes, self._closes, strict=True)]
         self._shown = count
-        self._broker.quote(self._closes)
+        self._broker.quote(self._closes, self._heard_ms)
 
     def make(self, now_ms: int, after_ms: int) -> None:
         """Give the broker the minutes after `after_ms` (at the first call; later on after the last) up to `now_ms`."""

@@ -111,9 +111,12 @@ class SimulatedBroker:
     def on_ticks(self, batch: TickBatch, now_ms: int) -> None:
         """Take the ticks of one moment, and fill what they fill."""
         exchange = self.exchange
-        closes = exchange.closes
+        closes, heard_ms, ts_ms = exchange.closes, exchange.heard_ms, batch.ts_ms
+        if not heard_ms:
+            heard_ms = exchange.heard_ms = [ts_ms] * len(closes)
         for column, price in zip(batch.columns, batch.prices, strict=True):
             closes[column] = price
+            heard_ms[column] = ts_ms
         if self._direct:
             if exchange.working:
                 exchange.trade_ticks(batch)
@@ -137,10 +140,17 @@ class SimulatedBroker:
         except BrokerError:
             self._stale = True  # nothing traded; the orders wait for an event that the book can take
 
-    def quote(self, closes: Sequence[int]) -> None:
-        """Take the newest prices in column order, paise, 0 for none, and fill nothing: another process makes the market."""
+    def quote(self, closes: Sequence[int], heard_ms: Sequence[int] = ()) -> None:
+        """Take the newest prices in column order, and fill nothing: another process makes the market.
+
+        Args:
+            closes: paise, 0 for none.
+            heard_ms: where the day is one of ticks, when each column traded last, epoch ms.
+        """
         with self._lock:
             self.exchange.closes = list(closes)
+            if heard_ms:
+                self.exchange.heard_ms = list(heard_ms)
 
     def settle(self, now_ms: int) -> None:
         """End the market data: MARKET orders fill at the last known price, other orders are cancelled.
@@ -352,6 +362,7 @@ class SimulatedBroker:
         fresh = SimulatedExchange(self._universe, self._instruments, self._config)
         fresh.says_completion = self.exchange.says_completion
         fresh.closes = self.exchange.closes
+        fresh.recent, fresh.heard_ms = self.exchange.recent, self.exchange.heard_ms
         fresh.locked = self.exchange.locked
         book.restore(fresh)
         self.exchange = fresh

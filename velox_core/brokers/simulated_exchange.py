@@ -31,7 +31,9 @@ from velox_core.domain.time import MS_PER_DAY, MS_PER_MINUTE, ist_date, ist_midn
 from velox_core.ports import BrokerFill, OrderUpdate
 
 NEVER_MS: Final = 1 << 60
-QUIET_MINUTES_MAX: Final = 15  # a symbol without a bar for so long at the end of the data is halted, and has no last price
+QUIET_MINUTES_MAX: Final = (
+    15  # a symbol without a bar or tick for so long at the end of the data is halted, and has no last price
+)
 _MASK: Final = (1 << 64) - 1
 _BUY: Final = Side.BUY
 _MARKET: Final = OrderType.MARKET
@@ -61,6 +63,7 @@ class SimulatedExchange:
         "day_end_ms",
         "events",
         "fresh_trades",
+        "heard_ms",
         "latency_ms",
         "listings",
         "locked",
@@ -84,6 +87,7 @@ class SimulatedExchange:
         self.latency_ms = config.latency_ms
         self.closes = [0] * len(universe)  # the newest close of each column that had one
         self.recent: deque[MinuteRow] = deque(maxlen=QUIET_MINUTES_MAX)
+        self.heard_ms: list[int] = []  # the newest tick of each column, else the first tick of all; empty on a day of bars
         self.orders: dict[str, SimulatedOrder] = {}
         self.working: list[SimulatedOrder] = []
         self.trades: list[BrokerFill] = []
@@ -321,6 +325,8 @@ class SimulatedExchange:
                 self.cancel(order, now_ms, "the market data ended before it could trade")
 
     def _is_quiet(self, listing: Listing) -> bool:
+        if heard_ms := self.heard_ms:
+            return listing.column >= 0 and max(heard_ms) - heard_ms[listing.column] >= QUIET_MINUTES_MAX * MS_PER_MINUTE
         rows = self.recent
         return bool(rows) and listing.column >= 0 and not any(row.closes[listing.column] for row in rows)
 

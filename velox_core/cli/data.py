@@ -160,14 +160,18 @@ def _show_dates(console: Console, dates: tuple[DateNote, ...]) -> None:
 
 
 def _show_findings(console: Console, dates: tuple[DateNote, ...]) -> None:
+    from velox_core.feeds.quality import COUNTED_IN_MINUTES
+
     rows = [(note.day, drop) for note in dates for drop in note.findings]
     if not rows:
         console.print("No row was refused, and nothing is unusual.")
         return
-    table = _table("Date", "", "Rule", "Rows*", "Shares*", "First or longest")
+    table = _table("Date", "", "Rule", "Count*", "Shares*", "First or longest")
     for day, drop in rows[:EXAMPLES_SHOWN_MAX]:
         word = "noted" if drop.kept else "dropped"
-        table.add_row(str(day), word, drop.rule, str(drop.count), str(len(drop.by_symbol) or "-"), drop.example)
+        unit = "minute" if drop.rule in COUNTED_IN_MINUTES else "row"
+        count = f"{drop.count} {unit}{'' if drop.count == 1 else 's'}"
+        table.add_row(str(day), word, drop.rule, count, str(len(drop.by_symbol) or "-"), drop.example)
     console.print(table)
     if len(rows) > EXAMPLES_SHOWN_MAX:
         console.print(f"and {len(rows) - EXAMPLES_SHOWN_MAX} more findings; --json shows all")

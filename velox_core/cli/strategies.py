@@ -164,18 +164,23 @@ def _show_day(run_id: str, views: list[StrategyView]) -> None:
     from rich.text import Text
 
     from velox_core.cli.tables import money_style
-    from velox_core.operations.view import SYNTHETIC_NOTE, expectation_text, signed_rupees
+    from velox_core.operations import view as words
 
     table = _table("Strategy", "Trades", "Won", "Approved", "Refused", "Net", "Against its replays")
+    note = ""
     for view in views:
         day = view.day
         net = int(day["net_paise"])
         figures = [str(day[key]) for key in ("trades", "wins", "approved", "refused")]
-        beside = f"DISABLED: {day['disabled']}" if day["disabled"] else expectation_text(day.get("expected"))
+        beside = f"DISABLED: {day['disabled']}" if day["disabled"] else words.expectation_text(day.get("expected"))
+        if beside == words.NO_EXPECTATION:  # in each row it would be six lines of a terminal of 80 columns
+            beside, note = words.NO_EXPECTATION_MARK, words.NO_EXPECTATION_NOTE
         loud = "bold red" if day["disabled"] or "OUTSIDE" in beside else ""
-        table.add_row(view.name, *figures, Text(signed_rupees(net), style=money_style(net)), Text(beside, style=loud))
+        table.add_row(view.name, *figures, Text(words.signed_rupees(net), style=money_style(net)), Text(beside, style=loud))
     _console().print(table)
-    typer.echo(f"Run {run_id}" + (f". {SYNTHETIC_NOTE}" if any(view.day.get("synthetic") for view in views) else ""))
+    if note:
+        typer.echo(note)
+    typer.echo(f"Run {run_id}" + (f". {words.SYNTHETIC_NOTE}" if any(view.day.get("synthetic") for view in views) else ""))
 
 
 def _show_one(view: StrategyView) -> None:

@@ -75,6 +75,10 @@ NOTED = frozenset(
     )
 )
 
+COUNTED_IN_MINUTES = frozenset(
+    (DropRule.MISSING, DropRule.STOPS_EARLY)
+)  # there is no row where no bar is; all others: source rows
+
 
 class DropTally:
     """Counts rows by rule and share, with the first example of each rule."""

@@ -18,6 +18,14 @@ from velox_core.operations.session_story import Story, quality_rows
 
 TRADE_HEADER: Final = ("Strategy", "Symbol", "Side", "Quantity", "In", "Out", "Entry", "Exit", "Charges", "Net", "Why out")
 EXPECTATION_HEADER: Final = ("Strategy", "Verdict", "Net", "Expected from", "to", "Days", "Source")
+VERDICT_WORDS: Final = {
+    "MISSING": "not on record",
+    "STALE": "out of date: the strategy or a limit has changed",
+    "TOO_FEW_DAYS": "not judged: too few replayed days",
+}
+EXPECTATION_NOTE: Final = (
+    "Where a day could not be judged: `velox strategies expect` replays days and records what is usual for each strategy."
+)
 FLAGGED: Final = frozenset({"BELOW", "ABOVE", "NOT FLAT", "no"})
 
 
@@ -87,10 +95,12 @@ def _expectations(report: Mapping[str, Any]) -> list[Section]:
         low, high = (rupees_display(value) if isinstance(value, int) else "-" for value in band)
         source = text_of(row, "source") + (" (synthetic)" if row.get("synthetic") is True else "")
         net = view.signed_rupees(int_of(row, "net_paise"))
-        rows.append((text_of(row, "strategy"), text_of(row, "verdict"), net, low, high, str(int_of(row, "days")), source))
+        verdict = VERDICT_WORDS.get(text_of(row, "verdict"), text_of(row, "verdict"))
+        rows.append((text_of(row, "strategy"), verdict, net, low, high, str(int_of(row, "days")), source))
     title = "P&L against expectations"
     figures = frozenset({2, 3, 4, 5})
-    return [Section(title=title, header=EXPECTATION_HEADER, rows=tuple(rows), figures=figures)] if rows else []
+    note = EXPECTATION_NOTE if any(row[1] in VERDICT_WORDS.values() for row in rows) else ""
+    return [Section(title=title, header=EXPECTATION_HEADER, rows=tuple(rows), figures=figures, note=note)] if rows else []
 
 
 def _slippage(story: Story) -> Section:

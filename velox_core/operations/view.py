@@ -43,10 +43,11 @@ def progress_line(status: Status) -> str:
     if status.closing:
         parts.append(str(status.closing.get("message", "")))
     if status.flag("halted"):
-        parts.append(f"HALTED: {halted_text(status)}")
+        why = halted_text(status)
+        parts.append(f"HALTED: {why}" if why else "HALTED")
     if status.flag("synthetic"):
         parts.append("synthetic data")
-    return " | ".join(parts)
+    return " | ".join(part for part in parts if part)
 
 
 def halt_lines(status: Status, *, brief: bool = False) -> list[str]:
@@ -238,10 +239,15 @@ def strategy_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+NO_EXPECTATION = "no expectation on record (velox strategies expect)"
+NO_EXPECTATION_MARK = "none *"
+NO_EXPECTATION_NOTE = "* no expectation on record: `velox strategies expect` replays days and records what is usual"
+
+
 def expectation_text(row: object) -> str:
     """Return where a strategy's day lies beside its replays, in a few words; `row` is one of a report's `expectations`."""
     if not isinstance(row, Mapping):
-        return "no expectation on record (velox strategies expect)"
+        return NO_EXPECTATION
     verdict, days = str(row.get("verdict", "")), _int(row, "days")
     band = f"{signed_rupees(_int(row, 'low_paise'))} to {signed_rupees(_int(row, 'high_paise'))} in {days} replayed days"
     synthetic = ", SYNTHETIC" if row.get("synthetic") else ""
@@ -255,7 +261,7 @@ def expectation_text(row: object) -> str:
         case "STALE":
             return "STALE: the strategy or a limit has changed since its replays (velox strategies expect)"
         case _:
-            return "no expectation on record (velox strategies expect)"
+            return NO_EXPECTATION
 
 
 def halt_cells(halt: Mapping[str, Any]) -> tuple[str, ...]:

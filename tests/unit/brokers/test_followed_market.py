@@ -85,8 +85,9 @@ def test_making_gives_each_minute_once_and_in_order() -> None:
         def __init__(self) -> None:
             self.minutes: list[int] = []
 
-        def quote(self, closes: list[int]) -> None:
+        def quote(self, closes: list[int], heard_ms: list[int]) -> None:
             assert closes
+            assert not heard_ms
 
         def on_row(self, row: MinuteRow, now_ms: int) -> None:
             assert now_ms == row.ts_ms

@@ -10,6 +10,7 @@ from tests.unit.brokers.simulated_day import DAY, START_MS, UNIVERSE, SimulatedD
 from velox_core.brokers.book import SqliteBook
 from velox_core.brokers.followed_market import FollowedMarket
 from velox_core.brokers.simulated import SimulatedBroker
+from velox_core.brokers.simulated_exchange import QUIET_MINUTES_MAX
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.domain.market.bars import DayColumns, MinuteRow, TickBatch
 from velox_core.domain.orders import OrderState, Side
@@ -168,5 +169,56 @@ def test_second_process_follows_ticks_and_makes_the_market_of_them(tmp_path: Pat
     assert [order.state for order in guard.orders()] == [OrderState.FILLED]
     followed.follow(START_MS)
     assert followed.prices()["TCS"].paise == 390_000
+    guard.close()
+    market.broker.close()
+
+
+HALT_MS = QUIET_MINUTES_MAX * 60_000  # TCS trades once, at the start; INFY goes on
+
+
+def halted_ticks(last_ms: int) -> list[TickBatch]:
+    return [
+        TickBatch(START_MS + 1_000, [0, 1], [390_000, 150_000], [1, 1]),
+        TickBatch(START_MS + 1_000 + last_ms, [1], [151_000], [2]),
+    ]
+
+
+@pytest.mark.parametrize(("last_ms", "closed"), [(HALT_MS - 1, True), (HALT_MS, False)])
+def test_share_halted_to_the_end_of_a_day_of_ticks_has_nobody_to_trade_with(last_ms: int, closed: bool) -> None:
+    market = day()
+    feed = SimulatedMarket(Events(*halted_ticks(last_ms)), market.broker, _Clock(market), on_ticks=True)
+    market.send(Side.BUY)
+    market.send(Side.BUY, symbol="INFY")
+    while feed.next_row(0.0) is not None:
+        pass
+    assert (market.held(), market.held("INFY")) == (10, 10)
+    market.send(Side.SELL)
+    market.send(Side.SELL, symbol="INFY")
+    feed.next_row(0.0)
+    assert (market.held(), market.held("INFY")) == (0 if closed else 10, 0)
+
+
+@pytest.mark.parametrize("follows", [True, False])  # the broker has the day from its follower, or from ticks of its own
+@pytest.mark.parametrize(("last_ms", "closed"), [(HALT_MS - 1, True), (HALT_MS, False)])
+def test_second_process_closes_no_share_that_was_halted_to_the_end_of_a_day_of_ticks(
+    tmp_path: Path, last_ms: int, closed: bool, follows: bool
+) -> None:
+    market = TickDay(first_price_paise=0, book=SqliteBook(tmp_path / "broker.db"))
+    market.tick(0, 390_000)
+    market.send(Side.BUY)
+    market.tick(1_000, 390_000, 150_000)
+    guard = SimulatedBroker(
+        UNIVERSE, instruments=market.instruments, config=market.config, book=SqliteBook(tmp_path / "broker.db")
+    )
+    data = DayColumns(trading_date=DAY, universe=UNIVERSE, rows=[], source="test", ticks=halted_ticks(last_ms))
+    followed = FollowedMarket(data, guard)
+    end_ms = START_MS + 1_000 + last_ms
+    if follows:
+        followed.follow(end_ms)
+    followed.make(end_ms, end_ms if follows else START_MS)
+    market.now_ms = end_ms
+    market.send(Side.SELL)  # by another process: the guard reads the book anew, and still knows who traded when
+    followed.make(end_ms + 60_001, START_MS)
+    assert sum(line.quantity for line in guard.positions()) == (0 if closed else 10)
     guard.close()
     market.broker.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -302,3 +303,16 @@ def test_run_on_a_crash_shows_the_halt_the_overshoot_and_that_the_data_are_synth
     ):
         assert text in result.stdout
     assert "EMERGENCY EXIT TRIGGERED" in (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")
+
+
+def test_status_of_an_engine_that_is_gone_says_what_it_said_last_and_how_long_ago(velox: Invoke, var: Path) -> None:
+    folder = var / "replay" / "primary" / "2024-01-15-1"
+    folder.mkdir(parents=True)
+    body = {"state": "RUNNING", "pid": 2**22 + 12345, "wall_ms": round(time.time() * 1_000) - 5 * 3_600_000}
+    (folder / "status.json").write_text(json.dumps(body))
+    (folder / "run.json").write_text('{"state": "BEGUN"}')
+    shown = " ".join(velox("status").stdout.replace("│", " ").split())
+    assert f"State DIED (process {2**22 + 12345} is gone, said RUNNING 5 h ago)" in shown
+    (folder / "status.json").write_text(json.dumps(body | {"state": "DONE"}))
+    ended = " ".join(velox("status").stdout.replace("│", " ").split())
+    assert f"State DONE (process {2**22 + 12345} is gone, said so 5 h ago)" in ended

@@ -99,3 +99,17 @@ def test_import_says_what_it_did_twice_and_refuses_other_data(tmp_path: Path) ->
     refused = CliRunner().invoke(app, command)
     assert isinstance(refused.exception, DataError)
     assert json.loads(CliRunner().invoke(app, [*command, "--replace", "--json"]).output)["written"] is True
+
+
+def test_inspect_counts_what_is_not_there_in_minutes_and_what_is_there_in_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    rows = bars()
+    path = written(tmp_path / "TCS.csv", HEADER, [*lines(rows[:100]), *lines(rows[112:]), lines(rows)[-1]])
+    result = CliRunner().invoke(app, ["data", "inspect", str(path), *CONFIG])
+    assert result.exit_code == 0, result.output
+    (missing,) = [line for line in result.output.splitlines() if "minutes without a bar" in line]
+    (doubled,) = [line for line in result.output.splitlines() if "duplicate" in line]
+    assert "12 minutes" in missing
+    assert "1 row " in doubled

@@ -65,8 +65,7 @@ def test_status_panel_shows_positions_halt_and_the_age_of_the_numbers() -> None:
     )
     text = shown(console)
     for part in (
-        "RUNNING",
-        "process 7 is gone, said so 12 s ago",
+        "DIED (process 7 is gone, said RUNNING 12 s ago)",
         "TCS",
         "₹3,900.00",
         "by hand",

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from velox_core.cli.app import app
+from velox_core.cli.strategies import _show_day
 from velox_core.domain.errors import ConfigError, VeloxError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,3 +121,19 @@ def test_expect_replays_and_keeps_what_each_strategy_did(config: Path) -> None:
     assert of_data.exit_code == 0, of_data.output
     data = of_data.stdout if of_data.stdout.startswith("{") else of_data.output[of_data.output.index("{") :]
     assert {item["days"] for item in json.loads(data)["strategies"]} == {1}
+
+
+def test_strategies_without_an_expectation_are_one_line_each_and_what_to_do_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    day = {"trades": 2, "wins": 1, "approved": 2, "refused": 3, "net_paise": -12_345, "disabled": "", "expected": None}
+    names = ("opening_range", "sma_cross", "vwap_reversion", "rsi_reversal")
+    views = [
+        SimpleNamespace(name=name, day=day | {"expected": {"verdict": "MISSING"} if name[0] == "r" else None}) for name in names
+    ]
+    _show_day("2024-01-15-1", views)
+    shown = capsys.readouterr().out
+    assert shown.count("none *") == 4
+    assert shown.count("velox strategies expect") == 1
+    assert sum(line.strip() != "" for line in shown.splitlines()) <= 2 + 4 + 2 + 1  # headings, strategies, note, run

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from velox_core.domain.errors import DataError
+from velox_core.feeds.csv_source import csv_header
 from velox_core.feeds.folders import data_files, is_symbol
 from velox_core.feeds.layouts import is_tick_header, map_columns, require_named_symbol
 
@@ -105,3 +106,10 @@ def test_the_exchanges_daily_file_is_neither_ticks_nor_bars_and_says_so() -> Non
     assert not is_tick_header(names)
     with pytest.raises(DataError, match="one row a day"):
         map_columns(names, Path("daily.csv"))
+
+
+def test_file_that_is_no_text_is_named_for_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "TCS.csv"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0\n\xff\xfe\n")
+    with pytest.raises(DataError, match=r"TCS\.csv is not a CSV file: .* export it again, the first line names the columns"):
+        csv_header(path, None)

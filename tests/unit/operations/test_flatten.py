@@ -111,6 +111,7 @@ def test_flatten_closes_what_the_book_holds_without_any_store(settings: Settings
     assert (kept["state"], kept["run"]) == ("FLAT", RUN_ID)
     assert not list(folder.glob("flatten-*.json"))
     assert not (folder / "journal.db").exists()
+    assert report.result.not_recalled.endswith("though run.json says that the run began")
 
 
 def test_engine_time_goes_on_from_the_newest_that_is_known_and_prices_from_the_engines_last(

@@ -73,3 +73,10 @@ def test_each_sort_of_halt_says_what_it_is_and_how_it_ends(changes: dict[str, An
     body = halt("x", 0, **changes)
     assert what in what_it_is(body)
     assert end in how_it_ends(body)
+
+
+def test_progress_line_never_ends_in_a_bare_separator() -> None:
+    for body in ({"closing": {"state": "FLAT"}}, {"halted": True}, {"state": ""}):
+        line = progress_line(Status(Path(), body))
+        assert all(part.strip() and not part.endswith(":") for part in line.split(" | ")), line
+    assert progress_line(Status(Path(), {"halted": True})).endswith(" | HALTED")

@@ -121,3 +121,17 @@ def test_sections_show_expectations_where_the_report_has_them() -> None:
     young = report_sections({"expectations": [{**row, "verdict": "TOO_FEW_DAYS", "low_paise": 0, "high_paise": 0}]})
     assert {s.title: s for s in young}["P&L against expectations"].rows[0][3:5] == ("-", "-")  # a band of nothing is none
     assert "P&L against expectations" not in {s.title for s in report_sections({})}
+
+
+def test_expectation_that_is_not_there_is_told_in_words_with_what_to_do() -> None:
+    rows = [{"strategy": name, "verdict": name} for name in ("MISSING", "STALE", "TOO_FEW_DAYS", "WITHIN")]
+    section = {s.title: s for s in report_sections({"expectations": rows})}["P&L against expectations"]
+    assert [row[1] for row in section.rows] == [
+        "not on record",
+        "out of date: the strategy or a limit has changed",
+        "not judged: too few replayed days",
+        "WITHIN",
+    ]
+    assert "velox strategies expect" in section.note
+    judged = {s.title: s for s in report_sections({"expectations": rows[3:]})}
+    assert judged["P&L against expectations"].note == ""
