@@ -96,7 +96,7 @@ def _blind(request: EntryRequest, snapshot: RiskSnapshot, limits: RiskLimits) ->
         ((layers.total_positions,), "would be position", 1),
         ((layers.strategy_positions,), "of strategy", 1),
         ((layers.position_size,), "above the position size", 1),
-        ((layers.daily_loss,), "with its charges", 230),
+        ((layers.daily_loss,), "with its charges", 842),
     ],
 )
 def test_simulation_without_a_layer_breaks_an_invariant(
@@ -104,7 +104,7 @@ def test_simulation_without_a_layer_breaks_an_invariant(
 ) -> None:
     kept = tuple(_blind if layer in blinded else layer for layer in layers.LAYERS)
     monkeypatch.setattr("velox_core.risk.gate.LAYERS", kept)
-    assert expected in _first_break(range(first_seed, 300))
+    assert expected in _first_break(range(first_seed, first_seed + 300))
 
 
 def test_simulation_with_an_exit_door_that_sends_too_much_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +212,9 @@ def test_simulation_with_an_over_exit_that_is_left_open_breaks_an_invariant(monk
         return FaultPlan(self.seed, rates={FaultKind.APPEARS_LATE: 0.4}, delays_ms=(90_000, 200_000))
 
     monkeypatch.setattr("tests.simulation.world.World._fault_plan", late)
-    assert run_episode(142).over_exits
+    assert run_episode(278).over_exits
     monkeypatch.setattr("velox_core.engine.session.TradingSession.on_position", careless)
-    assert "and it is still open" in _first_break(range(142, 143))
+    assert "and it is still open" in _first_break(range(278, 279))
 
 
 def test_simulation_with_an_over_exit_that_nobody_locks_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +231,7 @@ def test_simulation_with_exits_replaced_at_once_breaks_an_invariant(monkeypatch:
 
     monkeypatch.setattr("velox_core.exit_door.ExitDoor._counts_as_working", staticmethod(impatient))
     monkeypatch.setattr("velox_core.order_manager.OrderManager.cancel", lambda self, order, reason, now_ms: self._forget(order))
-    assert "working" in _breaks_of(OVER_EXIT_SEEDS)
+    assert "working" in _breaks_of((157, 459, 511))
 
 
 def test_simulation_with_a_disabled_strategy_that_goes_on_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:

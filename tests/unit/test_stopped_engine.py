@@ -206,7 +206,7 @@ def stop_at(stage: Stage, point: str) -> None:
         "look on the thread": (first.lease, "withholds", on_a_thread),
         "call": (stage.market, "place", lambda *_: True),
         "filled call": (stage.market, "place", lambda *_: stage.fill_what_works()),
-        "cancel": (first.orders, "_send_cancel", lambda *_: True),
+        "cancel": (first.orders, "send_cancel", lambda *_: True),
         "closer's lock": (first.closer._lock, "take", lambda *_: True),
     }
     owner, name, is_meant = targets[what]
