@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.simulation import flatten_processes
 from tests.simulation.flatten_processes import CLOSES_NOTHING, IS_DEAF
 from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_flattening
 from tests.simulation.stores import SimCloserLock
@@ -14,6 +16,7 @@ from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
 from velox_core.lost_exits import Recalled
 from velox_core.ports import BrokerPosition, CloserHold
+from velox_core.take_over import take_over
 
 SEEDS = 200
 
@@ -108,6 +111,18 @@ def test_flattening_without_a_look_after_another_closer_sends_beside_lost_exits(
 def test_flattening_beside_the_orders_of_a_dead_closer_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("velox_core.closer.Closer.others", lambda self, symbol, side: [])
     assert " made " in _first_break(range(451, 452))
+
+
+def test_take_over_that_waits_for_no_request_reverses_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait and the record of earlier exits each keep it from that; here nobody has the record."""
+
+    def hasty(ports: Any, halt: Any, **bounds: float) -> Any:
+        return take_over(ports, halt, **bounds | {"request_seconds": 0.0})
+
+    monkeypatch.setattr(FlattenWorld, "recall", lambda self: Recalled())
+    assert _first_break(range(26, 27)) == ""
+    monkeypatch.setattr(flatten_processes, "take_over", hasty)
+    assert " made " in _first_break(range(26, 27))
 
 
 def test_take_over_that_does_not_kill_breaks_an_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
