@@ -45,8 +45,10 @@ def configured(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def traded(settings: Settings, var: Path) -> tuple[SessionOutcome, list[JournalEvent], dict[str, object]]:
-    outcome = run_engine(settings, Paths(var=var, logs=var / "logs"), RunRequest(date=DAY, speed=0.0, fresh=True))
+def traded(
+    settings: Settings, var: Path, *, speed: float = 0.0
+) -> tuple[SessionOutcome, list[JournalEvent], dict[str, object]]:
+    outcome = run_engine(settings, Paths(var=var, logs=var / "logs"), RunRequest(date=DAY, speed=speed, fresh=True))
     reader = JournalReader(f"sqlite:///{outcome.run.folder / 'journal.db'}")
     run = reader.latest_run(DAY)
     assert run is not None
@@ -105,7 +107,8 @@ def _compare(server: Victoria, events: list[JournalEvent], run_id: str) -> dict[
 def test_day_with_nobody_at_the_servers_address_is_the_same_day(var: Path, configured: Callable[[str], Path]) -> None:
     _, without, off = traded(load_settings(configured(""), {}), var)
     config = configured('  metrics: {influxdb: {enabled: true, url: "http://127.0.0.1:9"}}\n')
-    outcome, with_nobody, status = traded(load_settings(config, {}), var)
+    # some seconds long: at full speed the day may be over before the first attempt to write is
+    outcome, with_nobody, status = traded(load_settings(config, {}), var, speed=5_000.0)
     assert (outcome.exit_code, outcome.flat) == (0, True)
     assert export_events(with_nobody) == export_events(without)
     assert off["metrics"] == {"state": "off"}
