@@ -38,6 +38,8 @@ class FlattenInvariants:
         self.over = 0  # exits that traded past their position beside their replacement
         self._sent: dict[str, tuple[str, int, int]] = {}  # exits: symbol, quantity, when they left
         self._may_turn: dict[str, int] = {}  # by symbol: shares of lost exits that were replaced
+        self._sent_ms: dict[str, int] = {}  # when each exit left
+        self._hand_ms: dict[str, int] = {}  # by symbol: the newest trade of another hand
         self._net: dict[str, int] = {}
         self._judged = 0
         self._acknowledged: set[str] = set()
@@ -51,6 +53,7 @@ class FlattenInvariants:
         self._senders[tag] = process.name
         if order.rank is not None:
             self._exits.add(tag)
+            self._sent_ms[tag] = world.now_ms
             self._judge_replacement(order, process)
             holder = world.holder.holder
             require(holder == process.name, f"exit {tag} of {process.name} is sent while {holder or 'nobody'} has the lock")
@@ -92,17 +95,23 @@ class FlattenInvariants:
         self._acknowledged.update(halt_ids)
 
     def take_trades(self) -> None:
-        """Judge the trades that are new: an exit brings its position nearer to zero, and never past it."""
+        """Judge the trades that are new: an exit brings its position nearer to zero, and never past it.
+
+        But for one that was on its way when another hand traded: no broker here has reduce-only orders to prevent that.
+        """
         trades = self._world.broker.exchange.trades
         for trade in trades[self._judged :]:
             before = self._net.get(trade.symbol, 0)
             self._net[trade.symbol] = after = before + trade.side.sign * trade.quantity
+            if not trade.client_order_id:
+                self._hand_ms[trade.symbol] = trade.ts_ms
             if trade.client_order_id in self._exits:
                 sender = self._senders[trade.client_order_id]
                 is_nearer = before * after >= 0 and abs(after) < abs(before)
                 self.over += not is_nearer
+                was_on_its_way = self._hand_ms.get(trade.symbol, 0) > self._sent_ms[trade.client_order_id]
                 require(
-                    is_nearer or self._world.forgot or abs(after) <= self._may_turn.get(trade.symbol, 0),
+                    is_nearer or was_on_its_way or self._world.forgot or abs(after) <= self._may_turn.get(trade.symbol, 0),
                     f"exit {trade.client_order_id} of {sender} made {after} of {before} {trade.symbol}",
                 )
             require(
