@@ -1,6 +1,6 @@
 """A real Prefect server on a free port, its API, and the processes that run flows for it. For tests only.
 
-- Each server starts from a copy of a migrated home (`prefect_home`), which saves the seconds that a database from nothing costs.
+- Each server starts from a copy of a migrated home (`prefect_home`): a database from nothing costs as much as its server.
 - The API is spoken with plain httpx, so that a test need not import Prefect, and so that it asks what a person's browser asks.
 - Whatever is started here runs in a session of its own, prints to a file below the folder, and ends with `end`.
 """
