@@ -57,6 +57,10 @@ def test_exit_on_its_way_when_another_hand_trades_may_turn_the_position_and_is_c
     assert run_flattening(50_586).over == 1
 
 
+def test_lost_exit_that_arrives_after_the_last_look_at_the_orders_may_turn_the_position_and_is_counted() -> None:
+    assert run_flattening(50_703).over == 1
+
+
 def _calm(outcome: FlattenOutcome) -> bool:
     """Return whether nothing but the engine was in trouble."""
     return not any(word in trouble for trouble in outcome.what for word in ("half", "a closer", "cannot trade"))
