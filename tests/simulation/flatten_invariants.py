@@ -74,6 +74,14 @@ class FlattenInvariants:
         acts_on_its_look = process.reads_since <= READS_AFTER_BOOK_MAX
         return not (tag in self._unanswered and acts_on_its_look and placed_ms > process.book_ms)
 
+    def _unseen_orders(self, process: Process) -> list[str]:
+        """Return the lost exits that work since a sender's last look, as `open_now` names them."""
+        return [
+            f"order {order.tag} {order.position.symbol}"
+            for order in self._world.broker.exchange.orders.values()
+            if not self._was_seen(order.tag, order.placed_ms, process)
+        ]
+
     def _judge_replacement(self, order: ApprovedOrder, process: Process) -> None:
         """Judge an exit that leaves beside others that nobody knows the end of."""
         world, symbol = self._world, order.symbol
@@ -139,10 +147,15 @@ class FlattenInvariants:
         held = [f"{p.quantity} {p.symbol}" for p in exchange.positions() if p.quantity]
         return held + [f"order {o.tag} {o.position.symbol}" for o in exchange.orders.values() if o.state not in TERMINAL_STATES]
 
-    def on_result(self, name: str, result: FlattenResult) -> None:
-        """Judge what a closer came to, at the moment when it says so."""
+    def on_result(self, process: Process, result: FlattenResult) -> None:
+        """Judge what a closer came to, at the moment when it says so.
+
+        One that could not read what was on record, and says so, cannot know of a lost exit that arrives after its look.
+        """
+        name = process.name
         if result.state is FlattenState.FLAT:
-            held = self.open_now()
+            unseen = [] if not result.not_recalled else self._unseen_orders(process)
+            held = [line for line in self.open_now() if line not in unseen]
             require(not held, f"{name} says FLAT, and the broker has {held}")
             self._flat_said = name
             require(result.exit_code == 0, f"{name} is FLAT with exit code {result.exit_code}")

@@ -484,7 +484,7 @@ class Closing(Process):
             self.flattener.step(world.now_ms)
             if not self.flattener.ended:
                 self.wait(self._step_ms)
-        world.invariants.on_result(self.name, self.flattener.result())
+        world.invariants.on_result(self, self.flattener.result())
 
     def _to_ledger(self, record: HaltRecord) -> None:
         self._world.ledger.latch_halt(record)
