@@ -175,6 +175,10 @@ class PrefectAccount:
             return {}
         return dict(found)
 
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """Return the JSON lines of a file of the run's folder."""
+        return [json.loads(line) for line in (self.run / name).read_text(encoding="utf-8").splitlines()]
+
     def engine_pid(self) -> int:
         """Return the process that last published, 0 for none."""
         return int(self.status().get("pid", 0))

@@ -190,3 +190,7 @@ class PrefectServer:
         """Return the artifacts of a key, oldest first."""
         found = self.api("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
         return list(reversed(found))
+
+    def artifacts_of(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the artifacts that some runs made."""
+        return list(self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": list(run_ids)}}}))

@@ -140,3 +140,39 @@ def test_engine_outlives_its_flow_what_serves_it_and_the_server_and_a_cancel_clo
     ride.blow_to_the_server(signal.SIGKILL, OUTAGE_SECONDS)
     ride.cancel()
     ride.arrive()
+
+
+@pytest.mark.skipif(not FULL, reason="the long way: make kill-matrix")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("brake", ["cancel", "stop"])
+def test_engine_outlives_its_worker_and_the_server_of_the_worker(
+    account: PrefectAccount, number: signal.Signals, brake: str
+) -> None:
+    account.deploy()
+    ride = Ride(account, account.worker)
+    ride.blow_to_the_supervisor(number)
+    ride.blow_to_the_flow(number)
+    ride.blow_to_the_server(number, OUTAGE_SECONDS)
+    getattr(ride, brake)()
+    ride.arrive()
+
+
+@pytest.mark.skipif(not FULL, reason="the long way: make kill-matrix")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("brake", ["cancel", "stop"])
+@pytest.mark.parametrize("seconds", [60.0, 180.0])
+def test_engine_outlives_a_long_outage_of_the_server(
+    tmp_path: Path, number: signal.Signals, brake: str, seconds: float
+) -> None:
+    server = PrefectServer(tmp_path / "server")
+    account = PrefectAccount(server, tmp_path, speed=10.0)
+    try:
+        server.start()
+        account.arm()
+        ride = Ride(account, account.serve)
+        ride.blow_to_the_server(number, seconds)
+        getattr(ride, brake)()
+        ride.arrive()
+    finally:
+        account.end()
+        server.end()
