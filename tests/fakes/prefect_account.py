@@ -136,6 +136,7 @@ class PrefectAccount:
         printed = self.server.printed(name).count("serving ")
         process = self.start(name, "-m", "deployments.serve", "--config", str(self.config))
         wait_until(lambda: self.server.printed(name).count("serving ") > printed, lambda: self.server.printed(name))
+        self.server.pause_schedules()
         return process
 
     def worker(self, name: str = "worker") -> subprocess.Popen[bytes]:
@@ -149,6 +150,7 @@ class PrefectAccount:
         """Register the deployments of prefect.yaml, for workers."""
         process = self.start("deploy", "-m", "prefect", "--no-prompt", "deploy", "--all")
         assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
+        self.server.pause_schedules()
 
     def flow_pid(self, run_id: str) -> int:
         """Return the process that runs a flow run, 0 when there is none on this machine."""
