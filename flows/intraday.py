@@ -87,7 +87,7 @@ async def _watch(day: Day, watch: DayWatch, *, again: bool) -> Any:
         return ended
     engine = launch_engine(day, found, watch, no_pass)
     await relay(day, engine, watch)
-    return read_session(engine, watch)
+    return read_session(day, engine, watch)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from uuid import UUID
 
 import httpx
 import prefect.runtime
-from prefect import get_run_logger
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.exceptions import PrefectException
 
+from tasks.artifacts import artifact_key
+from tasks.events import emit_end, emit_news, emit_reset
 from tasks.own_state import OwnState, is_cancelled
 from tasks.policy import once
+from tasks.summary import summary_logger, worth_telling
 from velox_core.domain.errors import NotFlatError, VeloxError
 from velox_core.engine_lock import ProcessLock
 from velox_core.logs import LOG_FILES
@@ -36,6 +38,7 @@ from velox_core.operations.handover import leave_engine, stop_wanted
 from velox_core.operations.log_tail import LogTail
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder
+from velox_core.operations.status import Status
 from velox_core.operations.view import progress_line
 from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, unseen_watches, watches_of
 
@@ -46,7 +49,6 @@ LOG_LINES_MAX: Final = 200
 CANCEL_WAIT_SECONDS: Final = 25.0  # Prefect kills a cancelled process after 30 s
 SPEAK_SECONDS_MAX: Final = 120.0  # so long a process may have the day's run without a word
 STOP_REASON: Final = "Ctrl-C in velox day"
-PROGRESS_KEY: Final = "intraday-progress"
 
 
 class FlowCancelled(Exception):
@@ -97,7 +99,7 @@ def earlier_watches(watch: DayWatch) -> str:
 @once("launch-engine")
 def launch_engine(day: Day, found: DayEngine, watch: DayWatch, no_pass: str) -> EngineProcess:
     """Attach to the engine that was found, else start one, unless the day was asked to end before."""
-    logger = get_run_logger()
+    logger = summary_logger()
     for earlier in watch.unseen:
         logger.warning("%s; the engine went on", earlier.sentence)
     if found.stage is Stage.SPEAKS and found.holder is not None:
@@ -142,19 +144,20 @@ async def relay(day: Day, engine: EngineProcess, watch: DayWatch) -> None:
 
     Raises: FlowCancelled when the API says that somebody cancelled this run.
     """
-    logger = get_run_logger()
+    logger = summary_logger()
     logs = logs_folder(day.settings, day.paths)
     tail = LogTail(logs / name for name in LOG_FILES.values())
     artifact = await _start_progress(day)
     every = LIVE_LINE_SECONDS if day.wall_clock else REPLAY_LINE_SECONDS
     clock = asyncio.get_running_loop().time
     due = clock() + 1.0
-    handed_on, own = False, OwnState()
+    handed_on, own, before = False, OwnState(), None
     try:
         while not engine.has_ended():
             await asyncio.sleep(POLL_SECONDS)
             if own.cancelled():
                 raise FlowCancelled
+            before = _tell_news(day, engine, before)
             handed_on = handed_on or hand_stop_on(day, engine)
             watch.seen(engine.run_folder.name if engine.run_folder is not None else "")
             if clock() >= due:
@@ -162,6 +165,7 @@ async def relay(day: Day, engine: EngineProcess, watch: DayWatch) -> None:
                 await _tell(engine, tail, artifact)
     finally:
         await own.close()
+    _tell_news(day, engine, before)
     await _tell(engine, tail, artifact)
     if tail.skipped_lines:
         logger.info("%s more log lines are in %s", tail.skipped_lines, logs)
@@ -176,14 +180,23 @@ def hand_stop_on(day: Day, engine: EngineProcess) -> bool:
     try:
         engine.request_stop(by="velox day", reason=STOP_REASON)
     except VeloxError as error:
-        get_run_logger().error("the stop request could not be left: %s", error)
+        summary_logger().error("the stop request could not be left: %s", error)
         return False
     return True
 
 
+def _tell_news(day: Day, engine: EngineProcess, before: Status | None) -> Status | None:
+    """Tell what changed since the status before, and return the newest one."""
+    now = engine.status()
+    if now is not None and now != before:
+        for line in emit_news(day, before, now):
+            summary_logger().info(line)
+    return before if now is None else now
+
+
 async def _tell(engine: EngineProcess, tail: LogTail, artifact: UUID | None) -> None:
-    logger = get_run_logger()
-    for line in tail.new_lines(LOG_LINES_MAX):
+    logger = summary_logger()
+    for line in worth_telling(tail.new_lines(LOG_LINES_MAX)):
         logger.info(line)
     status = engine.status()
     if status is None:
@@ -200,9 +213,9 @@ async def _tell(engine: EngineProcess, tail: LogTail, artifact: UUID | None) -> 
 
 async def _start_progress(day: Day) -> UUID | None:
     try:
-        return await acreate_progress_artifact(progress=0.0, key=PROGRESS_KEY, description=day.label)
+        return await acreate_progress_artifact(progress=0.0, key=artifact_key("progress", day.settings), description=day.label)
     except (PrefectException, httpx.HTTPError) as error:
-        get_run_logger().warning("there is no progress bar: %s", error)
+        summary_logger().warning("there is no progress bar: %s", error)
         return None
 
 
@@ -212,7 +225,7 @@ async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
         await ask_to_stop(day, watch, reason)
         return
     watch.end(WatchEnd.ENDED_BEFORE)
-    get_run_logger().warning(
+    summary_logger().warning(
         "this process is ended and the run was not cancelled: the engine trades on. The next intraday run attaches to it; "
         "velox stop asks it to stop"
     )
@@ -221,7 +234,7 @@ async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
 async def ask_to_stop(day: Day, watch: DayWatch, reason: str) -> None:
     """Ask the watched engine to stop and wait for its end within a bound; what is left, it finishes on its own."""
     watch.end(WatchEnd.CANCELLED)
-    logger = get_run_logger()
+    logger = summary_logger()
     process = watch.engine or look(day).holder
     if process is None:
         logger.info("there is no engine to stop: nothing was started")
@@ -240,10 +253,12 @@ async def ask_to_stop(day: Day, watch: DayWatch, reason: str) -> None:
 
 
 @once("session-result")
-def read_session(engine: EngineProcess, watch: DayWatch) -> str:
+def read_session(day: Day, engine: EngineProcess, watch: DayWatch) -> str:
     """Return the run's id, or raise what the engine's end stands for."""
     watch.end(WatchEnd.SAW_THE_END)
-    failure = engine_failure(engine.outcome())
+    outcome = engine.outcome()
+    emit_end(day, engine.status(), outcome.exit_code, cause=outcome.cause)
+    failure = engine_failure(outcome)
     if failure is not None:
         raise failure
     return engine.run_folder.name if engine.run_folder is not None else ""
@@ -260,20 +275,21 @@ def find_session(day: Day) -> RecordedRun:
     """Find the newest run of the day, and tell what no flow run could tell of it."""
     session = eod.find_session(day)
     for line in untold(day, session):
-        get_run_logger().warning(line)
+        summary_logger().warning(line)
     return session
 
 
 @once("close-day")
 def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
     """Ask the broker what it holds, and clear the date's halts when it says flat. What fails here becomes 'not flat'."""
-    logger = get_run_logger()
+    logger = summary_logger()
     try:
         proof, cleared = eod.close_day(day, session)
     except VeloxError as error:
         logger.error("the day could not be closed: %s", error)
         return eod.not_closed(error)
     logger.info("%s; halts cleared: %s", proof.text, ", ".join(cleared) or "none")
+    emit_reset(day, cleared, reason=eod.RESET_REASON, by=eod.RESET_BY, run_id=session.folder.name)
     return proof
 
 

@@ -20,6 +20,7 @@ from flows.end_of_day import end_of_day
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.trading_day import trading_day
+from tasks.summary import summary_logger
 from velox_core.domain.errors import HaltedError, VeloxError
 from velox_core.operations import engine_process, handover
 from velox_core.operations.day import DayRequest, open_day, too_late
@@ -119,15 +120,14 @@ async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var:
         "risk_manager.log",
         "system.log",
     ]
-    markdown = (await artifacts("session-summary"))[-1].data
+    markdown = (await artifacts("session-simulated-primary"))[-1].data
     assert "## Trades" in markdown
     assert "## Slippage" in markdown
     page = Path(report["page"])
     assert page.is_relative_to(var / "reports")
     assert "<svg" in page.read_text(encoding="utf-8")
     assert f"`{page}`" in markdown
-    picture = (await artifacts("session-equity"))[-1].data
-    assert picture.startswith("data:image/png;base64,iVBORw0KGgo")
+    assert "](data:image/png;base64,iVBORw0KGgo" in markdown
     assert not is_alive(engine_of(var).number("pid"))
 
 
@@ -142,7 +142,7 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     assert report["flat"] is True
     assert report["synthetic"] is True
     assert report["page"] == ""
-    assert "## Trades" in (await artifacts("session-summary"))[-1].data
+    assert "## Trades" in (await artifacts("session-simulated-primary"))[-1].data
     assert report["worst_loss_paise"] >= report["loss_limit_paise"]
     assert [(halt["kind"], halt["cleared"]) for halt in report["halts"]] == [("LOSS", True)]
     block = (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")
@@ -194,6 +194,7 @@ async def test_intraday_cancelled_asks_the_engine_to_stop_and_it_ends_flat(var: 
 async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engine_and_the_next_run_attaches(
     var: Path, config: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    summary_logger().addHandler(caplog.handler)
     await market_open(config=str(config), date=DAY)
     first = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
     pid = (await wait_for_engine(var)).number("pid")
@@ -215,6 +216,7 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     assert (state.type.value, await state.aresult()) == ("COMPLETED", "2024-01-15-1")
     assert f"attached to the engine of run 2024-01-15-1, process {pid}" in caplog.text
     assert "was ended at" in caplog.text
+    summary_logger().removeHandler(caplog.handler)
     assert child.wait(timeout=20) == 0
     assert len(account_folders(var, broker_type="simulated", account="primary")) == 2  # one run, beside the account's own
 

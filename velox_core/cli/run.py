@@ -49,7 +49,7 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
     def folders() -> list[Path]:
         return account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
 
-    with stop_signals() as signals, last_word(paths.var, folders) as word:
+    with stop_signals(until_exit=True) as signals, last_word(paths.var, folders) as word:
         code = _run_foreground(settings, paths, request, signals, word, as_json=as_json, plain=plain)
         word.write(code)
         return code
