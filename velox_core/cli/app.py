@@ -14,10 +14,12 @@ from velox_core.cli.data import data_app
 from velox_core.cli.explain import explain, report
 from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
+    AsRequestedOption,
     ConfigOption,
     DataOption,
     DateOption,
     DaysOption,
+    ExitsOnlyOption,
     JsonOption,
     PlainOption,
     RunDateOption,
@@ -119,6 +121,8 @@ def run(
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why it is taken over, kept in the halt record.")] = "",
     by: Annotated[str, typer.Option("--by", help="Who takes it over.")] = "command line",
+    exits_only: ExitsOnlyOption = "",
+    as_requested: AsRequestedOption = False,
     plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,6 +138,10 @@ def run(
     from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 
     override_scenario(os.environ, symbols=symbols, seed=seed)
+    if as_requested:
+        from velox_core.cli.run import run_requested
+
+        raise typer.Exit(run_requested(config, as_json=as_json, plain=plain))
     if days > 1:
         from velox_core.cli.days import run_days
 
@@ -156,7 +164,9 @@ def run(
     from velox_core.bootstrap import RunRequest
     from velox_core.cli.run import free_the_run, run_foreground
 
-    request = RunRequest(date=day.trading_date, speed=asked.speed, data=data, scenario=scenario, fresh=fresh)
+    request = RunRequest(
+        date=day.trading_date, speed=asked.speed, data=data, scenario=scenario, fresh=fresh, exits_only=exits_only
+    )
     if take_over:
         freed = free_the_run(day.settings, day.paths, request, by=by, reason=reason, as_json=as_json)
         if freed is None:
