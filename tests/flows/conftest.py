@@ -38,7 +38,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One server for all flow tests, on a database of its own, with nothing sent to anybody."""
     home = tmp_path_factory.mktemp("prefect")
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_HOME: home}
-    with temporary_settings(quiet), prefect_test_harness(server_startup_timeout=120):
+    with temporary_settings(quiet), prefect_test_harness(server_startup_timeout=240):
         yield
 
 

@@ -18,7 +18,7 @@ from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "system_simulated.yaml"
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 240.0
 
 pytestmark = pytest.mark.slow
 
