@@ -222,6 +222,14 @@ class Dashboard(Section):
     port: Annotated[int, whole("a port", 1, 65535)] = 3000
 
 
+class Prefect(Section):
+    """`prefect`: when things run. Nothing about an order's safety depends on it."""
+
+    enabled: Flag = True
+    port: Annotated[int, whole("a port", 1, 65535)] = 4200
+    api_url: Annotated[str | None, address(("http", "https"), optional=True)] = None
+
+
 class Backup(Section):
     """`backup`."""
 
@@ -293,6 +301,7 @@ class System(Section):
     metrics: Metrics = Metrics()
     alerts: Alerts = Alerts()
     dashboard: Dashboard = Dashboard()
+    prefect: Prefect = Prefect()
     backup: Backup = Backup()
     logs: Logs = Logs()
     checklist: Checklist = Checklist()

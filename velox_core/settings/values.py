@@ -377,6 +377,15 @@ class DashboardSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefectSettings:
+    """Prefect's server: the port of the one that `velox up` starts, on this machine alone; `api_url` of your own instead."""
+
+    enabled: bool
+    port: int
+    api_url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackupSettings:
     """Backups: an absolute folder or a URL, None for `backups` below the var folder; and how many days are kept."""
 
@@ -436,6 +445,7 @@ class Settings:
     metrics: MetricsSettings
     alerts: AlertSettings
     dashboard: DashboardSettings
+    prefect: PrefectSettings
     backup: BackupSettings
     logs: LogSettings
     checklist: ChecklistSettings
