@@ -30,10 +30,9 @@ from velox_core.operations.prefect_home import (
     HOME_VARIABLE,
     SERVE_FILE,
     SERVE_LOCK,
-    api_url,
     is_healthy,
+    prefect_address,
     prefect_home,
-    running_server,
     service_environment,
 )
 from velox_core.operations.services import EXIT_AGAIN
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(chosen.config, os.environ)
         places = paths(os.environ, settings.root)
-        address = settings.prefect.api_url or running_server(places.var) or api_url(settings.prefect.port)
+        address = prefect_address(settings, places.var)
         _with_environment(places, address)
         lock = CloserLockFile(guard_folder(settings, places) / SERVE_LOCK)
         if lock.take() is CloserHold.ELSEWHERE:

@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -26,6 +26,8 @@ from deployments.definitions import (
 )
 from deployments.prefect_yaml import PREFECT_YAML, prefect_yaml
 from deployments.registration import load_flow, runner_deployment
+from flows.parameters import Scenario
+from velox_core.feeds.scenarios import SCENARIOS
 from velox_core.operations.prefect_home import TUNED
 from velox_core.settings import load_settings
 
@@ -144,3 +146,20 @@ def test_tuned_settings_are_settings_that_prefect_has() -> None:
         return found
 
     assert set(TUNED) - names(PrefectSettings, "PREFECT") == set()
+
+
+def test_scenarios_of_the_form_are_those_there_are() -> None:
+    assert get_args(Scenario) == ("", *SCENARIOS)
+
+
+def test_form_of_the_emergency_shows_every_field_without_a_choice_of_types() -> None:
+    (deployment,) = (one for one in DEPLOYMENTS if one.flow == "emergency-flatten")
+    shapes = load_flow(deployment).parameters.properties
+    assert {name: shape.get("type") for name, shape in shapes.items()} == {
+        "config": "string",
+        "date": "string",
+        "run": "string",
+        "reason": "string",
+        "by": "string",
+        "unless_closed": "boolean",
+    }

@@ -21,6 +21,7 @@ from velox_core.engine_lock import LockView
 from velox_core.operations.hints import program
 from velox_core.operations.json_file import read_json
 from velox_core.ports import LockHolder
+from velox_core.settings import Settings
 
 HOME_VARIABLE: Final = "PREFECT_HOME"
 API_VARIABLE: Final = "PREFECT_API_URL"
@@ -111,6 +112,14 @@ def server_port(var: Path) -> int:
     """Return the port that the last server of a var folder listened on, 0 when that is not known."""
     port = read_json(prefect_home(var) / SERVER_FILE).get("port")
     return port if isinstance(port, int) else 0
+
+
+def prefect_address(settings: Settings, var: Path) -> str:
+    """Return the address of the server that an account meets: the configured one, the var folder's, or the one to be."""
+    if settings.prefect.api_url:
+        return settings.prefect.api_url
+    alive = server_port(var) if server_holder(var) is not None else 0
+    return api_url(alive or settings.prefect.port)
 
 
 def running_server(var: Path) -> str:

@@ -25,7 +25,7 @@ from velox_core.operations.prefect_home import (
     SERVE_LOCK,
     api_url,
     is_healthy,
-    server_holder,
+    prefect_address,
     server_lock,
     server_port,
     service_environment,
@@ -136,10 +136,7 @@ class PrefectServe:
 
     def start(self) -> None:
         """Start it; it waits for the server itself. Raises VeloxError."""
-        prefect = self._settings.prefect
-        address = prefect.api_url or api_url(
-            (server_port(self._paths.var) if server_holder(self._paths.var) is not None else 0) or prefect.port
-        )
+        address = prefect_address(self._settings, self._paths.var)
         arguments = ["-m", "deployments.serve", "--config", str(self._settings.source.absolute())]
         self._process.start(arguments, service_environment(self._paths.var, self._environ, address))
 

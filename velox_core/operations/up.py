@@ -24,6 +24,7 @@ from velox_core.operations.closing import with_closing
 from velox_core.operations.guard import own_seconds, runs_to_guard
 from velox_core.operations.guard_status import GUARD_LOCK, guard_folder
 from velox_core.operations.json_file import read_json, write_json
+from velox_core.operations.prefect_home import export_line, prefect_address
 from velox_core.operations.prefect_services import PrefectServe, PrefectServer
 from velox_core.operations.service_process import KILL_SECONDS, ServiceProcess, holder_of
 from velox_core.operations.services import Kept, Service, ServiceState, Supervisor, end_services
@@ -312,8 +313,23 @@ def services_view(settings: Settings, paths: Paths, environ: Mapping[str, str]) 
             }
         )
     shown = {"running": supervisor is not None, "pid": supervisor.pid if supervisor else 0}
-    return {"account": settings.account, "supervisor": {**shown, "since_wall_ms": _began_ms(supervisor)}, "services": views} | {
-        "notes": notes
+    return {
+        "account": settings.account,
+        "supervisor": {**shown, "since_wall_ms": _began_ms(supervisor)},
+        "services": views,
+        "places": _places(settings, paths),
+        "notes": notes,
+    }
+
+
+def _places(settings: Settings, paths: Paths) -> dict[str, str]:
+    """Return where a person looks: Prefect's UI and the line for `prefect` by hand ('' without Prefect), logs, state."""
+    address = prefect_address(settings, paths.var) if settings.prefect.enabled else ""
+    return {
+        "ui": address.removesuffix("/api"),
+        "logs": str(paths.logs / settings.environment),
+        "var": str(paths.var),
+        "prefect": export_line(paths.var, address) if address else "",
     }
 
 
