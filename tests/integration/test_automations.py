@@ -163,7 +163,7 @@ def test_runs_that_fail_or_are_late_and_an_engine_that_falls_silent_each_ask_for
         assert text in alerts(watched)[title]
 
     (silent,) = [one for one in watched.api("POST", "/automations/filter", {"limit": 200}) if one["name"] == SILENT]
-    silent["trigger"]["within"] = 3.0  # the real one is minutes
+    silent["trigger"]["within"] = 10.0  # the least that Prefect takes; the real one is minutes
     core = {key: silent[key] for key in ("name", "description", "enabled", "trigger", "actions")}
     watched.api("PUT", f"/automations/{silent['id']}", core)
     emit(watched, "velox.heartbeat")
@@ -171,7 +171,7 @@ def test_runs_that_fail_or_are_late_and_an_engine_that_falls_silent_each_ask_for
     emit(watched, "velox.flat")
     put_state(watched, "emergency-flatten", {"type": "FAILED", "name": "Failed", "message": "NOT FLAT"})
     wait_until(lambda: "The flow emergency-flatten failed" in alerts(watched), lambda: json.dumps(alerts(watched)))
-    wait_until(lambda: bucket_is_over(watched), seconds=30.0)
+    wait_until(lambda: bucket_is_over(watched), seconds=60.0)
     assert "No heartbeat of the engine" not in alerts(watched)
     emit(watched, "velox.heartbeat")
     wait_until(lambda: "No heartbeat of the engine" in alerts(watched), lambda: json.dumps(alerts(watched)))
@@ -181,4 +181,4 @@ def bucket_is_over(server: PrefectServer) -> bool:
     """Return whether the silence after the last heartbeat has been long enough to be judged twice over."""
     found = server.api("POST", "/events/filter", {"filter": {"event": {"name": ["velox.ended"]}}})["events"]
     newest = max(datetime.fromisoformat(event["occurred"]) for event in found)
-    return (datetime.now(UTC) - newest).total_seconds() > 15.0
+    return (datetime.now(UTC) - newest).total_seconds() > 25.0
