@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from velox_core.domain.errors import EXIT_DONE, ConfigError, VeloxError
 from velox_core.operations.prefect_home import HOME_VARIABLE, prefect_environment
@@ -60,7 +61,7 @@ def block_value(name: str) -> str | Mapping[str, object]:
     from prefect.exceptions import PrefectException
 
     try:
-        block = Secret.load(name)  # type: ignore[var-annotated]
+        block: Any = Secret.load(name)
     except (ValueError, PrefectException, httpx.HTTPError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise VeloxError(f"the Prefect Secret block {name!r} cannot be read: {reason}. Make it in the UI (Blocks)") from None

@@ -97,8 +97,8 @@ async def prune(client: PrefectClient, pruned: Pruned, *, before: datetime) -> N
     Raises: what the client raises.
     """
     ours = FlowFilter(name=FlowFilterName(any_=list(OUR_FLOWS)))
-    old = FlowRunFilter(state=_state(ENDED), end_time=FlowRunFilterEndTime(before_=before))
-    stuck = FlowRunFilter(state=_state(NOT_ENDED), start_time=FlowRunFilterStartTime(before_=before))
+    old = FlowRunFilter(state=_state(ENDED), end_time=FlowRunFilterEndTime.model_validate({"before_": before}))
+    stuck = FlowRunFilter(state=_state(NOT_ENDED), start_time=FlowRunFilterStartTime.model_validate({"before_": before}))
     pruned.stuck = len(await client.read_flow_runs(flow_filter=ours, flow_run_filter=stuck, limit=BATCH_RUNS))
     while pruned.runs < RUNS_MAX:
         batch = await client.read_flow_runs(

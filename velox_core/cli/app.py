@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
+from velox_core.cli.backup import backup, backups_app, restore
 from velox_core.cli.check import check
 from velox_core.cli.data import data_app
 from velox_core.cli.explain import explain, report
+from velox_core.cli.journal import journal_app
 from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
     AsRequestedOption,
@@ -52,6 +54,10 @@ app.command()(explain)
 app.command()(report)
 app.command()(up)
 app.command()(down)
+app.command()(backup)
+app.command()(restore)
+app.add_typer(backups_app, name="backups")
+app.add_typer(journal_app, name="journal")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(data_app, name="data")
 

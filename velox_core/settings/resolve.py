@@ -95,7 +95,7 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
         alerts=_alerts(system.alerts, secrets),
         dashboard=_same(DashboardSettings, system.dashboard),
         prefect=_same(PrefectSettings, system.prefect),
-        backup=BackupSettings(destination=_destination(root, system.backup.destination), keep_days=system.backup.keep_days),
+        backup=_backup(system.backup, root),
         logs=_same(LogSettings, system.logs),
         checklist=_checklist(system),
         retention=_same(RetentionSettings, system.retention),
@@ -242,8 +242,18 @@ def _checklist(system: schema.System) -> ChecklistSettings:
     )
 
 
-def _destination(root: Path, given: str | None) -> str | None:
-    return given if given is None or "://" in given else str(root / given)
+def _backup(backup: schema.Backup, root: Path) -> BackupSettings:
+    return BackupSettings(
+        destination=None if backup.destination is None else _destination(root, backup.destination),
+        copies=tuple(_destination(root, given) for given in backup.copies),
+        keep_days=backup.keep_days,
+        keep_weeks=backup.keep_weeks,
+        keep_months=backup.keep_months,
+    )
+
+
+def _destination(root: Path, given: str) -> str:
+    return given if "://" in given else str(root / given)
 
 
 def _file(root: Path, given: str | None, name: str) -> Path:

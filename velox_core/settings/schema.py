@@ -234,7 +234,10 @@ class Backup(Section):
     """`backup`."""
 
     destination: Annotated[str | None, address((), optional=True, folder=True)] = None
+    copies: list[Annotated[str, address((), folder=True)]] = []
     keep_days: Annotated[int, whole("days", 1, 3650)] = 30
+    keep_weeks: Annotated[int, whole("weeks", 0, 520)] = 8
+    keep_months: Annotated[int, whole("months", 0, 120)] = 12
 
 
 class Logs(Section):

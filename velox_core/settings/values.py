@@ -387,10 +387,16 @@ class PrefectSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupSettings:
-    """Backups: an absolute folder or a URL, None for `backups` below the var folder; and how many days are kept."""
+    """Backups: an absolute folder or a URL, None for `backups` below the var folder, and more of them.
+
+    Kept is the newest backup of each of the newest `keep_days` days, `keep_weeks` weeks and `keep_months` months that have one.
+    """
 
     destination: str | None
     keep_days: int
+    copies: tuple[str, ...] = ()
+    keep_weeks: int = 8
+    keep_months: int = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
