@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from velox_core.stop_signals import STOPPING_SIGNALS
 
@@ -58,6 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if names[item.path].partition("/")[0] in NOT_MEASURED:
             item.add_marker(pytest.mark.no_cover)
+
+
+# Beside whatever profile is in force: how long an example takes says what else the machine does.
+settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

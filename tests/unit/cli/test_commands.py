@@ -75,6 +75,8 @@ def test_commands_are_those_of_the_readme() -> None:
         "guard",
         "up",
         "down",
+        "backup",
+        "restore",
     }
 
 
