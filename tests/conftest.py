@@ -4,6 +4,7 @@
   one of them. The rest follows as collected; within a file nothing changes its place.
 - What starts real processes does not run under the coverage gate: most of it happens in other processes, which are not
   measured, and tracing doubles the time of what is left. The gate stands on unit, contract and simulation tests.
+- No property is judged by how long an example took, to draw or to run: a loaded machine would fail it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from velox_core.stop_signals import STOPPING_SIGNALS
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TESTS = Path(__file__).parent
 LONG_FILES = (
