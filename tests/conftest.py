@@ -29,7 +29,6 @@ LONG_FILES = (
     "integration/test_crash_points.py",
     "flows/test_flows.py",
     "integration/test_take_over.py",
-    "integration/test_compiled_core.py",
     "integration/test_halt_command.py",
     "integration/test_reconcile.py",
     "integration/test_restart.py",
@@ -37,6 +36,7 @@ LONG_FILES = (
     "simulation/test_flatten.py",
     "integration/test_bad_stores.py",
     "integration/test_shared_limits.py",
+    "integration/test_compiled_core.py",  # its copy is still being made when the tests begin
     "simulation/test_simulation.py",
     "contract/test_ledger_contract.py",
     "contract/test_ledger_stateful.py",
