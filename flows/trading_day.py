@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
 from flows.end_of_day import end_of_day
-from flows.guards import reason_not_to_start
+from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.parameters import day_request, open_flow_day, run_name
@@ -36,7 +37,12 @@ async def trading_day(
         return ended
     chosen = day.trading_date.isoformat()
     await market_open(config=config, date=chosen, data=data, scenario=scenario)
-    traded = await intraday(config=config, date=chosen, speed=speed, data=data, scenario=scenario, return_state=True)
+    again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
+    traded = await intraday(
+        config=config, date=chosen, speed=speed, data=data, scenario=scenario, again=again, return_state=True
+    )
+    if traded.name == ALREADY_RUNNING:
+        return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
     closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
     await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
     return await closed.aresult()

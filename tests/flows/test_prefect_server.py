@@ -1,4 +1,4 @@
-"""What has broken before: a server that does not import with a newer FastAPI, deployments that name what is not there."""
+"""What has broken before: a server that does not import with a newer FastAPI; and the emergency flow at a real server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from prefect import Flow, get_client
+from prefect import get_client
 
 from flows.emergency_flatten import emergency_flatten
 from tasks.flatten import flatten
@@ -19,8 +18,6 @@ from velox_core.domain.errors import VeloxError
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.runs import RunState, write_state
 from velox_core.settings import load_settings
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_prefect_server_can_be_imported() -> None:
@@ -36,20 +33,6 @@ async def test_prefect_server_started_here_answers_with_its_version() -> None:
         assert await client.api_version() == "3.8.8"
 
 
-def test_prefect_yaml_names_flows_that_exist_with_parameters_that_they_take() -> None:
-    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    names = ["market-open", "intraday", "end-of-day", "trading-day", "emergency-flatten"]
-    assert [deployment["name"] for deployment in deployments] == names
-    for deployment in deployments:
-        file, name = deployment["entrypoint"].split(":")
-        flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), name)
-        assert isinstance(flow, Flow)
-        assert flow.name == deployment["name"]
-        assert set(deployment["parameters"]) <= set(flow.parameters.properties)
-        assert (flow.retries or 0, flow.persist_result) == (0, False)
-        assert deployment["schedules"] == []
-
-
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_emergency_flatten_closes_reports_and_fails_with_the_reason_when_it_cannot(var: Path, config: Path) -> None:
@@ -62,8 +45,17 @@ async def test_emergency_flatten_closes_reports_and_fails_with_the_reason_when_i
     assert held(settings, folder) == {}
     (halt,) = JsonLinesHaltFile(folder / HALT_FILE).records()
     assert (halt.reason, halt.by, halt.closes) == ("a drill", "the test", True)
-    shown = (await artifacts("flatten-report"))[-1].data
+    shown = (await artifacts("flatten-simulated-primary"))[-1].data
     assert "| AAA | 10 | 0 | FLAT | flat |" in shown
+    assert "The broker's own book shows nothing held and nothing working" in shown
+    assert "FLAT: run 2024-01-15-1 holds nothing" in shown.partition("## The way to zero")[2]
+    write_state(folder, RunState.CLOSED)  # as the end of day does once it has proven it flat
+    state = await emergency_flatten(config=str(config), run="2024-01-15-1", unless_closed=True, return_state=True)
+    assert (state.name, state.type.value) == ("AlreadyClosed", "COMPLETED")
+    assert len(JsonLinesHaltFile(folder / HALT_FILE).records()) == 1  # an automation that comes late latches nothing
+    write_state(folder, RunState.ENDED_HALTED)
+    again = await emergency_flatten(config=str(config), run="2024-01-15-1", unless_closed=True)
+    assert (again["state"], again["symbols"]) == ("FLAT", [])
     with pytest.raises(VeloxError, match="no run 2024-01-15-9"):
         await emergency_flatten(config=str(config), run="2024-01-15-9")
     (run,) = await newest_runs()
