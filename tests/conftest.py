@@ -51,7 +51,7 @@ NOT_MEASURED = ("architecture", "browser", "flows", "integration")
 
 def place(name: str) -> int:
     """Return where a file comes: tests of a real Prefect server, the long files, all others."""
-    if name.startswith("integration/test_prefect_"):
+    if name.startswith("integration/") and "prefect" in name:
         return -1
     return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
 
