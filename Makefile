@@ -21,6 +21,9 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export SSL_CERT_FILE := /etc/ssl/certs/ca-certificates.crt
 endif
 endif
+# Reading a package's source again costs each process of a day or a test two to ten seconds; the bytecode stays in .venv
+# and in __pycache__, which git does not see.
+unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 2
 SEEDS ?= 200
 FIRST_SEED ?= 1
@@ -53,7 +56,8 @@ $(READY): requirements.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock; \
 	fi
 	@echo "setup: installing the packages of requirements.lock"
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" UV_COMPILE_BYTECODE_TIMEOUT=600 \
+	  $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 	@echo "setup: ready"

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
 from flows.parameters import day_request
 from tasks.flatten import flatten
 from velox_core.operations.flatten_process import FlattenCommand
+from velox_core.operations.second_layer import already_closed
 from velox_core.settings import load_settings, paths
 
 
@@ -25,6 +27,7 @@ async def emergency_flatten(
     run: str | None = None,
     reason: str = "emergency_flatten flow",
     by: str = "Prefect",
+    unless_closed: bool = False,
 ) -> Any:
     """Halt the account and close every position of the day's product.
 
@@ -34,11 +37,16 @@ async def emergency_flatten(
         run: exactly this run, such as 2024-01-15-1.
         reason: why, kept in the halt record.
         by: who asks, kept in the halt record.
+        unless_closed: do nothing when the end of day has proven the named run flat already; for automations, which come late.
     """
     request = day_request(config, date)
     settings = load_settings(request.config, os.environ)
+    where = paths(os.environ, settings.root)
+    closed = already_closed(settings, where, run) if unless_closed and run else ""
+    if closed:
+        return Completed(name="AlreadyClosed", message=closed)
     command = FlattenCommand(config=Path(settings.source), reason=reason, by=by, on=date or "", run_id=run or "")
-    return await flatten(paths(os.environ, settings.root), command)
+    return await flatten(settings, where, command)
 
 
 if __name__ == "__main__":

@@ -6,38 +6,33 @@ import asyncio
 import os
 from typing import Any, Final
 
-import httpx
-from prefect import get_run_logger
-from prefect.artifacts import acreate_markdown_artifact
-from prefect.exceptions import PrefectException
-
+from tasks.artifacts import FLATTEN, publish_markdown
 from tasks.policy import once
+from tasks.summary import summary_logger
 from velox_core.operations.flatten_process import FlattenCommand, report_markdown, start_flatten
-from velox_core.settings import Paths
+from velox_core.settings import Paths, Settings
 
 POLL_SECONDS: Final = 0.25
-ARTIFACT_KEY: Final = "flatten-report"
 
 
 @once("flatten")
-async def flatten(paths: Paths, command: FlattenCommand) -> dict[str, Any]:
+async def flatten(settings: Settings, paths: Paths, command: FlattenCommand) -> dict[str, Any]:
     """Start `velox flatten`, relay what it tells, keep its report as an artifact, and fail when it is not FLAT."""
-    logger = get_run_logger()
+    logger = summary_logger()
     process = start_flatten(paths, command, os.environ)
     logger.info("velox flatten runs as process %s; it goes on whatever becomes of this flow: %s", process.pid, process.told)
-    while process.exit_code() is None:
-        await asyncio.sleep(POLL_SECONDS)
+    told: list[str] = []
+    while True:
+        ended = process.exit_code() is not None
         for sentence in process.news():
+            told.append(sentence)
             logger.warning(sentence)
-    for sentence in process.news():
-        logger.warning(sentence)
+        if ended:
+            break
+        await asyncio.sleep(POLL_SECONDS)
     report = process.report()
     if report:
-        try:
-            markdown = report_markdown(report)
-            await acreate_markdown_artifact(key=ARTIFACT_KEY, markdown=markdown, description=str(report.get("message", "")))
-        except (PrefectException, httpx.HTTPError) as error:
-            logger.warning("the report could not be shown: %s", error)
+        await publish_markdown(FLATTEN, settings, report_markdown(report, told), str(report.get("message", "")))
     failure = process.failure()
     if failure is not None:
         raise failure

@@ -17,6 +17,7 @@ from prefect import get_run_logger
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.exceptions import PrefectException
 
+from tasks.events import emit_reset
 from tasks.policy import once
 from velox_core.domain.errors import EXIT_OPERATING_ERROR, HaltedError, NotFlatError, VeloxError
 from velox_core.logs import LOG_FILES
@@ -163,6 +164,7 @@ def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
         logger.error("the day could not be closed: %s", error)
         return eod.not_closed(error)
     logger.info("%s; halts cleared: %s", proof.text, ", ".join(cleared) or "none")
+    emit_reset(day, cleared, reason=eod.RESET_REASON, by=eod.RESET_BY, run_id=session.folder.name)
     return proof
 
 

@@ -4,6 +4,8 @@
   session trades it is the stop that `velox stop` asks for; after it, during the proof and the report, it changes nothing.
 - A second signal changes nothing at any time: it must not abort a flatten. What ends a process that hangs is
   `velox run --take-over`, which halts first.
+- What ends with its process never gives the signals back: the interpreter's own end lasts a while, and one that comes then
+  would kill the process instead of its exit code, which says whether the account is flat.
 """
 
 from __future__ import annotations
@@ -38,15 +40,26 @@ class StopSignals:
 
 
 @contextmanager
-def stop_signals() -> Iterator[StopSignals]:
-    """Note signals instead of dying of them; handlers are given back at the end. Outside the main thread there are none."""
+def stop_signals(*, until_exit: bool = False) -> Iterator[StopSignals]:
+    """Note signals instead of dying of them. Outside the main thread there are none.
+
+    Args:
+        until_exit: ignore them afterwards, because the process ends now; else the handlers are given back.
+    """
     signals = StopSignals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = [(number, signal.signal(number, signals.note)) for number in STOPPING_SIGNALS]
-    try:
+    with handled_by(signals.note, until_exit=until_exit):
         yield signals
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None], *, until_exit: bool) -> Iterator[None]:
+    """Have the stopping signals call a handler; afterwards as `stop_signals`. Main thread only."""
+    before = [(number, signal.signal(number, handler)) for number in STOPPING_SIGNALS]
+    try:
+        yield
     finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+        for number, earlier in before:
+            signal.signal(number, signal.SIG_IGN if until_exit else earlier)

@@ -118,15 +118,14 @@ async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var:
         "risk_manager.log",
         "system.log",
     ]
-    markdown = (await artifacts("session-summary"))[-1].data
+    markdown = (await artifacts("session-simulated-primary"))[-1].data
     assert "## Trades" in markdown
     assert "## Slippage" in markdown
     page = Path(report["page"])
     assert page.is_relative_to(var / "reports")
     assert "<svg" in page.read_text(encoding="utf-8")
     assert f"`{page}`" in markdown
-    picture = (await artifacts("session-equity"))[-1].data
-    assert picture.startswith("data:image/png;base64,iVBORw0KGgo")
+    assert "](data:image/png;base64,iVBORw0KGgo" in markdown
     assert not is_alive(engine_of(var).number("pid"))
 
 
@@ -141,7 +140,7 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     assert report["flat"] is True
     assert report["synthetic"] is True
     assert report["page"] == ""
-    assert "## Trades" in (await artifacts("session-summary"))[-1].data
+    assert "## Trades" in (await artifacts("session-simulated-primary"))[-1].data
     assert report["worst_loss_paise"] >= report["loss_limit_paise"]
     assert [(halt["kind"], halt["cleared"]) for halt in report["halts"]] == [("LOSS", True)]
     block = (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")

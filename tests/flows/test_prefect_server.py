@@ -62,8 +62,17 @@ async def test_emergency_flatten_closes_reports_and_fails_with_the_reason_when_i
     assert held(settings, folder) == {}
     (halt,) = JsonLinesHaltFile(folder / HALT_FILE).records()
     assert (halt.reason, halt.by, halt.closes) == ("a drill", "the test", True)
-    shown = (await artifacts("flatten-report"))[-1].data
+    shown = (await artifacts("flatten-simulated-primary"))[-1].data
     assert "| AAA | 10 | 0 | FLAT | flat |" in shown
+    assert "The broker's own book shows nothing held and nothing working" in shown
+    assert "FLAT: run 2024-01-15-1 holds nothing" in shown.partition("## The way to zero")[2]
+    write_state(folder, RunState.CLOSED)  # as the end of day does once it has proven it flat
+    state = await emergency_flatten(config=str(config), run="2024-01-15-1", unless_closed=True, return_state=True)
+    assert (state.name, state.type.value) == ("AlreadyClosed", "COMPLETED")
+    assert len(JsonLinesHaltFile(folder / HALT_FILE).records()) == 1  # an automation that comes late latches nothing
+    write_state(folder, RunState.ENDED_HALTED)
+    again = await emergency_flatten(config=str(config), run="2024-01-15-1", unless_closed=True)
+    assert (again["state"], again["symbols"]) == ("FLAT", [])
     with pytest.raises(VeloxError, match="no run 2024-01-15-9"):
         await emergency_flatten(config=str(config), run="2024-01-15-9")
     (run,) = await newest_runs()

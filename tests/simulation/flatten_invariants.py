@@ -4,8 +4,9 @@
 - An exit leaves only while its sender has the closer's lock. No client order id is sent twice.
 - No entry leaves after its engine acknowledged a halt that closes, nor while a ledger that answers holds one.
 - An exit without a trace is replaced once, by whichever process, and not before `REPLACE_MS_MIN`. Only what such an exit, late,
-  trades beside its replacement may turn a position round, by its quantity at most. Where a closer could not read what was
-  on record, this is not judged: it had to close all the same.
+  trades beside its replacement may turn a position round, by its quantity at most. One that arrives after its sender's last
+  look at the orders, which it then acted on, has left no trace to see. Where a closer could not read what was on record,
+  this is not judged: it had to close all the same.
 - FLAT is said only when the broker holds nothing and works nothing, and it stays so. NOT_FLAT has a reason and exit code 4.
 - At the end every closer has a result, every halt stands in a store, and an engine that starts then makes no entry.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from velox_core.risk.approval import ApprovedOrder
 
 REPLACE_MS_MIN = 5_000  # 15 s of the time at which its sender began that step; calls in it took a while
+READS_AFTER_BOOK_MAX = 2  # trades and positions: who reads more than that looks at the orders again before it sends
 
 
 class FlattenInvariants:
@@ -36,6 +38,7 @@ class FlattenInvariants:
         self._senders: dict[str, str] = {}  # of every order sent
         self._exits: set[str] = set()
         self.over = 0  # exits that traded past their position beside their replacement
+        self._unanswered: set[str] = set()  # exits whose answer was lost, or which were lost themselves
         self._sent: dict[str, tuple[str, int, int]] = {}  # exits: symbol, quantity, when they left
         self._may_turn: dict[str, int] = {}  # by symbol: shares of lost exits that were replaced
         self._sent_ms: dict[str, int] = {}  # when each exit left
@@ -62,10 +65,28 @@ class FlattenInvariants:
         """Note that the broker answered that it does not take an exit."""
         self._sent.pop(tag, None)
 
+    def on_lost(self, tag: str) -> None:
+        """Note an exit that gets no answer, and arrives late or never."""
+        self._unanswered.add(tag)
+
+    def _was_seen(self, tag: str, placed_ms: int, process: Process) -> bool:
+        """Return whether a sender knew, or had to know, of an order in the broker's book."""
+        acts_on_its_look = process.reads_since <= READS_AFTER_BOOK_MAX
+        return not (tag in self._unanswered and acts_on_its_look and placed_ms > process.book_ms)
+
+    def _unseen_orders(self, process: Process) -> list[str]:
+        """Return the lost exits that work since a sender's last look, as `open_now` names them."""
+        return [
+            f"order {order.tag} {order.position.symbol}"
+            for order in self._world.broker.exchange.orders.values()
+            if not self._was_seen(order.tag, order.placed_ms, process)
+        ]
+
     def _judge_replacement(self, order: ApprovedOrder, process: Process) -> None:
         """Judge an exit that leaves beside others that nobody knows the end of."""
         world, symbol = self._world, order.symbol
-        book = {line.tag for line in world.broker.exchange.orders.values()}
+        orders = world.broker.exchange.orders.values()
+        book = {line.tag for line in orders if self._was_seen(line.tag, line.placed_ms, process)}
         lost = [(tag, quantity, ms) for tag, (s, quantity, ms) in self._sent.items() if s == symbol and tag not in book]
         self._sent[order.client_order_id] = (symbol, order.quantity, world.now_ms)
         together = order.quantity + sum(quantity for _, quantity, _ in lost)
@@ -126,10 +147,15 @@ class FlattenInvariants:
         held = [f"{p.quantity} {p.symbol}" for p in exchange.positions() if p.quantity]
         return held + [f"order {o.tag} {o.position.symbol}" for o in exchange.orders.values() if o.state not in TERMINAL_STATES]
 
-    def on_result(self, name: str, result: FlattenResult) -> None:
-        """Judge what a closer came to, at the moment when it says so."""
+    def on_result(self, process: Process, result: FlattenResult) -> None:
+        """Judge what a closer came to, at the moment when it says so.
+
+        One that could not read what was on record, and says so, cannot know of a lost exit that arrives after its look.
+        """
+        name = process.name
         if result.state is FlattenState.FLAT:
-            held = self.open_now()
+            unseen = [] if not result.not_recalled else self._unseen_orders(process)
+            held = [line for line in self.open_now() if line not in unseen]
             require(not held, f"{name} says FLAT, and the broker has {held}")
             self._flat_said = name
             require(result.exit_code == 0, f"{name} is FLAT with exit code {result.exit_code}")

@@ -71,6 +71,8 @@ class Process:
         self.is_deaf = False  # its session at the broker is dead: nothing arrives, nothing is answered
         self.news: deque[BrokerEvent] = deque()
         self.beat_ms = world.now_ms  # of its last sign of life
+        self.book_ms = 0  # of its last look at the orders: what came later, it could not know
+        self.reads_since = 0  # reads of anything else since that look
         self._world = world
         self._trouble: tuple[int, str, int] | None = None  # from when, at which place, for how long; 0 dies
         self._has_begun = self._is_over = False  # of the thread
@@ -186,6 +188,7 @@ class WayToBroker:
         else:
             world.on_their_way -= 1
         world.lost += 1
+        world.invariants.on_lost(order.client_order_id)
         self._process.reach("in flight")
         self._process.wait(world.latency_ms())
         self._process.reach("after send")
@@ -221,7 +224,13 @@ class WayToBroker:
 
     def orders(self) -> list[BrokerOrder]:
         """Read after a while."""
-        return self._read(self._broker.orders)
+
+        def read() -> list[BrokerOrder]:
+            book = self._broker.orders()
+            self._process.book_ms, self._process.reads_since = self._world.now_ms, 0
+            return book
+
+        return self._read(read)
 
     def trades(self) -> list[BrokerFill]:
         """Read after a while."""
@@ -239,6 +248,7 @@ class WayToBroker:
         self._process.wait(self._world.latency_ms())
         if self._process.is_deaf:
             raise BrokerError("this session is dead (simulated)")
+        self._process.reads_since += 1
         answer = read()
         self._process.wait(self._world.latency_ms())
         self._process.reach("after read")
@@ -474,7 +484,7 @@ class Closing(Process):
             self.flattener.step(world.now_ms)
             if not self.flattener.ended:
                 self.wait(self._step_ms)
-        world.invariants.on_result(self.name, self.flattener.result())
+        world.invariants.on_result(self, self.flattener.result())
 
     def _to_ledger(self, record: HaltRecord) -> None:
         self._world.ledger.latch_halt(record)

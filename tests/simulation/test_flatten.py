@@ -14,6 +14,7 @@ from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_fla
 from tests.simulation.stores import SimCloserLock
 from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
+from velox_core.flat_proof import FlattenState
 from velox_core.lost_exits import Recalled
 from velox_core.ports import BrokerPosition, CloserHold
 from velox_core.take_over import take_over
@@ -55,6 +56,19 @@ def test_flattening_of_one_seed_twice_is_the_same_story() -> None:
 
 def test_exit_on_its_way_when_another_hand_trades_may_turn_the_position_and_is_counted() -> None:
     assert run_flattening(50_586).over == 1
+
+
+def test_lost_exit_that_arrives_after_the_last_look_at_the_orders_may_turn_the_position_and_is_counted() -> None:
+    assert run_flattening(50_703).over == 1
+
+
+def test_closer_without_a_record_says_flat_and_says_what_it_could_not_read_before_a_lost_exit_arrives() -> None:
+    world = FlattenWorld(54_887)
+    outcome = world.run()
+    said = {closing.name: closing.flattener.result() for closing in world.closings}["closer 3"]
+    assert said.state is FlattenState.FLAT
+    assert "the journal is locked" in said.not_recalled
+    assert outcome.left_open == []
 
 
 def _calm(outcome: FlattenOutcome) -> bool:

@@ -39,7 +39,7 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
 
     Signals stop the day and nothing else, the report included: the exit code is what a guard or a flow goes by.
     """
-    with stop_signals() as signals:
+    with stop_signals(until_exit=True) as signals:
         return _run_foreground(settings, paths, request, signals, as_json=as_json, plain=plain)
 
 

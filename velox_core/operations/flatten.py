@@ -30,6 +30,7 @@ from velox_core.operations.run_logs import open_logs
 from velox_core.outside import Outside, OutsideRequest, RunEngine, open_outside, refuse_live
 from velox_core.settings import Paths, Settings
 from velox_core.simulated_account import BROKER_BOOK
+from velox_core.stop_signals import handled_by
 
 BOUND_SECONDS: Final = 180.0
 STEP_SECONDS: Final = 0.1
@@ -230,7 +231,7 @@ def _logs(settings: Settings, paths: Paths, tell: Tell) -> Iterator[None]:
 
 @contextmanager
 def _not_interrupted(tell: Tell) -> Iterator[None]:
-    """Have signals say that it goes on. Main thread only."""
+    """Have signals say that it goes on, and ignore them afterwards: the exit code says whether it is flat. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -238,10 +239,5 @@ def _not_interrupted(tell: Tell) -> Iterator[None]:
     def go_on(number: int, frame: object) -> None:
         tell(f"{signal.Signals(number).name}: closing goes on; it ends by itself")
 
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [(number, signal.signal(number, go_on)) for number in wanted]
-    try:
+    with handled_by(go_on, until_exit=True):
         yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

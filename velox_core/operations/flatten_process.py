@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, NotFlatError, VeloxError
+from velox_core.domain.money import rupees_display
 from velox_core.operations.log_tail import last_lines
 from velox_core.settings import Paths
 
 LINES_SHOWN: Final = 30
+WAY_LINES_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,21 +122,64 @@ def start_flatten(
     return FlattenProcess(process, told, answer)
 
 
-def report_markdown(report: Mapping[str, Any]) -> str:
-    """Return the report of a flattening for the UI."""
+def report_markdown(report: Mapping[str, Any], told: Sequence[str] = ()) -> str:
+    """Return the report of a flattening for the UI.
+
+    Args:
+        report: as `velox flatten --json` prints it.
+        told: what it told on the way, oldest first: how each position came to zero.
+    """
     symbols = report.get("symbols") or []
     rows = [
-        f"| {line['symbol']} | {line['held_before']} | {line['held']} | {line['outcome']} | {line['text']} |"
+        f"| {line['symbol']} | {line['held_before']} | {line['held']} | {line['outcome']} | {_cell(str(line['text']))} |"
         for line in symbols
     ]
-    table = ["| symbol | before | now | outcome | how |", "|---|---|---|---|---|", *rows] if rows else ["Nothing was open."]
-    missing = [f"- not reached: {store}" for store in report.get("not_latched") or []]
-    head = [
-        f"# {str(report.get('state', 'unknown')).replace('_', ' ')}",
-        "",
-        str(report.get("message", "")),
-        "",
-        f"Closed by: {report.get('closed_by', 'nobody')}. Halt: {report.get('halt_id', 'none')}.",
-        "",
-    ]
-    return "\n".join([*head, *table, *(["", *missing] if missing else [])])
+    header = ["| symbol | before | now | outcome | how |", "|---|---:|---:|---|---|"]
+    head = [f"# {str(report.get('state', 'unknown')).replace('_', ' ')}", "", str(report.get("message", "")), ""]
+    return "\n".join(
+        [
+            *head,
+            "## Positions",
+            "",
+            *([*header, *rows] if rows else ["Nothing was open."]),
+            "",
+            "## Proof",
+            "",
+            *_proof(report),
+            "",
+            "## The way to zero",
+            "",
+            *(_way(told) or ["It told nothing on the way."]),
+        ]
+    )
+
+
+def _proof(report: Mapping[str, Any]) -> list[str]:
+    """Return who says that it is flat or why nobody does, under which halt, and what was not reached."""
+    flat = report.get("flat") is True
+    started, ended = report.get("started_ms"), report.get("ended_ms")
+    span = f" {(ended - started) / 1_000:.1f} s after it began" if isinstance(started, int) and isinstance(ended, int) else ""
+    said = (
+        f"The broker's own book shows nothing held and nothing working{span}." if flat else f"NOT FLAT: {report.get('reason')}."
+    )
+    loss = report.get("loss_paise")
+    lines = [f"- {said}", f"- Closed by: {report.get('closed_by', 'nobody')}."]
+    if isinstance(loss, int):
+        lines.append(f"- The day's P&L after it, charges included: {rupees_display(-loss)}.")
+    stands = "" if report.get("halt_stands", True) else ", which stands in no store"
+    lines.append(f"- Halt: {report.get('halt_id', 'none')}{stands}.")
+    lines += [f"- not reached: {store}" for store in report.get("not_latched") or []]
+    for key, what in (("not_recalled", "not all known of what was sent before"), ("not_imported", "not in the journal yet")):
+        lines += [f"- {what}: {report[key]}"] if report.get(key) else []
+    return lines
+
+
+def _way(told: Sequence[str]) -> list[str]:
+    left_out = len(told) - WAY_LINES_MAX
+    more = [f"1. ({left_out} sentences are left out; all are in the run's log)"] if left_out > 0 else []
+    return [*more, *(f"1. {_cell(sentence)}" for sentence in told[-WAY_LINES_MAX:])]
+
+
+def _cell(text: str) -> str:
+    """Return text that markdown shows as it is, on one line."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

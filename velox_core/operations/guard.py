@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from velox_core.operations.status import STATUS_FILE, Status, account_folders, r
 from velox_core.ports import Alerts, CloserHold, Severity
 from velox_core.runs import RunState, read_state
 from velox_core.settings import Paths, Settings
+from velox_core.stop_signals import handled_by
 
 STEP_SECONDS: Final = 0.5
 BEAT_SECONDS: Final = 1.0
@@ -258,9 +258,5 @@ def _asked_to_end() -> Iterator[threading.Event]:
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
 
-    before = [(number, signal.signal(number, ask)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    try:
+    with handled_by(ask, until_exit=True):
         yield asked
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

@@ -37,7 +37,11 @@ class SessionReport:
     @property
     def markdown(self) -> str:
         """Return it as markdown, with where the page lies."""
-        return report_markdown(self.report, self.story, page=str(self.page))
+        return self.markdown_with("")
+
+    def markdown_with(self, picture: str) -> str:
+        """Return it as markdown with its equity curve, which is given as an image in markdown."""
+        return report_markdown(self.report, self.story, page=str(self.page), picture=picture)
 
 
 def page_path(settings: Settings, paths: Paths, recorded: RecordedRun) -> Path:

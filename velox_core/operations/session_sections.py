@@ -147,14 +147,22 @@ def _timeline(story: Story) -> Section:
     return Section(title="Timeline", header=("Time", "What"), rows=rows, text="Nothing happened.", note=more)
 
 
-def report_markdown(report: Mapping[str, Any], story: Story | None = None, *, page: str = "") -> str:
-    """Return a session's report as markdown. `page` says where the page with its charts lies, '' for nowhere."""
+def report_markdown(report: Mapping[str, Any], story: Story | None = None, *, page: str = "", picture: str = "") -> str:
+    """Return a session's report as markdown.
+
+    Args:
+        report, story: what is told.
+        page: where the page with its charts lies, '' for nowhere.
+        picture: its equity curve as an image in markdown, '' for none.
+    """
     lines = [f"# Session {report.get('trading_date', '')} ({report.get('run_id') or report.get('account', '')})", ""]
     if report.get("synthetic"):
         lines += [f"**{view.SYNTHETIC_NOTE}**", ""]
     lines += [_plain(view.headline(report)), ""]
     if page:
         lines += [f"With charts, opens from disk: `{page}`", ""]
+    if picture:
+        lines += [picture, ""]
     for section in report_sections(report, story):
         lines += [f"## {section.title}", ""]
         lines += _table(section.header, section.rows) if section.rows else [_plain(section.text)]

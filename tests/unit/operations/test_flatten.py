@@ -462,5 +462,6 @@ def test_report_for_the_ui_has_a_line_for_each_symbol() -> None:
     }
     text = report_markdown(report)
     assert text.startswith("# NOT FLAT")
+    assert "1. AAA: 10 held" in report_markdown(report, ["AAA: 10 held"])
     assert "| AAA | 10 | 4 | REJECTED | 4 held |" in text
     assert "- not reached: ledger: down" in text

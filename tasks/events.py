@@ -1,0 +1,279 @@
+"""Events of a day, sent to Prefect: for its event feed, and for the automations that stand behind our own first layers.
+
+- Nothing waits for them: `emit_...` puts values into a bounded list and returns; a thread sends, each request bounded.
+- A server that is not there costs the events of that time. What a run tells once (breach, halt, flat, end) is offered again
+  at the next look and noted in the run's folder when it was taken, so that a flow that attaches later does not repeat it.
+- Two watchers that tell the same thing at once give it the same id: a server keeps one of two.
+- Only flows and tasks send; the engine knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import prefect.runtime
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from velox_core.domain.errors import VeloxError
+from velox_core.operations.checklist import ItemResult, Verdict
+from velox_core.operations.closing import with_closing
+from velox_core.operations.day import Day
+from velox_core.operations.json_file import read_json, write_json
+from velox_core.operations.news import Armed, Backup, Flat, News, Reset, ended_of, heartbeat_of, news_of, subject_of
+from velox_core.operations.status import Status, age_seconds
+
+TOLD_FILE: Final = "events.json"
+WAITING_MAX: Final = 100
+REQUEST_SECONDS: Final = 3.0
+QUIET_SECONDS: Final = 15.0  # after a server did not take an event
+FLUSH_SECONDS: Final = 4.0
+HEARTBEAT_SECONDS: Final = 60.0
+STATUS_AGE_SECONDS_MAX: Final = 30.0  # an engine that lives publishes every second
+_FAILURES: Final = (httpx.HTTPError, PrefectException, OSError, RuntimeError, ValueError)
+
+Post = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Letter:
+    """One event on its way. `folder` is the run's, where it is noted that the event was told; None for one that may repeat."""
+
+    news: News
+    event: dict[str, Any]
+    folder: Path | None
+    context: Context
+
+
+class Sender:
+    """The thread that sends, and what waits for it.
+
+    Args:
+        post: sends one event as JSON values; may raise what an absent server raises, and takes a bounded time.
+        monotonic: seconds, for the pause after a failure.
+    """
+
+    def __init__(self, post: Post, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._post = post
+        self._monotonic = monotonic
+        self._changed = threading.Condition()
+        self._waiting: deque[_Letter] = deque()
+        self._pending: set[tuple[Path, str]] = set()
+        self._told: dict[Path, set[str]] = {}
+        self._heartbeats: dict[str, float] = {}
+        self._quiet_until = float("-inf")
+        self._thread: threading.Thread | None = None
+        self._busy = False
+        self.sent = 0
+        self.failed = 0
+        self.dropped = 0
+
+    def offer(self, news: News, folder: Path | None = None) -> bool:
+        """Have an event sent. Returns False for one that is known, on its way, or that nobody takes now. Never waits."""
+        with self._changed:
+            place = (folder, news.key) if folder is not None and news.key else None
+            if place is not None and (place in self._pending or news.key in self._told_in(place[0])):
+                return False
+            if self._monotonic() < self._quiet_until and place is not None:
+                return False  # it is offered again
+            if len(self._waiting) >= WAITING_MAX:
+                self.dropped += 1
+                return False
+            if place is not None:
+                self._pending.add(place)
+            self._waiting.append(_Letter(news=news, event=_event(news), folder=folder, context=copy_context()))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="velox-events", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return True
+
+    def heartbeat_is_due(self, subject: str) -> bool:
+        """Return whether the subject's last heartbeat is long enough ago, and count this one."""
+        with self._changed:
+            now = self._monotonic()
+            if now - self._heartbeats.get(subject, float("-inf")) < HEARTBEAT_SECONDS:
+                return False
+            self._heartbeats[subject] = now
+        return True
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
+        """Wait within a bound until nothing waits. Returns whether that came."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
+
+    def _told_in(self, folder: Path) -> set[str]:
+        if folder not in self._told:
+            keys = read_json(folder / TOLD_FILE).get("told", [])
+            self._told[folder] = {str(key) for key in keys} if isinstance(keys, list) else set()
+        return self._told[folder]
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._waiting))
+                letter, self._busy = self._waiting.popleft(), True
+                is_quiet = self._monotonic() < self._quiet_until
+            taken = not is_quiet and self._send(letter)
+            with self._changed:
+                self._finish(letter, taken=taken, tried=not is_quiet)
+                self._busy = False
+                self._changed.notify_all()
+
+    def _send(self, letter: _Letter) -> bool:
+        try:
+            letter.context.run(self._post, letter.event)
+        except _FAILURES:
+            return False
+        return True
+
+    def _finish(self, letter: _Letter, *, taken: bool, tried: bool) -> None:
+        folder, key = letter.folder, letter.news.key
+        if taken:
+            self.sent += 1
+        else:
+            self.failed += 1
+            if tried:
+                self._quiet_until = self._monotonic() + QUIET_SECONDS
+        if folder is None or not key:
+            return
+        self._pending.discard((folder, key))
+        if taken:
+            told = self._told_in(folder)
+            told.add(key)
+            with suppress(VeloxError):  # another watcher may then tell it once more, under the same id
+                write_json(folder / TOLD_FILE, {"told": sorted(told)})
+
+
+def _event(news: News) -> dict[str, Any]:
+    """Return an event as Prefect's API takes it."""
+    subject = news.subject
+    resource = {
+        "prefect.resource.id": subject.resource_id,
+        "prefect.resource.name": f"{subject.broker}/{subject.account}",
+        "velox.broker": subject.broker,
+        "velox.account": subject.account,
+        "velox.trading-date": subject.trading_date,
+        "velox.run": subject.run_id,
+    }
+    related = []
+    if prefect.runtime.flow_run.id:
+        flow_run = f"prefect.flow-run.{prefect.runtime.flow_run.id}"
+        related.append({"prefect.resource.id": flow_run, "prefect.resource.role": "flow-run"})
+    return {
+        "id": str(news.event_id()),
+        "event": news.name.value,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": resource,
+        "related": related,
+        "payload": news.body(),
+    }
+
+
+def post_event(event: Mapping[str, Any]) -> None:
+    """Send one event to the API of the surrounding settings, tried once. Raises what an absent server raises."""
+    once: Any = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: REQUEST_SECONDS}
+    route: Any = "/events"
+    with temporary_settings(once), get_client(sync_client=True) as client:
+        client.request("POST", route, json=[dict(event)]).raise_for_status()
+
+
+_sender: Final = Sender(post_event)
+
+
+def flush_events(seconds: float = FLUSH_SECONDS) -> bool:
+    """Wait within a bound until what was emitted has left or failed. Returns whether that came."""
+    return _sender.flush(seconds)
+
+
+atexit.register(flush_events)  # the last events of a flow leave with it, within the bound
+
+
+def emit_news(day: Day, before: Status | None, now: Status, *, sender: Sender | None = None) -> list[str]:
+    """Emit what an engine's newest status tells: a heartbeat, and breach, halts and flat once for the run.
+
+    Args:
+        day: the day that is watched.
+        before: the status of the look before, None at the first look.
+        now: the newest status.
+        sender: another sender than this process's.
+    Returns: what `now` tells that `before` did not, in sentences for a person.
+    """
+    sender = sender or _sender
+    now = with_closing(now)
+    subject = subject_of(
+        day.settings, trading_date=now.text("trading_date") or day.trading_date.isoformat(), run_id=_run_of(now)
+    )
+    if not now.ended and age_seconds(now) <= STATUS_AGE_SECONDS_MAX and sender.heartbeat_is_due(str(now.folder)):
+        sender.offer(heartbeat_of(subject, now))
+    known = {news.key for news in news_of(subject, before)} if before is not None else set()
+    told = news_of(subject, now)
+    for news in told:
+        sender.offer(news, now.folder)
+    return [news.sentence for news in told if news.key not in known]
+
+
+def emit_end(day: Day, status: Status | None, exit_code: int | None, *, cause: str = "", sender: Sender | None = None) -> str:
+    """Emit that the engine is gone, once for each engine process, with what its last status still tells.
+
+    Args:
+        day: the day that is watched.
+        status: the engine's last, None when it never published.
+        exit_code: None where nobody knows it.
+        cause: why it failed, '' for none.
+        sender: another sender than this process's.
+    Returns: the end in a sentence for a person.
+    """
+    sender = sender or _sender
+    run_id = ""
+    if status is not None:
+        status = with_closing(status)
+        emit_news(day, status, status, sender=sender)
+        run_id = _run_of(status)
+    subject = subject_of(day.settings, trading_date=day.trading_date.isoformat(), run_id=run_id)
+    ended = ended_of(subject, status, exit_code=exit_code, cause=cause)
+    sender.offer(ended, status.folder if status is not None else None)
+    return ended.sentence
+
+
+def emit_armed(day: Day, results: Sequence[ItemResult], *, sender: Sender | None = None) -> None:
+    """Emit that the day has its pass."""
+    warnings = sum(result.verdict is Verdict.WARNED for result in results)
+    _emit(day, Armed(checks=len(results), warnings=warnings), sender)
+
+
+def emit_reset(day: Day, halt_ids: Sequence[str], *, reason: str, by: str, run_id: str, sender: Sender | None = None) -> None:
+    """Emit that halts were cleared; nothing when there were none."""
+    if halt_ids:
+        _emit(day, Reset(halt_ids=tuple(halt_ids), reason=reason, by=by), sender, run_id)
+
+
+def emit_proven_flat(day: Day, *, net_paise: int, run_id: str, sender: Sender | None = None) -> None:
+    """Emit that the broker says flat, at the end of the day."""
+    _emit(day, Flat(after="end of day", said_by="broker", net_paise=net_paise), sender, run_id)
+
+
+def emit_backup(day: Day, name: str, *, verified: bool, message: str = "", sender: Sender | None = None) -> None:
+    """Emit that the databases were backed up, or could not be verified."""
+    _emit(day, Backup(name=name, verified=verified, message=message), sender)
+
+
+def _emit(day: Day, payload: Armed | Flat | Reset | Backup, sender: Sender | None, run_id: str = "") -> None:
+    subject = subject_of(day.settings, trading_date=day.trading_date.isoformat(), run_id=run_id)
+    (sender or _sender).offer(News(subject=subject, payload=payload))
+
+
+def _run_of(status: Status) -> str:
+    return status.run_id or status.folder.name

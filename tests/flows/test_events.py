@@ -1,0 +1,251 @@
+"""What leaves for Prefect: events once each and without waiting, and of our loggers only the summary's lines."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+from tasks.artifacts import artifact_key
+from tasks.events import TOLD_FILE, WAITING_MAX, Sender, emit_end, emit_news, emit_reset, flush_events, post_event
+from tasks.summary import LINES_MAX, SUMMARY, summary_logger, worth_telling
+from velox_core.logs import LOG_FILES
+from velox_core.operations.day import Day, DayRequest, open_day
+from velox_core.operations.status import Status
+
+DAY = "2024-01-16"
+LOSS = {"halt_id": "20240116-LOSS-1", "kind": "LOSS", "reason": "why", "by": "engine", "at_ms": 7}
+
+
+class Server:
+    """Takes events, refuses them, or hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.refuses = False
+        self.asked = 0
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        self.asked += 1
+        self.go.wait(30)
+        if self.refuses:
+            raise httpx.ConnectError("nobody is there")
+        self.events.append(dict(event))
+
+    @property
+    def names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+
+@pytest.fixture
+def day(var: Path, config: Path) -> Day:
+    return open_day(DayRequest(config=config, date=date(2024, 1, 16)), os.environ)
+
+
+def status(folder: Path, **changes: Any) -> Status:
+    body = {
+        "state": "RUNNING",
+        "pid": 42,
+        "run_id": "2024-01-16-1",
+        "trading_date": DAY,
+        "wall_ms": time.time_ns() // 1_000_000,
+        "net_paise": -210_000,
+        "loss_limit_paise": 200_000,
+        "positions": [{"symbol": "TCS", "quantity": 1}],
+        "live_orders": 0,
+        "halts": [],
+    }
+    return Status(folder, body | changes)
+
+
+def test_emit_news_tells_each_thing_once_also_to_a_watcher_that_comes_later(day: Day, tmp_path: Path) -> None:
+    server = Server()
+    sender = Sender(server)
+    calm, hit = status(tmp_path), status(tmp_path, halts=[LOSS])
+    assert emit_news(day, None, calm, sender=sender) == []
+    told = emit_news(day, calm, hit, sender=sender)
+    assert [sentence.partition(":")[0].split(" (")[0] for sentence in told] == [
+        "the day's loss reached its limit of ₹2,000.00",
+        "trading is halted",
+    ]
+    assert emit_news(day, hit, hit, sender=sender) == []
+    closed = status(tmp_path, halts=[LOSS], positions=[])
+    assert len(emit_news(day, hit, closed, sender=sender)) == 1
+    assert sender.flush(10)
+    assert server.names == ["velox.heartbeat", "velox.breach", "velox.halt", "velox.flat"]
+    assert json.loads((tmp_path / TOLD_FILE).read_text())["told"] == [
+        "breach:20240116-LOSS-1",
+        "flat:20240116-LOSS-1",
+        "halt:20240116-LOSS-1",
+    ]
+    attached = Sender(server)
+    assert len(emit_news(day, None, closed, sender=attached)) == 3  # a person reads them again, nobody is sent them again
+    assert attached.flush(10)
+    assert server.names[4:] == ["velox.heartbeat"]
+    breach = server.events[1]
+    assert breach["resource"]["prefect.resource.id"] == "velox.account.simulated.primary"
+    assert (breach["payload"]["run_id"], breach["payload"]["config"]) == ("2024-01-16-1", str(day.settings.source))
+
+
+def test_two_watchers_that_tell_at_once_give_one_id(day: Day, tmp_path: Path) -> None:
+    server = Server()
+    server.go.clear()
+    senders = [Sender(server), Sender(server)]
+    for sender in senders:
+        emit_news(day, None, status(tmp_path, wall_ms=0, halts=[LOSS]), sender=sender)
+    server.go.set()
+    assert all(sender.flush(10) for sender in senders)
+    ids = [event["id"] for event in server.events if event["event"] == "velox.breach"]
+    assert (len(ids), len(set(ids))) == (2, 1)
+
+
+def test_emit_news_of_a_stale_or_ended_engine_is_no_heartbeat_and_one_a_minute_is_enough(day: Day, tmp_path: Path) -> None:
+    server, clock = Server(), [0.0]
+    sender = Sender(server, monotonic=lambda: clock[0])
+    for changes in ({"wall_ms": time.time_ns() // 1_000_000 - 31_000}, {"state": "DONE"}):
+        emit_news(day, None, status(tmp_path, **changes), sender=sender)
+    assert (sender.flush(10), server.events) == (True, [])
+    for now in (0.0, 59.9, 60.0):
+        clock[0] = now
+        emit_news(day, None, status(tmp_path), sender=sender)
+    assert sender.flush(10)
+    assert server.names == ["velox.heartbeat"] * 2
+
+
+def test_an_absent_server_costs_no_waiting_and_what_is_told_once_is_told_when_it_is_back(day: Day, tmp_path: Path) -> None:
+    server, clock = Server(), [0.0]
+    server.refuses = True
+    sender = Sender(server, monotonic=lambda: clock[0])
+    hit = status(tmp_path, wall_ms=0, halts=[LOSS])
+    emit_news(day, None, hit, sender=sender)
+    assert sender.flush(10)
+    assert (server.asked, sender.failed) == (1, 2)  # the second one is not even tried: it would take its time as well
+    assert not (tmp_path / TOLD_FILE).exists()
+    server.refuses = False
+    emit_news(day, hit, hit, sender=sender)
+    assert (sender.flush(10), server.asked) == (True, 1)  # it is left alone for a while
+    clock[0] = 16.0
+    emit_news(day, hit, hit, sender=sender)
+    assert sender.flush(10)
+    assert server.names == ["velox.breach", "velox.halt"]
+
+
+def test_a_server_that_hangs_holds_nobody_up_and_what_waits_is_bounded(day: Day, tmp_path: Path) -> None:
+    server = Server()
+    server.go.clear()
+    sender = Sender(server)
+    for number in range(WAITING_MAX + 20):
+        emit_reset(day, [f"h{number}"], reason="r", by="b", run_id="", sender=sender)
+    assert not sender.flush(0.01)
+    assert sender.dropped in (19, 20)  # one may be on its way already
+    server.go.set()
+    assert sender.flush(10)
+    assert len(server.events) == WAITING_MAX + 20 - sender.dropped
+
+
+def test_emit_end_tells_what_was_not_seen_and_the_end_once_for_each_engine(day: Day, tmp_path: Path) -> None:
+    server = Server()
+    sender = Sender(server)
+    last = status(tmp_path, state="DONE", halts=[LOSS], positions=[])
+    for _ in range(2):
+        sentence = emit_end(day, last, 0, sender=sender)
+        assert sender.flush(10)
+    assert sentence == "the engine has ended (exit code 0), flat"
+    assert server.names == ["velox.breach", "velox.halt", "velox.flat", "velox.ended"]
+    emit_end(day, None, None, cause="killed", sender=sender)
+    assert sender.flush(10)
+    assert server.events[-1]["payload"] | {"flat": False, "exit_code": -1, "cause": "killed"} == server.events[-1]["payload"]
+
+
+def test_artifact_keys_are_stable_lower_case_with_dashes_only(day: Day) -> None:
+    assert artifact_key("checklist", day.settings) == "checklist-simulated-primary"
+    odd = dataclasses.replace(day.settings, account="AB_12.x--Y")
+    assert artifact_key("session", odd) == "session-simulated-ab-12-x-y"
+
+
+PREFIX = "2026-11-28 16:49:55,392+05:30"
+SESSION = f"{PREFIX} INFO [-] [SESSION] 2024-01-16 run 2024-01-16-1 on data"
+EXIT = f"{PREFIX} CRITICAL [2024-01-16 11:27:00] 🚨 EMERGENCY EXIT TRIGGERED 🚨"
+REFUSAL = f"{PREFIX} WARNING [2024-01-16 09:54:00] [RISK_CHECK] sma_cross/FLATCO: REJECTED - Position already exists"
+ORDER = f"{PREFIX} INFO [2024-01-16 09:54:00] order CRITICAL-looking"
+
+
+def test_worth_telling_keeps_session_and_emergency_lines_leaves_refusals_and_is_bounded() -> None:
+    assert worth_telling([SESSION, REFUSAL, ORDER, EXIT]) == [SESSION, EXIT]
+    many = [f"{EXIT} {number}" for number in range(LINES_MAX + 5)]
+    kept = worth_telling(many)
+    assert kept == ["(5 more lines are in the log files)", *many[5:]]
+
+
+@flow(name="speaks")
+def speaks(halt_id: str, folder: str) -> None:
+    for name in (*LOG_FILES, "velox", "velox_core", "velox_core.operations.eod"):
+        logging.getLogger(name).critical("not for the UI")
+    summary_logger().info("for a person")
+    day = open_day(DayRequest(config=Path(folder) / "config" / "system.yaml", date=date(2024, 1, 16)), os.environ)
+    emit_reset(day, [halt_id], reason="a test", by="the test", run_id="2024-01-16-1")
+    flush_events(10)
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_of_our_loggers_only_the_summary_reaches_prefect_and_an_event_its_feed(var: Path, config: Path) -> None:
+    state = await asyncio.to_thread(speaks, "h-1", str(config.parent.parent), return_state=True)
+    run_id = state.state_details.flow_run_id
+    async with get_client() as client:
+        for _ in range(100):
+            logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
+            if any(line.name == SUMMARY for line in logs) and any("Finished" in line.message for line in logs):
+                break
+            await asyncio.sleep(0.2)
+        assert {line.name for line in logs} == {SUMMARY, "prefect.flow_runs"}
+        assert [line.message for line in logs if line.name == SUMMARY] == ["for a person"]
+        body = {"filter": {"event": {"name": ["velox.reset"]}}}
+        for _ in range(100):
+            found = (await client.request("POST", "/events/filter", json=body)).json()["events"]
+            if found:
+                break
+            await asyncio.sleep(0.2)
+    (event,) = [event for event in found if event["payload"]["halt_ids"] == ["h-1"]]
+    assert event["resource"]["prefect.resource.id"] == "velox.account.simulated.primary"
+    assert {related["prefect.resource.id"] for related in event["related"]} >= {f"prefect.flow-run.{run_id}"}
+
+
+@pytest.mark.slow
+def test_an_event_with_the_same_id_is_stored_once() -> None:
+    event = {
+        "id": "11111111-2222-5333-8444-555555555555",
+        "event": "velox.halt",
+        "occurred": "2026-11-28T10:00:00+00:00",
+        "resource": {"prefect.resource.id": "velox.account.simulated.twice"},
+        "related": [],
+        "payload": {},
+    }
+    for _ in range(2):
+        post_event(event)
+    with get_client(sync_client=True) as client:
+        route: Any = "/events/filter"
+        body = {
+            "filter": {"resource": {"id": ["velox.account.simulated.twice"]}, "occurred": {"since": "2026-11-28T09:00:00Z"}}
+        }
+        for _ in range(100):
+            found = client.request("POST", route, json=body).json()["events"]
+            if found:
+                break
+            time.sleep(0.2)
+    assert len(found) == 1
