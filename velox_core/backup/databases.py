@@ -149,4 +149,7 @@ def _tables(connection: sqlite3.Connection) -> list[str]:
 
 
 def _reading(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    """Open a database that is there, to read: mode rw, since one that may only read leaves SQLite's files behind it."""
+    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=BUSY_SECONDS)
+    connection.execute("PRAGMA query_only=ON")
+    return connection

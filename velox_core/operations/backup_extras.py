@@ -42,7 +42,7 @@ def _redis(settings: Settings, paths: Paths) -> list[Extra]:
         return [
             Extra(
                 kind=PartKind.REDIS,
-                path=f"redis/{redis_copy.KEYS_FILE}",
+                path=f"redis-dump/{redis_copy.KEYS_FILE}",
                 origin="",
                 save=lambda target: redis_copy.save_keys(url, place, scope_key, target),
             )
@@ -53,7 +53,7 @@ def _redis(settings: Settings, paths: Paths) -> list[Extra]:
     return [
         Extra(
             kind=PartKind.REDIS,
-            path=f"redis/{redis_copy.DUMP_FILE}",
+            path=f"redis-dump/{redis_copy.DUMP_FILE}",
             origin="",
             save=lambda target: redis_copy.save_embedded(folder, scope_key, target),
         )
