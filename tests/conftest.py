@@ -65,11 +65,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.no_cover)
 
 
-# Beside whatever profile is in force: how long an example takes says what else the machine does.
-settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
-
-
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
     """Give back the handlers that a command, run in this process, ignores for the rest of its own."""

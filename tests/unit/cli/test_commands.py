@@ -77,8 +77,6 @@ def test_commands_are_those_of_the_readme() -> None:
         "restore",
         "up",
         "down",
-        "backup",
-        "restore",
     }
 
 
