@@ -2,6 +2,7 @@
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
 #   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | screenshots | clean
+#   make kill-matrix     every blow to what Prefect runs, the long outages too: about ten minutes
 #   make simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1]
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup day test unit coverage check format simulate compiled screenshots lock clean
+.PHONY: help setup day test unit coverage kill-matrix check format simulate compiled screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -79,6 +80,10 @@ unit: $(READY)
 
 coverage: $(READY)
 	$(BIN)/python -m pytest tests/unit tests/contract tests/simulation $(COVERAGE_GATE) --cov-report=term-missing:skip-covered
+
+# What the quick tests leave out of the blows to flow, serve, worker and server while the engine holds positions.
+kill-matrix: $(READY)
+	VELOX_KILL_MATRIX=full $(BIN)/python -m pytest --numprocesses=4 --dist=load tests/integration/test_prefect_kills.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

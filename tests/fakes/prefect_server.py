@@ -137,6 +137,12 @@ class PrefectServer:
         found = self.api("POST", "/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
         return found[0] if found else None
 
+    def pause_schedules(self) -> None:
+        """Let no deployment run by its own schedule: a test may run at nine in the morning in India."""
+        for found in self.api("POST", "/deployments/filter", {}):
+            for schedule in found["schedules"]:
+                self.api("PATCH", f"/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
+
     def trigger(self, deployment: str, parameters: Mapping[str, object] | None = None) -> str:
         """Create a run as the UI's form does, and return its id."""
         found = self.deployment(deployment)
@@ -190,3 +196,7 @@ class PrefectServer:
         """Return the artifacts of a key, oldest first."""
         found = self.api("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
         return list(reversed(found))
+
+    def artifacts_of(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the artifacts that some runs made."""
+        return list(self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": list(run_ids)}}}))
