@@ -1,24 +1,19 @@
-"""What ends a run at once: a table of named states, and a machine that was off for three days."""
+"""What ends a run at once: a table of named states. No server is needed for any of them."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import get_client
 from prefect.client.schemas.objects import State, StateType
-from prefect.flow_engine import run_flow
-from prefect.states import Cancelled, Cancelling, Completed, Scheduled
+from prefect.states import Cancelled, Cancelling, Completed
 
 from flows import guards
-from flows.end_of_day import end_of_day
 from flows.guards import already_running, judge, reason_not_to_trade
-from flows.intraday import intraday
-from flows.market_open import market_open
 from tasks.own_state import means_cancel
 from velox_core.domain.errors import HaltedError
 from velox_core.domain.time import IST
@@ -27,12 +22,16 @@ from velox_core.operations.day_engine import DayEngine, Stage
 
 DUE = datetime(2024, 1, 15, 9, 15, tzinfo=IST)
 SATURDAY_SESSION = date(2024, 1, 20)
+ROOT = Path(__file__).resolve().parents[3]
 RUN = Path("var/replay/primary/2024-01-15-1")
 
 
+CONFIG = ROOT / "config" / "system_simulated.yaml"
+
+
 @pytest.fixture
-def day(var: Path, config: Path) -> Day:
-    return open_day(DayRequest(config=config), os.environ)
+def day() -> Day:
+    return open_day(DayRequest(config=CONFIG), {})
 
 
 def named(state: State[Any] | None) -> str:
@@ -60,11 +59,11 @@ def test_the_calendar_decides_which_schedule_runs_a_day(due: datetime, session: 
     assert named(judge(day, "intraday", session, scheduled=due, now=due)) == expected
 
 
-def test_a_date_that_was_asked_for_is_judged_and_not_the_schedules(config: Path, var: Path) -> None:
-    special = open_day(DayRequest(config=config, date=SATURDAY_SESSION), os.environ)
+def test_a_date_that_was_asked_for_is_judged_and_not_the_schedules() -> None:
+    special = open_day(DayRequest(config=CONFIG, date=SATURDAY_SESSION), {})
     assert named(judge(special, "intraday", "special", scheduled=DUE, now=DUE)) == ""
     assert named(judge(special, "intraday", "ordinary", scheduled=DUE, now=DUE)) == "COMPLETED SpecialSession"
-    holiday = open_day(DayRequest(config=config, date=date(2024, 1, 26)), os.environ)
+    holiday = open_day(DayRequest(config=CONFIG, date=date(2024, 1, 26)), {})
     state = judge(holiday, "intraday", "any", scheduled=None, now=DUE)
     assert named(state) == "COMPLETED Holiday"
     assert state is not None
@@ -125,39 +124,20 @@ def test_a_live_day_is_never_traded_again(day: Day) -> None:
     assert named(reason_not_to_trade(live, found(Stage.ENDED), "", earlier="", again=True)) == "COMPLETED AlreadyEnded"
 
 
-@pytest.mark.anyio
-async def test_a_failed_guard_raises_its_error_with_its_exit_code_and_a_harmless_one_nothing(day: Day) -> None:
+async def failure(state: State[Any]) -> Any:
+    return await state.aresult()
+
+
+def test_a_failed_guard_raises_its_error_with_its_exit_code_and_a_harmless_one_nothing(day: Day) -> None:
     refused = reason_not_to_trade(day, found(Stage.NONE), "no day pass", earlier="", again=False)
     assert refused is not None
     with pytest.raises(HaltedError, match="no day pass"):
-        await refused.aresult()
+        asyncio.run(failure(refused))
     assert named(already_running(day, "by 'a'")) == "COMPLETED AlreadyRunning"
 
 
-@pytest.mark.slow
-@pytest.mark.anyio
-async def test_after_three_days_off_the_missed_runs_do_nothing_and_one_by_hand_runs(var: Path, config: Path) -> None:
-    """Each missed run of three days and of the morning comes when the machine is back; all at once, as Prefect starts them."""
-    now = datetime.now(UTC)
-    missed = [now - timedelta(days=days) for days in (3, 2, 1)] + [now - timedelta(hours=5)]
-    flows = {market_open: missed, intraday: missed, end_of_day: missed[:3]}  # the day's own end is not late yet
-    async with get_client() as client:
-        for flow, times in flows.items():
-            for due in times:
-                run = await client.create_flow_run(
-                    flow, parameters={"config": str(config)}, state=Scheduled(scheduled_time=due)
-                )
-                state: Any = await run_flow(flow, flow_run=run, parameters=run.parameters, return_type="state")
-                assert named(state) == "CANCELLED TooLate"
-    assert not (var / "output").exists()
-    assert not (var / "replay").exists()
-    assert not (var / "simulated").exists()
-    by_hand = await intraday(config=str(config), return_state=True)
-    assert named(by_hand) == "FAILED NoDayPass"  # not too late: it is the pass that it has not got
-
-
 def test_every_named_state_is_in_the_table_of_the_runbook() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "runbook.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
     names = [value for name, value in vars(guards).items() if name.isupper() and isinstance(value, str) and name != "IST"]
     assert len(names) == 10
     assert [name for name in names if f"`{name}`" not in text] == []
