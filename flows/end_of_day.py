@@ -12,6 +12,7 @@ from prefect import flow
 from flows.guards import Session, reason_not_to_start
 from flows.parameters import day_request, open_flow_day, run_name
 from tasks.report import keep_summary, show_summary
+from tasks.retention import prune_prefect
 from tasks.session import close_day, find_session, require_flat
 
 
@@ -40,6 +41,7 @@ async def end_of_day(
     proof = close_day(day, recorded)
     report = keep_summary(day, recorded, proof)
     page = await show_summary(day, recorded, report)
+    await prune_prefect(day)
     require_flat(proof)
     return {**report, "page": page}
 

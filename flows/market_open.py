@@ -1,4 +1,7 @@
-"""market_open: checklist, then the day pass. A refused item fails the flow and nothing is armed."""
+"""market_open: checklist, a person's yes where the configuration asks for it, then the day pass.
+
+A refused item, a no or no answer fails the flow, and nothing is armed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from prefect import flow
 
 from flows.guards import Session, reason_not_to_start
 from flows.parameters import day_request, open_flow_day, run_name
+from tasks.approval import ask_approval
 from tasks.checklist import arm, check_all, show_checklist
 
 
@@ -33,7 +37,10 @@ async def market_open(
     if ended is not None:
         return ended
     results = await check_all(day)
-    await show_checklist(results)
+    await show_checklist(day, results)
+    ended = await ask_approval(day, results)
+    if ended is not None:
+        return ended
     return arm(day, results)
 
 

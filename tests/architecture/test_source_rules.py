@@ -153,6 +153,7 @@ def test_broad_catches_stand_only_in_outermost_loops() -> None:
         "velox_core/operations/guard.py",
         "velox_core/metrics/sink.py",  # of its own thread
         "velox_core/strategy_loading.py",  # around foreign code
+        "velox_core/backup/destinations.py",  # around the stores that fsspec knows, which have errors of their own
     )
     assert [place for place in found if not place.startswith(outermost)] == []
 

@@ -10,8 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from velox_core.cli.alerts import alerts_app
+from velox_core.cli.backup import backup, backups_app, restore
+from velox_core.cli.check import check
 from velox_core.cli.data import data_app
 from velox_core.cli.explain import explain, report
+from velox_core.cli.journal import journal_app
 from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
     AsRequestedOption,
@@ -46,10 +49,15 @@ app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(strategies_app, name="strategies")
+app.command()(check)
 app.command()(explain)
 app.command()(report)
 app.command()(up)
 app.command()(down)
+app.command()(backup)
+app.command()(restore)
+app.add_typer(backups_app, name="backups")
+app.add_typer(journal_app, name="journal")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(data_app, name="data")
 
@@ -269,34 +277,6 @@ def reset(
     else:
         typer.echo("\n".join([outcome.sentence, *outcome.listing]))
     raise typer.Exit(outcome.exit_code)
-
-
-@app.command()
-def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Run the pre-production checklist; 3 when it refuses.
-
-    Exit code 3 when an item refuses the day, 2 when the strategies or the data cannot be traded.
-    """
-    import os
-
-    from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_CHECKLIST_FAILED, EXIT_DONE
-    from velox_core.operations.checklist import refusals, run_checklist
-    from velox_core.operations.readiness import standing_problems
-
-    settings, paths = open_settings(config)
-    results = run_checklist(settings, paths)
-    failed, problems = refusals(results), standing_problems(config, os.environ)
-    if as_json:
-        items = [result.to_json() for result in results]
-        passed = not failed and not problems
-        _print_json({"config": str(settings.source), "passed": passed, "items": items, "problems": problems})
-    else:
-        from velox_core.cli.tables import checklist_table, show
-
-        show(_console(), checklist_table(results))
-        for problem in problems:
-            typer.echo(f"cannot be traded: {problem}")
-    raise typer.Exit(EXIT_CHECKLIST_FAILED if failed else EXIT_BAD_USAGE if problems else EXIT_DONE)
 
 
 @app.command()

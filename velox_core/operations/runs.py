@@ -22,6 +22,7 @@ from velox_core.journal.queries import JournalReader
 from velox_core.journal.records import JournalRecords
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.journal.verify import RunHead
 from velox_core.operations.expectations import EXPECTATIONS_FILE, judge
 from velox_core.operations.json_file import write_json
 from velox_core.operations.probes import strategy_fingerprint
@@ -83,6 +84,7 @@ def write_report(settings: Settings, recorded: RecordedRun, facts: Mapping[str, 
     with open_journal(settings, recorded) as journal:
         report = build_report(journal.events(), {**facts, "fingerprint": strategy_fingerprint(settings)})
         run_key = journal.run_key
+        report["journal_head"] = _head(recorded, *journal.tail()).to_json()
     expectations = judge(settings, recorded.folder.parent / EXPECTATIONS_FILE, report)
     report["expectations"] = [row.to_json() for row in expectations]
     records = JournalRecords(journal_url(settings, recorded.run))
@@ -92,6 +94,17 @@ def write_report(settings: Settings, recorded: RecordedRun, facts: Mapping[str, 
         records.close()
     write_json(recorded.folder / SUMMARY_FILE, report)
     return report
+
+
+def _head(recorded: RecordedRun, events: int, digest: str) -> RunHead:
+    """Return how far the run's hash chain goes, to be noted outside the journal."""
+    return RunHead(
+        scope_key=recorded.run.scope.key,
+        trading_date=recorded.trading_date.isoformat(),
+        run_id=recorded.run.run_id,
+        events=events,
+        digest=digest,
+    )
 
 
 def _summary_row(report: Mapping[str, Any]) -> dict[str, Any]:

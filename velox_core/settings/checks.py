@@ -69,6 +69,7 @@ def cross_checks(document: Document) -> list[Problem]:
     _check_guard(reader)
     _check_channels(reader)
     _check_metrics(reader)
+    _check_backup(reader)
     return reader.problems
 
 
@@ -208,6 +209,15 @@ def _check_channels(reader: Reader) -> None:
                 text = f"is {shown_value(name)}, as channels[{first[name]}]: allowed is a name of its own"
                 reader.report(("alerts", "channels", index, "name"), text)
             first.setdefault(name, index)
+
+
+def _check_backup(reader: Reader) -> None:
+    copies = reader.raw(("system", "backup", "copies"))
+    known = [reader.raw(("system", "backup", "destination"))]
+    for index, place in enumerate(copies if isinstance(copies, list) else []):
+        if place in known:
+            reader.report(("backup", "copies", index), "is a destination already: allowed is each place once")
+        known.append(place)
 
 
 def _check_metrics(reader: Reader) -> None:

@@ -31,6 +31,7 @@ from velox_core.settings.values import (
     WARNED_WHEN_SIMULATED,
     AlertChannelSettings,
     AlertSettings,
+    ApprovalSettings,
     BackupSettings,
     BrokerCredentials,
     BrokerSettings,
@@ -48,6 +49,7 @@ from velox_core.settings.values import (
     MarketSettings,
     MetricsSettings,
     PrefectSettings,
+    RetentionSettings,
     RiskSettings,
     Settings,
     SimulationSettings,
@@ -93,9 +95,10 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
         alerts=_alerts(system.alerts, secrets),
         dashboard=_same(DashboardSettings, system.dashboard),
         prefect=_same(PrefectSettings, system.prefect),
-        backup=BackupSettings(destination=_destination(root, system.backup.destination), keep_days=system.backup.keep_days),
+        backup=_backup(system.backup, root),
         logs=_same(LogSettings, system.logs),
         checklist=_checklist(system),
+        retention=_same(RetentionSettings, system.retention),
         contacts=_same(ContactSettings, system.contacts),
         calendar_path=_file(root, system.calendar_path, "nse_calendar.yaml"),
         charges_path=_file(root, system.charges_path, "charges.yaml"),
@@ -233,12 +236,24 @@ def _checklist(system: schema.System) -> ChecklistSettings:
         usual = ItemSeverity.WARN if item in WARNED_WHEN_SIMULATED and not system.live else ItemSeverity.REFUSE
         severities[item] = getattr(system.checklist.severities, item) or usual
     return ChecklistSettings(
-        severities=FrozenMapping(severities), max_total_positions_reason=system.checklist.max_total_positions_reason
+        severities=FrozenMapping(severities),
+        max_total_positions_reason=system.checklist.max_total_positions_reason,
+        approval=_same(ApprovalSettings, system.checklist.approval),
     )
 
 
-def _destination(root: Path, given: str | None) -> str | None:
-    return given if given is None or "://" in given else str(root / given)
+def _backup(backup: schema.Backup, root: Path) -> BackupSettings:
+    return BackupSettings(
+        destination=None if backup.destination is None else _destination(root, backup.destination),
+        copies=tuple(_destination(root, given) for given in backup.copies),
+        keep_days=backup.keep_days,
+        keep_weeks=backup.keep_weeks,
+        keep_months=backup.keep_months,
+    )
+
+
+def _destination(root: Path, given: str) -> str:
+    return given if "://" in given else str(root / given)
 
 
 def _file(root: Path, given: str | None, name: str) -> Path:

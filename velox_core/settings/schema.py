@@ -234,7 +234,10 @@ class Backup(Section):
     """`backup`."""
 
     destination: Annotated[str | None, address((), optional=True, folder=True)] = None
+    copies: list[Annotated[str, address((), folder=True)]] = []
     keep_days: Annotated[int, whole("days", 1, 3650)] = 30
+    keep_weeks: Annotated[int, whole("weeks", 0, 520)] = 8
+    keep_months: Annotated[int, whole("months", 0, 120)] = 12
 
 
 class Logs(Section):
@@ -262,11 +265,25 @@ class Severities(Section):
     guard: Severity = None
 
 
+class Approval(Section):
+    """`checklist.approval`: whether a person must say yes before the day is armed, and how long market open waits."""
+
+    required: Flag = False
+    minutes: Annotated[int, whole("minutes", 1, 240)] = 15
+
+
 class Checklist(Section):
     """`checklist`."""
 
     severities: Severities = Severities()
     max_total_positions_reason: Note = ""
+    approval: Approval = Approval()
+
+
+class Retention(Section):
+    """`retention`: how long Prefect's records of a run are kept. The journal is kept for good."""
+
+    prefect_days: Annotated[int, whole("days", 1, 3650)] = 30
 
 
 class Contacts(Section):
@@ -305,6 +322,7 @@ class System(Section):
     backup: Backup = Backup()
     logs: Logs = Logs()
     checklist: Checklist = Checklist()
+    retention: Retention = Retention()
     contacts: Contacts = Contacts()
     calendar_path: FilePath = None
     charges_path: FilePath = None

@@ -387,10 +387,16 @@ class PrefectSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupSettings:
-    """Backups: an absolute folder or a URL, None for `backups` below the var folder; and how many days are kept."""
+    """Backups: an absolute folder or a URL, None for `backups` below the var folder, and more of them.
+
+    Kept is the newest backup of each of the newest `keep_days` days, `keep_weeks` weeks and `keep_months` months that have one.
+    """
 
     destination: str | None
     keep_days: int
+    copies: tuple[str, ...] = ()
+    keep_weeks: int = 8
+    keep_months: int = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,11 +409,27 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalSettings:
+    """Whether a person must approve the day after its checklist, and for how many minutes market open waits for the answer."""
+
+    required: bool
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChecklistSettings:
-    """What each item does when it fails, and why `max_total_positions` is above 5, if it is."""
+    """What each item does when it fails, why `max_total_positions` is above 5, if it is, and whether a person approves."""
 
     severities: FrozenMapping[ItemSeverity]
     max_total_positions_reason: str
+    approval: ApprovalSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """How many days Prefect keeps a run that has ended."""
+
+    prefect_days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -449,6 +471,7 @@ class Settings:
     backup: BackupSettings
     logs: LogSettings
     checklist: ChecklistSettings
+    retention: RetentionSettings
     contacts: ContactSettings
     calendar_path: Path
     charges_path: Path

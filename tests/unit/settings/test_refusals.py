@@ -256,6 +256,11 @@ def test_file_without_system_says_what_is_missing(project):
         ("logs: {level: info}", "system.logs.level is 'info': allowed is one of DEBUG, INFO, WARNING, ERROR"),
         ("live: true", "system.live is true: allowed is false with the simulated broker"),
         ("backup: {keep_days: 0}", "system.backup.keep_days is 0"),
+        ("backup: {keep_weeks: -1}", "system.backup.keep_weeks is -1: allowed is a whole number of weeks from 0 to 520"),
+        ("backup: {keep_months: 1.5}", "system.backup.keep_months is 1.5"),
+        ("backup: {destinations: [x]}", "system.backup.destinations is not a known key"),
+        ("backup: {copies: [x, y, x]}", "system.backup.copies[2] is a destination already"),
+        ("backup: {destination: x, copies: [x]}", "system.backup.copies[0] is a destination already"),
     ],
 )
 def test_section_value_that_does_not_fit_is_refused(project, guide, section, expected):

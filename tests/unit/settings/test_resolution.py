@@ -151,6 +151,8 @@ def test_backup_destination_is_a_folder_of_the_project_or_a_url(project, guide):
     assert project.load(guide + "  backup: {destination: copies}\n").backup.destination == str(project.root / "copies")
     assert project.load(guide + "  backup: {destination: 's3://bucket/velox'}\n").backup.destination == "s3://bucket/velox"
     assert project.load().backup.destination is None
+    copies = project.load(guide + "  backup: {copies: [far, 's3://bucket/velox']}\n").backup.copies
+    assert copies == (str(project.root / "far"), "s3://bucket/velox")
 
 
 def test_velox_var_in_small_letters_is_refused(project):

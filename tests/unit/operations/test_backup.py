@@ -1,0 +1,334 @@
+"""Backups of a day: what is in them, what is found when something is wrong, and that no half one has a good name."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from tests.fakes.journals import DAY, RUN_ID, day_events, tamper, write_journal
+from velox_core.backup import make, store
+from velox_core.backup.destinations import FolderDestination, UrlDestination
+from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
+from velox_core.backup.packing import unpack
+from velox_core.brokers.book import SqliteBook
+from velox_core.journal.verify import head_of_day, run_heads
+from velox_core.operations.backup import backup_day, list_backups, verify_backups
+from velox_core.settings import Paths, Settings, load_settings
+
+Load = Callable[..., Settings]
+RUN_FOLDER = f"replay/primary/{RUN_ID}"
+
+
+@pytest.fixture
+def run(paths: Paths) -> Path:
+    """Return the folder of a run with journal, book, halt file and status."""
+    folder = paths.var / RUN_FOLDER
+    write_journal(folder / "journal.db", count=3)
+    SqliteBook(folder / "broker.db").close()
+    (folder / "halt.jsonl").write_text('{"halt_id": "h1"}\n')
+    (folder / "status.json").write_text("{}")
+    (folder / "engine.lock").write_text("not saved")
+    return folder
+
+
+def stored(paths: Paths) -> Path:
+    return paths.var / "backups" / "simulated" / "primary"
+
+
+def names(paths: Paths) -> list[str]:
+    return sorted(path.name for path in stored(paths).iterdir())
+
+
+# -- what is in it -------------------------------------------------------------------------------------------------
+
+
+def test_backup_holds_the_days_stores_and_says_so_in_its_manifest(run: Path, settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    outcome = backup_day(settings, paths, DAY)
+    assert (outcome.name, outcome.good, outcome.exit_code) == ("2024-01-15", True, 0)
+    manifest = read_manifest((stored(paths) / outcome.name / MANIFEST_FILE).read_bytes(), "it")
+    assert manifest == outcome.manifest
+    assert manifest.verified
+    assert manifest.verified_wall_ms >= manifest.made_wall_ms > 0
+    assert manifest.config_hash == settings.config_hash
+    assert {"velox", "python", "sqlite", "zstandard"} <= set(manifest.versions)
+    parts = {part.path: part for part in manifest.parts}
+    assert {f"{RUN_FOLDER}/{name}.zst" for name in ("journal.db", "broker.db", "halt.jsonl", "status.json")} <= set(parts)
+    assert f"{RUN_FOLDER}/engine.lock.zst" not in parts
+    assert {"config/config/charges.yaml.zst", "config/config/nse_calendar.yaml.zst", "config/config/system.yaml.zst"} <= set(
+        parts
+    )
+    journal = parts[f"{RUN_FOLDER}/journal.db.zst"]
+    assert journal.revision == "0003"
+    assert journal.tables["event"].rows == len(day_events(3))
+    assert journal.tables["fill"].rows == 3
+    heads = run_heads(f"sqlite:///{run / 'journal.db'}")
+    assert list(journal.heads) == heads
+    assert manifest.head == head_of_day(heads) == outcome.head
+    assert sorted(path.name for path in stored(paths).iterdir()) == ["2024-01-15"]
+    assert not (paths.var / "simulated" / "primary" / store.STAGING).exists()
+
+
+def test_backup_taken_again_gets_the_next_number_and_the_older_one_of_the_date_goes(
+    run: Path, settings_with: Load, paths: Paths
+) -> None:
+    first = backup_day(settings_with(), paths, DAY)
+    second = backup_day(settings_with(), paths, DAY)
+    assert (first.name, second.name) == ("2024-01-15", "2024-01-15-2")
+    assert second.deliveries[0].removed == ("2024-01-15",)
+    assert names(paths) == ["2024-01-15-2"]
+
+
+def test_backup_holds_no_secret_and_leaves_a_file_with_one_out(run: Path, settings_with: Load, paths: Paths) -> None:
+    secret = "hunter2-hunter2"
+    source = settings_with().source
+    environ = {"VELOX__METRICS__INFLUXDB__TOKEN": secret}
+    assert backup_day(load_settings(source, environ), paths, DAY).good
+    contents = b""
+    for packed in stored(paths).rglob("*.zst"):
+        unpack(packed, paths.var / "content")
+        contents += (paths.var / "content").read_bytes()
+        (paths.var / "content").unlink()
+    assert b'"(set)"' in contents
+    assert secret.encode() not in contents
+    charges = source.parent / "charges.yaml"
+    shutil.copyfile(Path("config/charges.yaml"), charges)
+    charges.write_text(f"{charges.read_text()}# {secret}\n")
+    outcome = backup_day(load_settings(source, environ), paths, DAY)
+    assert outcome.name == "2024-01-15-2.incomplete"
+    assert "holds a secret in plain text" in outcome.manifest.missing[0]
+    assert secret not in json.dumps(outcome.to_json())
+
+
+def test_backup_without_anything_to_save_but_configuration_has_no_head(settings_with: Load, paths: Paths) -> None:
+    outcome = backup_day(settings_with(), paths, DAY)
+    assert outcome.good
+    assert outcome.head == ""
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+def test_damaged_database_makes_an_incomplete_backup_with_everything_else(run: Path, settings_with: Load, paths: Paths) -> None:
+    backup_day(settings_with(), paths, DAY)
+    with (run / "journal.db").open("r+b") as file:
+        file.seek(5 * 4096)
+        file.write(b"\xff" * 4096)
+    outcome = backup_day(settings_with(), paths, DAY)
+    assert (outcome.name, outcome.good, outcome.exit_code) == ("2024-01-15-2.incomplete", False, 1)
+    assert f"{RUN_FOLDER}/journal.db" in outcome.manifest.missing[0]
+    assert f"{RUN_FOLDER}/broker.db.zst" in {part.path for part in outcome.manifest.parts}
+    assert names(paths) == ["2024-01-15", "2024-01-15-2.incomplete"]
+    assert [stored_.manifest is not None and stored_.manifest.good for stored_ in list_backups(settings_with(), paths)] == [
+        True,
+        False,
+    ]
+
+
+def test_journal_with_a_broken_chain_is_kept_and_named(run: Path, settings_with: Load, paths: Paths) -> None:
+    tamper(run / "journal.db", "UPDATE event SET body = '{}' WHERE sequence = 3")
+    outcome = backup_day(settings_with(), paths, DAY)
+    assert "the hash chain is broken, run 2024-01-15-1: event 3 was edited" in outcome.manifest.missing[0]
+    assert f"{RUN_FOLDER}/journal.db.zst" in {part.path for part in outcome.manifest.parts}
+    assert not outcome.good
+
+
+def test_part_that_does_not_come_back_as_it_was_is_left_out(
+    run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make.pack
+
+    def torn(source: Path, target: Path) -> object:
+        packed = whole(source, target)
+        if target.name == "broker.db.zst":
+            target.write_bytes(target.read_bytes()[:-9])
+        return packed
+
+    monkeypatch.setattr(make, "pack", torn)
+    outcome = backup_day(settings_with(), paths, DAY)
+    assert "broker.db.zst" in outcome.manifest.missing[0]
+    assert outcome.name.endswith(".incomplete")
+    assert not list(stored(paths).rglob("broker.db.zst"))
+
+
+def test_one_flipped_bit_in_any_file_of_a_backup_is_found(run: Path, settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    name = backup_day(settings, paths, DAY).name
+    assert [verdict.problems for verdict in verify_backups(settings, paths)] == [()]
+    files = [path for path in sorted((stored(paths) / name).rglob("*")) if path.is_file()]
+    assert len(files) > 6
+    for file in files:
+        content = file.read_bytes()
+        middle = len(content) // 2
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        (verdict,) = verify_backups(settings, paths)
+        assert len(verdict.problems) == 1, file
+        file.write_bytes(content)
+    (stored(paths) / name / f"{RUN_FOLDER}/halt.jsonl.zst").unlink()
+    (verdict,) = verify_backups(settings, paths, name=name)
+    assert "halt.jsonl.zst" in verdict.problems[0]
+    with pytest.raises(BackupError, match="there is no backup 2024-02-01"):
+        verify_backups(settings, paths, name="2024-02-01")
+
+
+def test_two_backups_at_once_are_refused_with_the_process_that_works(run: Path, settings_with: Load, paths: Paths) -> None:
+    with (
+        store.alone(paths.var / "simulated" / "primary"),
+        pytest.raises(BackupError, match=rf"another backup or restore of this account works \(process {os.getpid()}\)"),
+    ):
+        backup_day(settings_with(), paths, DAY)
+    assert not stored(paths).exists()
+    assert backup_day(settings_with(), paths, DAY).good
+
+
+def test_disk_that_is_full_while_it_is_packed_leaves_nothing_behind(
+    run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> object:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(make, "pack", full)
+    monkeypatch.setattr(make, "_takes_a_file", lambda folder: False)
+    with pytest.raises(BackupError, match=r"takes nothing more: No space left on device: free its disk"):
+        backup_day(settings_with(), paths, DAY)
+    assert not stored(paths).exists()
+    assert not (paths.var / "simulated" / "primary" / store.STAGING).exists()
+
+
+def test_disk_without_room_is_told_before_anything_is_written(
+    run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "SPACE_FOR_THE_REST_BYTES", 1 << 60)
+    with pytest.raises(BackupError, match=r"MB free, a backup needs"):
+        backup_day(settings_with(), paths, DAY)
+    assert not stored(paths).exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (make, "snapshot"),
+        (make, "pack"),
+        (make, "unpack"),
+        (store, "write_durably"),
+        (store, "sync_tree"),
+        ("destinations", "_copy"),
+        ("destinations", "sync_tree"),
+        ("destinations", "sync_folder"),
+    ],
+)
+def test_backup_killed_at_any_step_leaves_no_half_one_with_a_good_name(
+    module: object, step: str, run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from velox_core.backup import destinations
+
+    settings = settings_with()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(destinations if module == "destinations" else module, step, _die)
+        try:
+            backup_day(settings, paths, DAY)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    listed = [each.name for each in list_backups(settings, paths)]
+    assert listed == (["2024-01-15"] if step == "sync_folder" else [])
+    assert all(not verdict.problems for verdict in (verify_backups(settings, paths) if listed else []))
+    assert backup_day(settings, paths, DAY).good
+    assert not [path.name for path in stored(paths).iterdir() if path.name.startswith(".")]
+
+
+def _die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# -- destinations --------------------------------------------------------------------------------------------------
+
+
+class FailingStore(MemoryFileSystem):  # type: ignore[misc]
+    """A store whose disk fills, or whose connection goes, after some files; or that returns something else."""
+
+    protocol = "failing"
+    store: dict[str, object] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+    files_left = 0
+    error: Exception | None = None
+    bends = False
+
+    def put_file(self, lpath: str, rpath: str, **kwargs: object) -> None:
+        type(self).files_left -= 1
+        if self.error is not None and self.files_left < 0:
+            raise self.error
+        super().put_file(lpath, rpath, **kwargs)
+        if self.bends:
+            self.pipe_file(rpath, b"bent")
+
+
+@pytest.fixture
+def failing() -> type[FailingStore]:
+    fsspec.register_implementation("failing", FailingStore, clobber=True)
+    FailingStore.store, FailingStore.pseudo_dirs = {}, [""]
+    FailingStore.files_left, FailingStore.error, FailingStore.bends = 3, None, False
+    return FailingStore
+
+
+def test_backup_goes_to_every_destination_and_each_can_be_verified(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore], tmp_path: Path
+) -> None:
+    extra = f"\n  backup: {{copies: ['{tmp_path / 'second'}', 'failing://far/velox']}}\n"
+    settings = settings_with(extra)
+    outcome = backup_day(settings, paths, DAY)
+    assert outcome.good
+    verdicts = verify_backups(settings, paths)
+    assert [(verdict.place.rpartition("//")[2].split("/")[0], verdict.problems) for verdict in verdicts][2] == ("far", ())
+    assert [verdict.problems for verdict in verdicts] == [(), (), ()]
+    assert backup_day(settings, paths, DAY).deliveries[2].removed == ("2024-01-15",)
+    assert UrlDestination("failing://far/velox", "simulated/primary").names() == ["2024-01-15-2"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), ConnectionError("reset"), RuntimeError("the store's own")]
+)
+def test_destination_that_fills_or_goes_half_way_is_told_and_stops_no_other(
+    error: Exception, run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore]
+) -> None:
+    failing.error = error
+    settings = settings_with("\n  backup: {destination: 'failing://far', copies: [near]}\n")
+    outcome = backup_day(settings, paths, DAY)
+    assert (outcome.good, outcome.exit_code) == (False, 1)
+    first, second = outcome.deliveries
+    assert first.place in first.problem
+    assert str(error.args[-1]) in first.problem
+    assert second.problem == ""
+    assert UrlDestination("failing://far", "simulated/primary").names() == []
+    assert [key for key in failing.store if "partial" in key] == []
+    assert FolderDestination(settings.root / "near" / "simulated" / "primary").names() == ["2024-01-15"]
+
+
+def test_destination_that_gives_back_something_else_is_no_backup(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore]
+) -> None:
+    failing.bends = True
+    (delivery,) = backup_day(settings_with("\n  backup: {destination: 'failing://far'}\n"), paths, DAY).deliveries
+    assert "was read back as something else" in delivery.problem
+    assert UrlDestination("failing://far", "simulated/primary").names() == []
+
+
+def test_destination_that_cannot_be_written_or_read_is_told(run: Path, settings_with: Load, paths: Paths) -> None:
+    (paths.var / "backups").write_text("a file where the folder should be")
+    settings = settings_with()
+    (delivery,) = backup_day(settings, paths, DAY).deliveries
+    assert "cannot write" in delivery.problem
+    settings = settings_with("\n  backup: {destination: 'nosuchscheme://x'}\n")
+    (listed,) = list_backups(settings, paths)
+    assert "cannot read nosuchscheme://x" in listed.problem

@@ -1,0 +1,194 @@
+"""One account's backups as a whole: take one, list, verify, and thin out, in every destination.
+
+- A backup is made and verified once, in a staging folder below `var`, and then given to each destination; one that fails
+  does not stop the others, and is told.
+- One at a time on a host: a kernel lock, which ends with its process. What a killed one left is removed by the next.
+- Old backups are removed only after a good new one is in that same destination.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from velox_core.backup.destinations import Destination
+from velox_core.backup.make import Extra, empty_folder, make_parts, verify_part
+from velox_core.backup.manifest import INCOMPLETE, MANIFEST_FILE, BackupError, Manifest, next_name
+from velox_core.backup.packing import sync_tree, write_durably
+from velox_core.backup.retention import Retention, to_remove
+from velox_core.backup.sources import Source
+from velox_core.journal.verify import head_of_day
+
+LOCK_FILE: Final = "backup.lock"
+STAGING: Final = ".backup-staging"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be saved.
+
+    Attributes:
+        broker_type, account, trading_date, config_hash: for the manifest.
+        sources, extras: see `make.make_parts`.
+        left_out: what is known to be missing, each with its reason.
+        folder: the account's folder below `var`, for lock and staging.
+    """
+
+    broker_type: str
+    account: str
+    trading_date: date
+    config_hash: str
+    sources: Sequence[Source]
+    extras: Sequence[Extra]
+    left_out: Sequence[str]
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of a backup in one destination: '' or what went wrong, and the old ones that were removed."""
+
+    place: str
+    problem: str = ""
+    removed: tuple[str, ...] = ()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the one backup or restore of an account on this host. Raises BackupError when another one works."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BackupError(f"{folder / LOCK_FILE} cannot be made: {error.strerror}: make the folder writable") from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(file, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise BackupError(
+                f"another backup or restore of this account works (process {holder}): wait for its end, then try again"
+            ) from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def take(request: Request, destinations: Sequence[Destination], rule: Retention) -> tuple[Manifest, list[Delivery]]:
+    """Make, verify and deliver a backup. Raises BackupError when it cannot be made; deliveries fail one by one."""
+    with alone(request.folder):
+        staging = empty_folder(request.folder / STAGING)
+        try:
+            staged = empty_folder(staging / "backup")
+            manifest = _make(request, staged, empty_folder(staging / "scratch"), _taken_names(destinations))
+            return manifest, [_deliver(destination, staged, manifest, rule) for destination in destinations]
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Manifest:
+    made = make_parts(request.sources, request.extras, staged, scratch)
+    failed = {
+        part.path: text for part in made.parts if (text := verify_part(part, staged / part.path, scratch, in_depth=False))
+    }
+    for path in failed:
+        (staged / path).unlink(missing_ok=True)
+    missing = (*request.left_out, *made.missing, *(f"{path}: {text}" for path, text in failed.items()))
+    parts = tuple(part for part in made.parts if part.path not in failed)
+    if not parts:
+        raise BackupError(f"nothing could be saved: {'; '.join(missing) or 'there is nothing yet: run a day first'}")
+    day = request.trading_date.isoformat()
+    manifest = Manifest(
+        name=next_name(request.trading_date, taken) + (INCOMPLETE if missing else ""),
+        broker_type=request.broker_type,
+        account=request.account,
+        trading_date=request.trading_date,
+        made_wall_ms=time.time_ns() // 1_000_000,
+        versions=_versions(parts),
+        config_hash=request.config_hash,
+        head=head_of_day(head for part in parts for head in part.heads if head.trading_date == day),
+        parts=parts,
+        missing=missing,
+    ).after_verification(time.time_ns() // 1_000_000)
+    try:
+        write_durably(staged / MANIFEST_FILE, manifest.encoded())
+        sync_tree(staged)
+    except OSError as error:
+        raise BackupError(f"{staged} cannot be written: {error.strerror}: free its disk") from error
+    return manifest
+
+
+def _versions(parts: Sequence[Any]) -> dict[str, str]:
+    found = {
+        "velox": version("velox"),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "zstandard": version("zstandard"),
+    }
+    redis = [str(part.notes["redis"]) for part in parts if part.notes.get("redis")]
+    return found | ({"redis": redis[0]} if redis else {})
+
+
+def _taken_names(destinations: Sequence[Destination]) -> set[str]:
+    """Return the names that are taken in any destination that answers."""
+    names: set[str] = set()
+    for destination in destinations:
+        try:
+            names.update(destination.names())
+        except BackupError:
+            continue  # it says so when the backup is delivered
+    return names
+
+
+def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: Retention) -> Delivery:
+    try:
+        destination.put(staged, manifest.name)
+    except BackupError as error:
+        return Delivery(place=destination.place, problem=str(error))
+    removed: list[str] = []
+    if not manifest.good:
+        return Delivery(place=destination.place)
+    try:
+        for name in to_remove(destination.names(), rule, keep=manifest.name):
+            destination.remove(name)
+            removed.append(name)
+    except BackupError as error:
+        problem = f"the backup is there, but old ones were not removed: {error}"
+        return Delivery(place=destination.place, problem=problem, removed=tuple(removed))
+    return Delivery(place=destination.place, removed=tuple(removed))
+
+
+def verify_stored(destination: Destination, name: str, scratch: Path) -> list[str]:
+    """Fetch a stored backup and restore each part into an empty place. Returns what is wrong, part by part."""
+    manifest = destination.manifest(name)
+    if not manifest.verified:
+        return ["it was never verified"]
+    problems = [] if manifest.name == name else [f"its manifest is that of {manifest.name}"]
+    packed = scratch / "packed"
+    for part in manifest.parts:
+        try:
+            destination.fetch(name, part.path, packed)
+            problem = verify_part(part, packed, scratch, in_depth=True)
+        except BackupError as error:
+            problem = str(error)
+        finally:
+            packed.unlink(missing_ok=True)
+        if problem:
+            problems.append(f"{part.path}: {problem}")
+    day = manifest.trading_date.isoformat()
+    if manifest.head != head_of_day(head for head in manifest.heads if head.trading_date == day):
+        problems.append("the day's head is not that of its journals")
+    return problems

@@ -1,0 +1,332 @@
+"""Backups of an account's day, as flows and the command line ask for them: take, list, verify, restore.
+
+- A backup of a date holds the account's own stores, the date's runs, Redis, the metrics of the day where they can be exported,
+  configuration, calendar and charges. `velox eod` of any date can take it again: it then has the next number.
+- `at` and `to` name a folder or a URL instead of the configured destinations.
+- A restore refuses while an engine of the account works, and while another backup does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from velox_core.backup.destinations import Destination, open_destination
+from velox_core.backup.make import empty_folder
+from velox_core.backup.manifest import INCOMPLETE, BackupError, Manifest, PartKind, date_of
+from velox_core.backup.restore import Action, Step, apply, fetch_checked, plan_elsewhere, plan_in_place
+from velox_core.backup.retention import Retention
+from velox_core.backup.sources import account_scope, find_sources
+from velox_core.backup.store import Delivery, Request, alone, take, verify_stored
+from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
+from velox_core.engine_lock import ENGINE_LOCK, EngineLock, LockView
+from velox_core.operations.hints import velox
+from velox_core.operations.status import account_folders
+from velox_core.settings import Paths, Settings
+
+BACKUPS_FOLDER: Final = "backups"  # below var, when no destination is configured
+RESTORE_STAGING: Final = ".restore-staging"
+ASIDE_FOLDER: Final = "moved-aside"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupOutcome:
+    """What a backup came to: its manifest, and what became of it in each destination."""
+
+    manifest: Manifest
+    deliveries: tuple[Delivery, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Return the backup's name."""
+        return self.manifest.name
+
+    @property
+    def head(self) -> str:
+        """Return the hash of the day's events (hex), '' without any."""
+        return self.manifest.head
+
+    @property
+    def good(self) -> bool:
+        """Return whether nothing is missing and every destination has it."""
+        return self.manifest.good and not any(delivery.problem for delivery in self.deliveries)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 for a good one, 1 else."""
+        return EXIT_DONE if self.good else EXIT_OPERATING_ERROR
+
+    @property
+    def sentences(self) -> list[str]:
+        """Return what happened, for people."""
+        manifest = self.manifest
+        size = f"{manifest.packed_bytes / 1e6:.1f} MB in {len(manifest.parts)} files, {self.seconds:.1f} s"
+        said = [f"{manifest.name}: {'verified' if manifest.good else 'INCOMPLETE'}, {size}"]
+        said += [f"missing: {text}" for text in manifest.missing]
+        for delivery in self.deliveries:
+            removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
+            said.append(f"NOT in {delivery.place}: {delivery.problem}" if delivery.problem else f"in {delivery.place}{removed}")
+        if manifest.head:
+            said.append(f"head of the day {manifest.head}")
+        return said
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        places = [
+            {"place": delivery.place, "problem": delivery.problem, "removed": list(delivery.removed)}
+            for delivery in self.deliveries
+        ]
+        return {"good": self.good, "destinations": places, "seconds": round(self.seconds, 3), **self.manifest.to_json()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBackup:
+    """A backup in a destination; `problem` says why its manifest cannot be read."""
+
+    place: str
+    name: str
+    manifest: Manifest | None
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        manifest = self.manifest
+        body: dict[str, Any] = {"place": self.place, "name": self.name, "problem": self.problem}
+        if manifest is not None:
+            body |= {"good": manifest.good, "trading_date": manifest.trading_date.isoformat(), "bytes": manifest.packed_bytes}
+            body |= {"made_wall_ms": manifest.made_wall_ms, "verified_wall_ms": manifest.verified_wall_ms}
+            body |= {"head": manifest.head, "missing": list(manifest.missing), "parts": len(manifest.parts)}
+        return body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupVerdict:
+    """What a look at a stored backup found: nothing, or problems."""
+
+    place: str
+    name: str
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"place": self.place, "name": self.name, "ok": not self.problems, "problems": list(self.problems)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOutcome:
+    """What a restore did, or would do: the steps, and what was moved aside."""
+
+    place: str
+    name: str
+    steps: tuple[Step, ...]
+    moved: tuple[str, ...] = ()
+    done: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        steps = [step.to_json() for step in self.steps]
+        return {"place": self.place, "name": self.name, "done": self.done, "steps": steps, "moved_aside": list(self.moved)}
+
+
+def destinations(settings: Settings, paths: Paths, at: str | None = None) -> list[Destination]:
+    """Return where the account's backups are kept: the configured places, or the one that `at` names."""
+    backup = settings.backup
+    if at is not None:
+        places = [at if "://" in at else os.path.abspath(at)]
+    else:
+        places = [backup.destination or str(paths.var / BACKUPS_FOLDER), *backup.copies]
+    folder = account_scope(settings).folder
+    return [open_destination(place, folder) for place in places]
+
+
+def backup_day(settings: Settings, paths: Paths, trading_date: date, *, to: str | None = None) -> BackupOutcome:
+    """Take a verified backup of a day. Raises BackupError when none could be made."""
+    from velox_core.operations.backup_extras import extras
+
+    began = time.monotonic()
+    scope = account_scope(settings)
+    sources, left_out = find_sources(settings, paths, trading_date)
+    request = Request(
+        broker_type=scope.broker_type,
+        account=scope.account,
+        trading_date=trading_date,
+        config_hash=settings.config_hash,
+        sources=sources,
+        extras=extras(settings, paths, trading_date),
+        left_out=left_out,
+        folder=paths.var / scope.folder,
+    )
+    rule = Retention(days=settings.backup.keep_days, weeks=settings.backup.keep_weeks, months=settings.backup.keep_months)
+    manifest, deliveries = take(request, destinations(settings, paths, to), rule)
+    return BackupOutcome(manifest=manifest, deliveries=tuple(deliveries), seconds=time.monotonic() - began)
+
+
+def list_backups(settings: Settings, paths: Paths, *, at: str | None = None) -> list[StoredBackup]:
+    """Return the backups of every destination, oldest first; a destination that does not answer is one entry that says so."""
+    found: list[StoredBackup] = []
+    for destination in destinations(settings, paths, at):
+        try:
+            names = destination.names()
+        except BackupError as error:
+            found.append(StoredBackup(place=destination.place, name="", manifest=None, problem=str(error)))
+            continue
+        for name in names:
+            try:
+                found.append(StoredBackup(place=destination.place, name=name, manifest=destination.manifest(name)))
+            except BackupError as error:
+                found.append(StoredBackup(place=destination.place, name=name, manifest=None, problem=str(error)))
+    return found
+
+
+def verify_backups(
+    settings: Settings, paths: Paths, *, at: str | None = None, name: str | None = None, on: date | None = None
+) -> list[BackupVerdict]:
+    """Restore stored backups into an empty place and compare: all, one by its name, or those of a date.
+
+    Raises: BackupError when there is none such.
+    """
+    verdicts = []
+    for stored in list_backups(settings, paths, at=at):
+        if (name is not None and stored.name != name) or (on is not None and date_of(stored.name) != on):
+            continue
+        problems = (stored.problem,) if stored.problem else _problems(settings, paths, at, stored)
+        verdicts.append(BackupVerdict(place=stored.place, name=stored.name, problems=problems))
+    if not verdicts:
+        raise BackupError(f"there is no backup {name or on or 'yet'}; take one: {velox('backup', settings=settings)}")
+    return verdicts
+
+
+def _problems(settings: Settings, paths: Paths, at: str | None, stored: StoredBackup) -> tuple[str, ...]:
+    destination = next(place for place in destinations(settings, paths, at) if place.place == stored.place)
+    with tempfile.TemporaryDirectory(prefix="velox-verify-") as scratch:
+        try:
+            return tuple(verify_stored(destination, stored.name, Path(scratch)))
+        except (BackupError, OSError) as error:
+            return (str(error),)
+
+
+def restore(
+    settings: Settings,
+    paths: Paths,
+    trading_date: date,
+    *,
+    source: str | None = None,
+    name: str | None = None,
+    to: str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+) -> RestoreOutcome:
+    """Put a day's backup back.
+
+    Args:
+        settings, paths: the account.
+        trading_date: the day.
+        source: where the backup is; None looks in the configured destinations, in their order.
+        name: which of the date's backups; None the newest that is good.
+        to: an empty folder for everything, or the URL of a database without runs for the journal; None puts it in its place.
+        dry_run: say what would be done, and do nothing.
+        force: let what is newer than the backup be moved aside.
+    Raises: BackupError; nothing was changed then, unless it says so.
+    """
+    destination, manifest = _choose(settings, paths, trading_date, source, name)
+    if to is not None and "://" in to:
+        return _into_server(destination, manifest, to, dry_run=dry_run)
+    if to is not None:
+        return _elsewhere(destination, manifest, Path(os.path.abspath(to)), dry_run=dry_run)
+    steps = plan_in_place(manifest, paths.var)
+    if dry_run:
+        return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps))
+    scope = account_scope(settings)
+    with alone(paths.var / scope.folder), _no_engine(settings, paths, steps):
+        steps = plan_in_place(manifest, paths.var)
+        newer = [step for step in steps if step.action is Action.NEWER]
+        if newer and not force:
+            said = "; ".join(f"{step.target}: {step.why}" for step in newer)
+            raise BackupError(
+                f"what is there is newer than {manifest.name}: {said}. Nothing was changed. --force moves it aside and puts "
+                "the older one in its place: what happened since then is no longer known to VELOX"
+            )
+        acting = [step for step in steps if step.action in (Action.RESTORE, Action.REPLACE, Action.NEWER)]
+        staging = empty_folder(paths.var / scope.folder / RESTORE_STAGING)
+        try:
+            ready = fetch_checked(destination, manifest, acting, staging)
+            aside = paths.var / ASIDE_FOLDER / time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+            moved = apply(acting, ready, aside, paths.var)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True)
+
+
+def _choose(
+    settings: Settings, paths: Paths, trading_date: date, source: str | None, name: str | None
+) -> tuple[Destination, Manifest]:
+    """Return the backup that is meant, and where it is: the newest good one of the date, or the one that is named."""
+    unusable: list[str] = []
+    for destination in destinations(settings, paths, source):
+        try:
+            names = [each for each in destination.names() if date_of(each) == trading_date]
+            wanted = [each for each in names if each == name] if name is not None else _good(names)
+            if wanted:
+                return destination, destination.manifest(wanted[-1])
+            unusable += [f"{each} in {destination.place} is incomplete: name it with --name to use it" for each in names]
+        except BackupError as error:
+            unusable.append(str(error))
+    listing = velox("backups", "list", settings=settings)
+    raise BackupError(f"there is no good backup of {name or trading_date}: {'; '.join(unusable) or f'see {listing}'}")
+
+
+def _good(names: Sequence[str]) -> list[str]:
+    return [name for name in names if not name.endswith(INCOMPLETE)]
+
+
+def _elsewhere(destination: Destination, manifest: Manifest, folder: Path, *, dry_run: bool) -> RestoreOutcome:
+    steps = plan_elsewhere(manifest, folder)
+    if not dry_run:
+        staging = empty_folder(folder.with_name(f".{folder.name}.restore"))
+        try:
+            ready = fetch_checked(destination, manifest, steps, staging)
+            apply(steps, ready, folder.with_name(f".{folder.name}.aside"), folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps), done=not dry_run)
+
+
+def _into_server(destination: Destination, manifest: Manifest, url: str, *, dry_run: bool) -> RestoreOutcome:
+    from velox_core.backup.journal_copy import load_server_journal
+
+    journals = [part for part in manifest.parts if part.kind is PartKind.JOURNAL and not part.origin]
+    if not journals:
+        raise BackupError(f"{manifest.name} holds no journal of a database server: restore it into a folder (--to DIR)")
+    shown = Path(url.rpartition("@")[2])
+    steps = [Step(part=journals[0], target=shown, action=Action.RESTORE, why="into a database without runs")]
+    if not dry_run:
+        with tempfile.TemporaryDirectory(prefix="velox-restore-") as scratch:
+            ready = fetch_checked(destination, manifest, steps, Path(scratch))
+            load_server_journal(ready[journals[0].path], url)
+    return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps), done=not dry_run)
+
+
+@contextmanager
+def _no_engine(settings: Settings, paths: Paths, steps: Sequence[Step]) -> Iterator[None]:
+    """Refuse while an engine of the account works, and keep the restored runs from one meanwhile."""
+    for folder in account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account):
+        holder = LockView(folder / ENGINE_LOCK).holder()
+        if holder is not None:
+            stop = velox("stop", "--reason", "restore", settings=settings)
+            raise BackupError(f"an engine works in {folder} (process {holder.pid}): end it first: {stop}")
+    with ExitStack() as locks:
+        for folder in sorted({step.target.parent for step in steps if step.action is not Action.SAME}):
+            try:
+                locks.callback(EngineLock(folder / ENGINE_LOCK).release)
+            except VeloxError as error:
+                raise BackupError(f"{folder} cannot be locked: {error}") from error
+        yield
