@@ -44,7 +44,7 @@ from tasks.policy import once
 from velox_core.operations.day import Day
 from velox_core.operations.prefect_database import DatabaseSize, database_file, database_size
 
-OUR_FLOWS: Final = ("market-open", "intraday", "end-of-day", "trading-day", "emergency-flatten")
+OUR_FLOWS: Final = ("market-open", "intraday", "end-of-day", "trading-day", "emergency-flatten", "alert")
 ENDED: Final = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 NOT_ENDED: Final = [StateType.RUNNING, StateType.PENDING, StateType.PAUSED, StateType.CANCELLING]
 BATCH_RUNS: Final = 50
