@@ -71,7 +71,7 @@ day: $(READY)
 COVERED := velox_core.domain velox_core.risk velox_core.risk_manager velox_core.order_manager
 COVERAGE_GATE := $(addprefix --cov=,$(COVERED)) --cov-branch --cov-fail-under=95
 
-# A file's tests stay with one worker; the files that start real processes come first, so that no worker ends alone.
+# A file's tests stay with one worker; tests/conftest.py puts the long files first, so that no worker ends alone.
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),$(COVERAGE_GATE) --cov-report=)
 

@@ -144,9 +144,10 @@ async def _run(settings: Settings, state: ServeState, alerts: Alerts) -> int:
 
 
 async def register(runner: Runner, settings: Settings) -> list[str]:
-    """Register deployments, schedules, work pool and queues, and return what was made or removed, in sentences."""
+    """Register deployments, schedules, work pool, queues and automations, and return what was made or removed, in sentences."""
     from prefect import get_client
 
+    from deployments.automations import apply_automations
     from deployments.registration import ensure_work_pool, remove_old_schedules, runner_deployment
 
     known: dict[UUID, Deployment] = {}
@@ -155,7 +156,11 @@ async def register(runner: Runner, settings: Settings) -> list[str]:
     async with get_client() as client:
         made = await ensure_work_pool(client)
         removed = await remove_old_schedules(client, known)
-    return [*(f"made {what}" for what in made), *(f"removed a schedule, {what}" for what in removed)]
+        try:
+            automations = await apply_automations(client, settings)
+        except VeloxError as error:  # a second layer: what is served is served without it
+            automations = [str(error)]
+    return [*(f"made {what}" for what in made), *(f"removed a schedule, {what}" for what in removed), *automations]
 
 
 async def _watch(runner: Runner, watch: ServerWatch, state: ServeState, alerts: Alerts) -> None:

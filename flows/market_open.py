@@ -37,7 +37,7 @@ async def market_open(
     if ended is not None:
         return ended
     results = await check_all(day)
-    await show_checklist(results)
+    await show_checklist(day, results)
     ended = await ask_approval(day, results)
     if ended is not None:
         return ended

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import httpx
 import prefect.runtime
-from prefect import get_client, get_run_logger
+from prefect import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout, PrefectException
 from prefect.flow_runs import apause_flow_run
@@ -24,6 +24,7 @@ from prefect.states import Failed
 from pydantic import Field, ValidationError
 
 from tasks.policy import once
+from tasks.summary import summary_logger
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.approval import NAME_LENGTH_MAX, NOTE_LENGTH_MAX, record_answer, standing_approval
 from velox_core.operations.checklist import ItemResult, Verdict, verdict_line
@@ -71,7 +72,7 @@ async def ask_approval(day: Day, results: Sequence[ItemResult]) -> State[Any] | 
     if answer is not None and answer.approve == "yes":
         if standing_approval(day.settings, day.paths, day.trading_date) is None:
             keep_answer(day, approved=True, by=answer.name, note=answer.note)
-        get_run_logger().info("%s is approved by %s: %s", day.trading_date, answer.name, answer.note or "no note")
+        summary_logger().info("%s is approved by %s: %s", day.trading_date, answer.name, answer.note or "no note")
         return None
     by, note = (answer.name, answer.note) if answer is not None else ("", why)
     keep_answer(day, approved=False, by=by, note=note)
@@ -112,7 +113,7 @@ async def _resume_when_on_record(day: Day) -> None:
                 given = {"approve": "yes", "name": found.by, "note": found.note}
                 await client.resume_flow_run(run_id, run_input=given)
         except (VeloxError, PrefectException, httpx.HTTPError) as error:
-            get_run_logger().warning("the approval on record could not be looked at, it is tried again: %s", error)
+            summary_logger().warning("the approval on record could not be looked at, it is tried again: %s", error)
 
 
 def _description(day: Day, results: Sequence[ItemResult], minutes: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import httpx
-from prefect import get_client, get_run_logger
+from prefect import get_client
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
@@ -41,6 +41,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import get_current_settings
 
 from tasks.policy import once
+from tasks.summary import summary_logger
 from velox_core.operations.day import Day
 from velox_core.operations.prefect_database import DatabaseSize, database_file, database_size
 
@@ -79,7 +80,7 @@ async def prune_prefect(day: Day) -> str:
     except (PrefectException, httpx.HTTPError, OSError, RuntimeError) as error:
         trouble = f"the server does not answer ({type(error).__name__}), the rest next time"
     told = _sentence(pruned, days, before, _size(), trouble)
-    logger = get_run_logger()
+    logger = summary_logger()
     (logger.warning if trouble or pruned.stuck else logger.info)(told)
     if not trouble:
         try:

@@ -25,6 +25,7 @@ from velox_core.operations.prefect_home import prefect_environment
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 240.0
 POLL_SECONDS = 0.2
+BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_COLORS": "false"}
 
@@ -128,7 +129,11 @@ class PrefectServer:
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API, and return the answer as JSON values; None for an empty one."""
-        answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30.0)
+        for _ in range(BUSY_TRIES):
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30.0)
+            if answer.status_code != BUSY:
+                break
+            time.sleep(1.0)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 

@@ -77,7 +77,7 @@ async def test_market_open_runs_every_item_as_one_task_run_and_arms_the_day(var:
     assert set(CHECKLIST_ITEMS) | {"arm-day"} == set(states)
     assert states["fixed_lot_size"] == "Completed"
     assert states["influxdb"] == "Warned"
-    table = json.loads((await artifacts("pre-production-checklist"))[-1].data)
+    table = json.loads((await artifacts("checklist-simulated-primary"))[-1].data)
     assert len(table) == 12
     assert engine_of(var) is None
 

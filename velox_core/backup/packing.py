@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -70,7 +71,8 @@ def pack(source: Path, target: Path) -> Packed:
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()  # no size: a file may still grow
     content = hashlib.sha256()
     size = 0
-    try:
+    with ExitStack() as on_failure:
+        on_failure.callback(target.unlink, missing_ok=True)
         with target.open("xb") as file, ThreadPoolExecutor(1, "backup-hash") as beside:
             out = _Hashed(file)
             for block in blocks(source):
@@ -80,9 +82,7 @@ def pack(source: Path, target: Path) -> Packed:
                 size += len(block)
             out.write(compressor.flush())
             out.sync()
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+        on_failure.pop_all()
     return Packed(bytes=out.bytes, sha256=out.digest.hexdigest(), content_bytes=size, content_sha256=content.hexdigest())
 
 

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ KEYS_MAX: Final = 100_000
 _POLL_SECONDS: Final = 0.05
 _KEYS_AT_ONCE: Final = 1_000
 DUMP_FILE, KEYS_FILE = "dump.rdb", "keys.jsonl"
-_FAILURES: Final = (redis.RedisError, OSError, LedgerUnavailable)
+_FAILURES: Final = (redis.RedisError, OSError, LedgerUnavailable, BackupError)
 
 
 def save_embedded(folder: Path, scope_key: str, target: Path) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def save_embedded(folder: Path, scope_key: str, target: Path) -> dict[str, Any]:
     except _FAILURES as error:
         raise BackupError(f"the embedded Redis in {folder} was not saved: {error}") from error
     finally:
-        dump.unlink(missing_ok=True)  # a ledger that is old must not be found by a server that starts
+        with suppress(OSError):
+            dump.unlink(missing_ok=True)  # a ledger that is old must not be found by a server that starts
     return {"method": "BGSAVE", "redis": version, "keys": names}
 
 

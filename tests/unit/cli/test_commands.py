@@ -73,6 +73,8 @@ def test_commands_are_those_of_the_readme() -> None:
         "report",
         "calendar",
         "guard",
+        "backup",
+        "restore",
         "up",
         "down",
     }
