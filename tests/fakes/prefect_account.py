@@ -156,9 +156,10 @@ class PrefectAccount:
         assert process.poll() is None, self.server.printed(name)
 
     def deploy(self) -> None:
-        """Register the deployments of prefect.yaml, for workers."""
-        process = self.start("deploy", "-m", "prefect", "--no-prompt", "deploy", "--all")
-        assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
+        """Make the work pool and register the deployments of prefect.yaml, for workers, as the runbook says."""
+        for arguments in (("-m", "deployments.work_pool"), ("-m", "prefect", "--no-prompt", "deploy", "--all")):
+            process = self.start("deploy", *arguments)
+            assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
         self.server.pause_schedules()
 
     def flow_pid(self, run_id: str) -> int:
