@@ -30,7 +30,7 @@ from velox_core.engine_lock import ProcessLock
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod
 from velox_core.operations.day import Day
-from velox_core.operations.day_engine import DayEngine, Stage, how_it_ended, look
+from velox_core.operations.day_engine import DayEngine, Stage, how_it_ended, look, watch_lines
 from velox_core.operations.day_pass import check_day_pass
 from velox_core.operations.engine_process import EngineProcess, EngineRequest, engine_failure, start_engine
 from velox_core.operations.engine_unit import engine_unit, start_unit
@@ -40,7 +40,7 @@ from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder
 from velox_core.operations.status import Status
 from velox_core.operations.view import progress_line
-from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, unseen_watches, watches_of
+from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, watches_of
 
 POLL_SECONDS: Final = 0.25
 REPLAY_LINE_SECONDS: Final = 5.0
@@ -266,8 +266,7 @@ def read_session(day: Day, engine: EngineProcess, watch: DayWatch) -> str:
 
 def untold(day: Day, session: RecordedRun) -> list[str]:
     """Return what no flow run could tell: which could not see the run through, and how its engine ended then."""
-    unseen = unseen_watches(day.account_folder, day.run_stem)
-    return [f"{watch.sentence}; the engine went on" for watch in unseen] + ([how_it_ended(session.folder)] if unseen else [])
+    return watch_lines(day.settings, day.paths, session.folder)
 
 
 @once("find-session")

@@ -220,7 +220,8 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     # as another process would: it is not the engine's parent
     child = engine_process._CHILDREN.pop(pid)
     third = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
-    await asyncio.sleep(1.0)
+    while "attached to" not in caplog.text and not third.done():
+        await asyncio.sleep(0.05)
     os.kill(pid, signal.SIGTERM)
     state = await third
     assert (state.type.value, await state.aresult()) == ("COMPLETED", "2024-01-15-1")
