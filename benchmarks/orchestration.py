@@ -3,7 +3,8 @@
     python -m benchmarks.orchestration --rounds 5 --json
 
 - `bare`: `velox run`, a process that trades the day and writes its report.
-- `embedded`: `python -m flows.trading_day`, which brings a Prefect server of its own; its database is migrated before.
+- `embedded`: `python -m flows trading_day`, what `velox day` starts; it brings a Prefect server of its own. Its database is
+  migrated before.
 - `running`: the same against a Prefect server that runs beside it all the time, as `velox up` keeps one.
 - Each is timed from the start of its process to its end, in turns, in a folder of its own; medians are shown, and `added_s`
   is against `bare`. What is added holds Prefect's start, the checklist of twelve items, the engine's start as a process of
@@ -39,7 +40,7 @@ from velox_core.redis_server import EmbeddedRedis
 ROOT = Path(__file__).resolve().parents[1]
 DAY = ("--config", str(ROOT / "config" / "system_simulated.yaml"), "--date", "2024-01-15", "--speed", "max")
 BARE = (sys.executable, "-m", "velox_core.cli", "run", *DAY, "--json")
-FLOW = (sys.executable, "-m", "flows.trading_day", *DAY)
+FLOW = (sys.executable, "-m", "flows", "trading_day", *DAY)
 SERVER_SECONDS_MAX = 240.0
 RUN_SECONDS_MAX = 600.0
 WAYS = ("bare", "embedded", "running")

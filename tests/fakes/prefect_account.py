@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -46,6 +46,7 @@ system:
   strategies:
     - name: hold
       class_path: {strategy}
+  checklist: {{max_total_positions_reason: "{positions} symbols in a test"}}
   prefect: {{api_url: {api}}}
 """
 HOLDS = "tests.integration.holding_strategy:BuyAndHold"
@@ -135,7 +136,7 @@ class PrefectAccount:
         """Serve the deployments, and return the process once the server knows them and it looks for runs."""
         printed = self.server.printed(name).count("serving ")
         process = self.start(name, "-m", "deployments.serve", "--config", str(self.config))
-        wait_until(lambda: self.server.printed(name).count("serving ") > printed, lambda: self.server.printed(name))
+        self._wait_for(process, name, lambda: self.server.printed(name).count("serving ") > printed)
         self.server.pause_schedules()
         return process
 
@@ -143,8 +144,12 @@ class PrefectAccount:
         """Start a worker of the pool `velox`, and return it once it looks for runs."""
         printed = self.server.printed(name).count(" started!")
         process = self.start(name, "-m", "prefect", "worker", "start", "--pool", "velox", "--type", "process")
-        wait_until(lambda: self.server.printed(name).count(" started!") > printed, lambda: self.server.printed(name))
+        self._wait_for(process, name, lambda: self.server.printed(name).count(" started!") > printed)
         return process
+
+    def _wait_for(self, process: subprocess.Popen[bytes], name: str, ready: Callable[[], bool]) -> None:
+        wait_until(lambda: ready() or process.poll() is not None, lambda: self.server.printed(name))
+        assert process.poll() is None, self.server.printed(name)
 
     def deploy(self) -> None:
         """Register the deployments of prefect.yaml, for workers."""
@@ -202,7 +207,7 @@ class PrefectAccount:
     def told(self) -> str:
         """Return what is good to know when a test fails."""
         logs = self.var / "logs" / "simulated"
-        parts = [f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-3000:]}" for path in logs.glob("*.log")]
+        parts = [f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-1500:]}" for path in logs.glob("*.log")]
         for output in sorted((self.var / "output").glob("engine-*.log")):
             parts.append(f"{output.name}: {output.read_text(encoding='utf-8', errors='replace')[-1500:]}")
         return "\n".join([str(dict(self.status())), *parts])
