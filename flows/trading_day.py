@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Final
 
 from prefect import flow
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from flows.end_of_day import end_of_day
 from flows.guards import ALREADY_RUNNING, reason_not_to_start
@@ -50,6 +50,8 @@ async def trading_day(
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
     await asyncio.to_thread(drawing.join, DRAWING_SECONDS_MAX)
     closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
+    if traded.is_cancelled():
+        return Cancelled(name=traded.name, message=traded.message)
     await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
     return await closed.aresult()
 
