@@ -332,3 +332,19 @@ def test_destination_that_cannot_be_written_or_read_is_told(run: Path, settings_
     settings = settings_with("\n  backup: {destination: 'nosuchscheme://x'}\n")
     (listed,) = list_backups(settings, paths)
     assert "cannot read nosuchscheme://x" in listed.problem
+
+
+def test_what_is_made_anew_from_the_journal_makes_no_backup_incomplete_and_is_told(
+    run: Path, settings_with: Load, paths: Paths
+) -> None:
+    (paths.var / "redis").mkdir(parents=True)
+    (paths.var / "redis" / "redis.lock").mkdir()  # no server can be started there
+    influx = "\n  metrics: {influxdb: {enabled: true, url: 'http://127.0.0.1:1'}}\n"
+    outcome = backup_day(settings_with(influx), paths, DAY)
+    assert outcome.name == "2024-01-15"
+    assert outcome.manifest.good
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["redis-dump/dump.rdb", "metrics/day"]
+    assert (outcome.good, outcome.exit_code) == (False, 1)
+    assert "without (it is made anew from the journal): redis-dump/dump.rdb: the embedded Redis" in outcome.sentences[1]
+    (verdict,) = verify_backups(settings_with(influx), paths)
+    assert verdict.problems == ()
