@@ -2,6 +2,7 @@
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
 #   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | screenshots | clean
+#   make kill-matrix     every blow to what Prefect runs, the long outages too: about ten minutes
 #   make simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1]
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup day test unit coverage check format simulate compiled screenshots lock clean
+.PHONY: help setup day test unit coverage kill-matrix check format simulate compiled screenshots lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -70,7 +71,7 @@ day: $(READY)
 COVERED := velox_core.domain velox_core.risk velox_core.risk_manager velox_core.order_manager
 COVERAGE_GATE := $(addprefix --cov=,$(COVERED)) --cov-branch --cov-fail-under=95
 
-# A file's tests stay with one worker; the files that start real processes come first, so that no worker ends alone.
+# A file's tests stay with one worker; tests/conftest.py puts the long files first, so that no worker ends alone.
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),$(COVERAGE_GATE) --cov-report=)
 
@@ -79,6 +80,10 @@ unit: $(READY)
 
 coverage: $(READY)
 	$(BIN)/python -m pytest tests/unit tests/contract tests/simulation $(COVERAGE_GATE) --cov-report=term-missing:skip-covered
+
+# What the quick tests leave out of the blows to flow, serve, worker and server while the engine holds positions.
+kill-matrix: $(READY)
+	VELOX_KILL_MATRIX=full $(BIN)/python -m pytest --numprocesses=4 --dist=load tests/integration/test_prefect_kills.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

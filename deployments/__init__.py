@@ -1,1 +1,1 @@
-"""How flows are offered to Prefect: deployments, schedules, services. For now the flows are run by hand: see prefect.yaml."""
+"""How flows are offered to Prefect: the deployments, what registers and serves them, the server they are registered at."""

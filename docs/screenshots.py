@@ -1,8 +1,8 @@
 """Make the pictures of README and docs again: `make screenshots`.
 
 - Everything shown comes from one real day, TCS on 2024-01-15, run by `velox day` in a folder of its own.
-- The live screen is drawn from a status that the engine published while it held a position; the page is photographed in
-  Chromium. Nothing is edited.
+- The live screen is drawn from a status that the engine published while it held a position; the pages, Prefect's own among
+  them, are photographed in Chromium. Nothing is edited.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+import httpx
 from rich.console import Console, RenderableType
 
 from velox_core.cli.explain import SHOWN_MAX
@@ -40,6 +42,8 @@ SHOWN_FROM: Final = "12:45:00"
 WIDTH, PAGE_WIDTH, PAGE_HEIGHT = 96, 1100, 1010
 BYTES_MAX: Final = 300_000
 DAY_SECONDS_MAX: Final = 300.0
+UI_WIDTH, UI_HEIGHT, UI_COLOURS, UI_SECONDS = 1200, 1000, 64, 120
+VELOX: Final = (sys.executable, "-m", "velox_core.cli")
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome")
 FONT_FACE: Final = re.compile(r"@font-face \{.*?\}", re.DOTALL)  # they would be fetched from elsewhere
 
@@ -54,7 +58,13 @@ def main() -> None:
         environ = {**os.environ, "VELOX__VAR": folder, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"}
         settings = load_settings(None, environ)
         places = paths(environ, settings.root)
-        status = _run_day(environ, places, settings.account)
+        environ["VELOX__PREFECT__PORT"] = str(_free_port())
+        subprocess.run([*VELOX, "up", "--detach"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
+        try:
+            status = _run_day(environ, places, settings.account)
+            _photograph_prefect(browser, f"http://127.0.0.1:{environ['VELOX__PREFECT__PORT']}")
+        finally:
+            subprocess.run([*VELOX, "down"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
         screen = live_screen(
             status, age_seconds=0.1, width=WIDTH, height=30, hint="Ctrl-C asks the day to end; a second one leaves this window."
         )
@@ -73,7 +83,7 @@ def main() -> None:
 
 def _run_day(environ: dict[str, str], places: Paths, account: str) -> Status:
     """Run the day and return the first status from SHOWN_FROM on that shows an open position."""
-    command = [sys.executable, "-m", "velox_core.cli", "day", "--plain", "--date", str(DAY), "--speed", SPEED]
+    command = [*VELOX, "day", "--plain", "--date", str(DAY), "--speed", SPEED]
     run = run_folder(places.var, Scope(broker_type="simulated", account=account), f"{DAY}-1")
     shown: Status | None = None
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL) as process:
@@ -121,6 +131,44 @@ def _photograph(browser: str, page: Path, picture: Path) -> None:
         window.goto(page.as_uri())
         window.screenshot(path=picture)
         chromium.close()
+
+
+def _photograph_prefect(browser: str, server: str) -> None:
+    """Take Prefect's pages of the day: its runs, what they keep, the report among it, and the form for an emergency."""
+    from playwright.sync_api import sync_playwright
+
+    artifacts = httpx.post(f"{server}/api/artifacts/latest/filter", json={}).raise_for_status().json()
+    report = next(str(artifact["latest_id"]) for artifact in artifacts if str(artifact["key"]).startswith("session"))
+    named = {"deployments": {"name": {"any_": ["emergency-flatten"]}}}
+    (flatten,) = httpx.post(f"{server}/api/deployments/filter", json=named).raise_for_status().json()
+    pages = {  # where, and what is there once the page has come
+        "prefect-runs": ("/runs", f"trading-day {DAY} simulated"),
+        "prefect-artifacts": ("/artifacts", "session"),
+        "prefect-report": (f"/artifacts/artifact/{report}", "Net"),
+        "prefect-emergency": (f"/deployments/deployment/{flatten['id']}/run", "kept in the halt record"),
+    }
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        window = chromium.new_page(viewport={"width": UI_WIDTH, "height": UI_HEIGHT})
+        window.set_default_timeout(UI_SECONDS * 1_000)
+        for name, (path, text) in pages.items():
+            window.goto(server + path)
+            window.get_by_text(text).first.wait_for()
+            window.wait_for_load_state("networkidle")
+            _save_small(window.screenshot(), PICTURES / f"{name}.png")
+        chromium.close()
+
+
+def _save_small(picture: bytes, path: Path) -> None:
+    from PIL import Image
+
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(UI_COLOURS).save(path, optimize=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def _end_redis(places: Paths) -> None:

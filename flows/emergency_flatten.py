@@ -22,9 +22,9 @@ from velox_core.settings import load_settings, paths
 
 @flow(name="emergency-flatten", retries=0, persist_result=False)
 async def emergency_flatten(
-    config: str | None = None,
-    date: str | None = None,
-    run: str | None = None,
+    config: str = "",
+    date: str = "",
+    run: str = "",
     reason: str = "emergency_flatten flow",
     by: str = "Prefect",
     unless_closed: bool = False,
@@ -32,9 +32,9 @@ async def emergency_flatten(
     """Halt the account and close every position of the day's product.
 
     Args:
-        config: configuration file; the default is config/system_simulated.yaml.
-        date: the newest run of this date, as 2024-01-15; the default is the run that an engine trades, else the newest.
-        run: exactly this run, such as 2024-01-15-1.
+        config: configuration file; empty is config/system_simulated.yaml.
+        date: the newest run of this date, as 2024-01-15; empty is the run that an engine trades, else the newest.
+        run: exactly this run, such as 2024-01-15-1; empty leaves the choice to the date.
         reason: why, kept in the halt record.
         by: who asks, kept in the halt record.
         unless_closed: do nothing when the end of day has proven the named run flat already; for automations, which come late.
@@ -45,7 +45,7 @@ async def emergency_flatten(
     closed = already_closed(settings, where, run) if unless_closed and run else ""
     if closed:
         return Completed(name="AlreadyClosed", message=closed)
-    command = FlattenCommand(config=Path(settings.source), reason=reason, by=by, on=date or "", run_id=run or "")
+    command = FlattenCommand(config=Path(settings.source), reason=reason, by=by, on=date, run_id=run)
     return await flatten(settings, where, command)
 
 

@@ -1,6 +1,7 @@
 """The parameters that every flow of a day takes, and the names of its runs.
 
-- Text and numbers only, so that the UI's form can be filled in by hand.
+- Text, numbers and closed lists only, so that the UI's form can be filled in by hand: text that may be absent is empty text,
+  for a `None` among the choices is a field that the form does not show until somebody asks for it.
 - A run's name is '<flow> <date> <environment>', with the scenario when there is one.
 """
 
@@ -10,11 +11,15 @@ import os
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import prefect.runtime
 
 from velox_core.domain.errors import ConfigError, VeloxError
 from velox_core.operations.day import Day, DayRequest, open_day
+
+Scenario = Literal["", "calm", "trend", "crash", "whipsaw", "gap", "halted", "circuit"]
+"""The synthetic days there are (`velox_core.feeds.scenarios`), a list in the UI's form; empty is bars from a file."""
 
 
 def day_request(

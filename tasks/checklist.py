@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from tasks.artifacts import CHECKLIST, publish_table
+from tasks.events import emit_armed
 from tasks.policy import once
 from velox_core.operations.checklist import ITEM_TITLES, ItemResult, Verdict, run_item, verdict_line
 from velox_core.operations.day import Day
 from velox_core.operations.market_open import arm_day, broken_item
 from velox_core.settings import CHECKLIST_ITEMS
 
-ARTIFACT_KEY = "pre-production-checklist"
 _STATE_NAMES = {Verdict.WARNED: "Warned", Verdict.SKIPPED: "Skipped"}
 
 
@@ -45,12 +45,14 @@ async def check_all(day: Day) -> list[ItemResult]:
 @once("arm-day")
 def arm(day: Day, results: Sequence[ItemResult]) -> str:
     """Keep the checklist, and give the day its pass or refuse it; returns the armed date."""
-    return arm_day(day, results)
+    armed = arm_day(day, results)
+    emit_armed(day, results)
+    return armed
 
 
-async def show_checklist(results: Sequence[ItemResult]) -> None:
+async def show_checklist(day: Day, results: Sequence[ItemResult]) -> None:
     """Publish the checklist as a table in the UI."""
     table = [
         {"verdict": line.verdict.value, "item": line.title, "measured": line.measured, "to do": line.advice} for line in results
     ]
-    await acreate_table_artifact(key=ARTIFACT_KEY, table=table, description=verdict_line(list(results)))
+    await publish_table(CHECKLIST, day.settings, table, verdict_line(list(results)))

@@ -1,7 +1,10 @@
-"""The trading session seen from a flow: needs a pass, starts the engine, relays it, stops it, and proves the account flat.
+"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it, and prove the account flat.
 
-- A stop that is asked for before the engine can be reached starts no engine, or is handed to it as soon as it publishes.
+- One living flow process watches a day's engine; whether it lives is known by a kernel lock, not by Prefect's states.
+- An engine that works is attached to, whoever started it. Only when there is none is one started.
+- A stop that is asked for before the engine can be reached starts no engine, or waits for the engine's process.
 - Relaying never stops the day: a UI that does not answer costs a progress line, nothing else.
+- Only a cancel stops the engine: a signal that ends this process, without one, leaves it trading.
 - The wait after a cancel is shorter than the time Prefect leaves a cancelled process.
 """
 
@@ -13,94 +16,187 @@ from typing import Final
 from uuid import UUID
 
 import httpx
-from prefect import get_run_logger
+import prefect.runtime
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.exceptions import PrefectException
 
-from tasks.events import emit_reset
+from tasks.artifacts import artifact_key
+from tasks.events import emit_end, emit_news, emit_reset
+from tasks.own_state import OwnState, is_cancelled
 from tasks.policy import once
-from velox_core.domain.errors import EXIT_OPERATING_ERROR, HaltedError, NotFlatError, VeloxError
+from tasks.summary import summary_logger, worth_telling
+from velox_core.domain.errors import NotFlatError, VeloxError
+from velox_core.engine_lock import ProcessLock
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod
 from velox_core.operations.day import Day
+from velox_core.operations.day_engine import DayEngine, Stage, how_it_ended, look, watch_lines
 from velox_core.operations.day_pass import check_day_pass
 from velox_core.operations.engine_process import EngineProcess, EngineRequest, engine_failure, start_engine
-from velox_core.operations.handover import stop_wanted
+from velox_core.operations.engine_unit import engine_unit, start_unit
+from velox_core.operations.handover import leave_engine, stop_wanted
 from velox_core.operations.log_tail import LogTail
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder
-from velox_core.operations.stop import request_engine_stop
+from velox_core.operations.status import Status
 from velox_core.operations.view import progress_line
+from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, watches_of
 
 POLL_SECONDS: Final = 0.25
 REPLAY_LINE_SECONDS: Final = 5.0
 LIVE_LINE_SECONDS: Final = 60.0
 LOG_LINES_MAX: Final = 200
 CANCEL_WAIT_SECONDS: Final = 25.0  # Prefect kills a cancelled process after 30 s
+SPEAK_SECONDS_MAX: Final = 120.0  # so long a process may have the day's run without a word
 STOP_REASON: Final = "Ctrl-C in velox day"
-PROGRESS_KEY: Final = "intraday-progress"
 
 
-@once("need-day-pass")
-def need_day_pass(day: Day) -> None:
-    """Refuse to go on without the day's pass for this configuration."""
-    reason = check_day_pass(day.settings, day.paths, day.trading_date)
-    if reason:
-        raise HaltedError(reason)
+class FlowCancelled(Exception):
+    """Somebody cancelled this flow run, and Prefect's own notice of it did not come."""
+
+
+def watch_day(day: Day) -> DayWatch | None:
+    """Become the watcher of the day's engine, or None when another living process is."""
+    run = prefect.runtime.flow_run
+    return take_watch(day.account_folder, day.run_stem, flow_run=str(run.name), flow_run_id=str(run.id))
+
+
+def watcher_of(day: Day) -> str:
+    """Return who watches the day's engine, for people."""
+    watches = watches_of(day.account_folder, day.run_stem)
+    return watches[-1].sentence if watches else "by a process that left no name"
+
+
+@once("find-engine")
+async def find_engine(day: Day, watch: DayWatch) -> DayEngine:
+    """Find the day's engine; one that has not spoken yet is waited for, within a bound."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + SPEAK_SECONDS_MAX
+    while True:
+        found = look(day)
+        if found.holder is not None:
+            watch.watches_over(found.holder)
+        if found.stage is not Stage.SILENT:
+            return found
+        if clock() >= until:
+            raise VeloxError(
+                f"{found.text}, for {SPEAK_SECONDS_MAX:.0f} s: nothing was started. It hangs? Look at it with velox status; "
+                "velox run --take-over ends it and takes the run"
+            )
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def why_no_pass(day: Day) -> str:
+    """Return why the day may not be traded with this configuration, '' when it may."""
+    return check_day_pass(day.settings, day.paths, day.trading_date)
+
+
+def earlier_watches(watch: DayWatch) -> str:
+    """Return which flow runs before this one could not see the day through, '' for none."""
+    return "; ".join(earlier.sentence for earlier in watch.unseen)
 
 
 @once("launch-engine")
-def launch_engine(day: Day) -> EngineProcess:
-    """Start the engine in a session of its own, unless the day was asked to end before."""
+def launch_engine(day: Day, found: DayEngine, watch: DayWatch, no_pass: str) -> EngineProcess:
+    """Attach to the engine that was found, else start one, unless the day was asked to end before."""
+    logger = summary_logger()
+    for earlier in watch.unseen:
+        logger.warning("%s; the engine went on", earlier.sentence)
+    if found.stage is Stage.SPEAKS and found.holder is not None:
+        logger.info("attached to %s", found.text)
+        leave_engine(day.paths, found.holder.pid)
+        return EngineProcess(found.holder, day.settings, day.paths, folder=found.folder)
     if stop_wanted(day.paths):
         raise VeloxError(f"the day was ended ({STOP_REASON}) before its engine was started: nothing was traded")
+    if found.stage is Stage.UNFINISHED:
+        exits = f"; there is no valid day pass, so it makes no entry ({no_pass})" if no_pass else ""
+        logger.warning("%s; another engine takes the run up again%s", found.text, exits)
+    engine = _start(day, no_pass)
+    watch.watches_over(engine.holder)
+    logger.info("engine started as process %s%s", engine.pid, f", output in {engine.output}" if engine.output else "")
+    return engine
+
+
+def _start(day: Day, no_pass: str) -> EngineProcess:
     request = EngineRequest(
         config=day.settings.source,
         trading_date=day.trading_date,
         speed=day.request.speed,
         data=day.request.data,
         scenario=day.request.scenario,
+        exits_only=no_pass,
     )
-    return start_engine(day.settings, day.paths, request, os.environ)
+    if engine_unit(os.environ):
+        engine = start_unit(day.settings, day.paths, day.account_folder, request, os.environ)
+        leave_engine(day.paths, engine.pid)
+        return engine
+    lock = ProcessLock(start_lock(day.account_folder, day.run_stem))
+    try:
+        if not lock.take():
+            raise VeloxError("another process is starting the day's engine: nothing was started; start intraday again")
+        return start_engine(day.settings, day.paths, request, os.environ, lock)
+    finally:
+        lock.close()
 
 
-async def relay(day: Day, engine: EngineProcess) -> None:
-    """Show in the flow run's log and progress bar what the engine says, until it ends."""
-    logger = get_run_logger()
-    logger.info("engine started as process %s, output in %s", engine.pid, engine.output)
+async def relay(day: Day, engine: EngineProcess, watch: DayWatch) -> None:
+    """Show in the flow run's log and progress bar what the engine says, until it ends.
+
+    Raises: FlowCancelled when the API says that somebody cancelled this run.
+    """
+    logger = summary_logger()
     logs = logs_folder(day.settings, day.paths)
     tail = LogTail(logs / name for name in LOG_FILES.values())
     artifact = await _start_progress(day)
     every = LIVE_LINE_SECONDS if day.wall_clock else REPLAY_LINE_SECONDS
     clock = asyncio.get_running_loop().time
     due = clock() + 1.0
-    handed_on = False
-    while engine.exit_code() is None:
-        await asyncio.sleep(POLL_SECONDS)
-        handed_on = handed_on or hand_stop_on(day, engine)
-        if clock() >= due:
-            due = clock() + every
-            await _tell(engine, tail, artifact)
+    handed_on, own, before = False, OwnState(), None
+    try:
+        while not engine.has_ended():
+            await asyncio.sleep(POLL_SECONDS)
+            if own.cancelled():
+                raise FlowCancelled
+            before = _tell_news(day, engine, before)
+            handed_on = handed_on or hand_stop_on(day, engine)
+            watch.seen(engine.run_folder.name if engine.run_folder is not None else "")
+            if clock() >= due:
+                due = clock() + every
+                await _tell(engine, tail, artifact)
+    finally:
+        await own.close()
+    _tell_news(day, engine, before)
     await _tell(engine, tail, artifact)
     if tail.skipped_lines:
         logger.info("%s more log lines are in %s", tail.skipped_lines, logs)
+    if watch.trouble:
+        logger.warning("that this flow watches the engine could not be noted: %s", watch.trouble)
 
 
 def hand_stop_on(day: Day, engine: EngineProcess) -> bool:
     """Hand a stop that came before the engine could be reached to it. Returns whether that was done; else try again."""
-    if not stop_wanted(day.paths) or engine.run_folder is None:
+    if not stop_wanted(day.paths):
         return False
     try:
-        request_engine_stop(engine.run_folder, by="velox day", reason=STOP_REASON)
+        engine.request_stop(by="velox day", reason=STOP_REASON)
     except VeloxError as error:
-        get_run_logger().error("the stop request could not be left: %s", error)
+        summary_logger().error("the stop request could not be left: %s", error)
         return False
     return True
 
 
+def _tell_news(day: Day, engine: EngineProcess, before: Status | None) -> Status | None:
+    """Tell what changed since the status before, and return the newest one."""
+    now = engine.status()
+    if now is not None and now != before:
+        for line in emit_news(day, before, now):
+            summary_logger().info(line)
+    return before if now is None else now
+
+
 async def _tell(engine: EngineProcess, tail: LogTail, artifact: UUID | None) -> None:
-    logger = get_run_logger()
-    for line in tail.new_lines(LOG_LINES_MAX):
+    logger = summary_logger()
+    for line in worth_telling(tail.new_lines(LOG_LINES_MAX)):
         logger.info(line)
     status = engine.status()
     if status is None:
@@ -117,47 +213,75 @@ async def _tell(engine: EngineProcess, tail: LogTail, artifact: UUID | None) -> 
 
 async def _start_progress(day: Day) -> UUID | None:
     try:
-        return await acreate_progress_artifact(progress=0.0, key=PROGRESS_KEY, description=day.label)
+        return await acreate_progress_artifact(progress=0.0, key=artifact_key("progress", day.settings), description=day.label)
     except (PrefectException, httpx.HTTPError) as error:
-        get_run_logger().warning("there is no progress bar: %s", error)
+        summary_logger().warning("there is no progress bar: %s", error)
         return None
 
 
-async def ask_to_stop(engine: EngineProcess, reason: str) -> None:
-    """Ask the engine to stop and wait for its end within a bound; what is left, it finishes on its own."""
-    logger = get_run_logger()
-    if engine.run_folder is None:
-        logger.error("the engine has not said where it runs; velox stop reaches it once it has")
+async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
+    """Do what the end of this process means: ask the engine to stop when the run was cancelled, else let it trade on."""
+    if await is_cancelled():
+        await ask_to_stop(day, watch, reason)
         return
+    watch.end(WatchEnd.ENDED_BEFORE)
+    summary_logger().warning(
+        "this process is ended and the run was not cancelled: the engine trades on. The next intraday run attaches to it; "
+        "velox stop asks it to stop"
+    )
+
+
+async def ask_to_stop(day: Day, watch: DayWatch, reason: str) -> None:
+    """Ask the watched engine to stop and wait for its end within a bound; what is left, it finishes on its own."""
+    watch.end(WatchEnd.CANCELLED)
+    logger = summary_logger()
+    process = watch.engine or look(day).holder
+    if process is None:
+        logger.info("there is no engine to stop: nothing was started")
+        return
+    engine = EngineProcess(process, day.settings, day.paths)
     try:
-        request_engine_stop(engine.run_folder, by="intraday flow", reason=reason)
+        engine.request_stop(by="intraday flow", reason=reason)
     except VeloxError as error:
         logger.error("the stop request could not be left: %s", error)
         return
-    code = await asyncio.to_thread(engine.wait, CANCEL_WAIT_SECONDS)
-    logger.info("engine still stops on its own" if code is None else f"engine ended with exit code {code}")
+    ended = await asyncio.to_thread(engine.wait, CANCEL_WAIT_SECONDS)
+    word = how_it_ended(engine.run_folder) if ended and engine.run_folder is not None else ""
+    logger.info("%s", word or f"process {engine.pid} still stops on its own")
+    if ended:
+        watch.end(WatchEnd.SAW_THE_END)
 
 
 @once("session-result")
-def read_session(engine: EngineProcess) -> str:
-    """Return the run's id, or raise what the engine's exit code stands for."""
-    code = engine.wait(CANCEL_WAIT_SECONDS)
-    failure = engine_failure(EXIT_OPERATING_ERROR if code is None else code, engine.cause())
+def read_session(day: Day, engine: EngineProcess, watch: DayWatch) -> str:
+    """Return the run's id, or raise what the engine's end stands for."""
+    watch.end(WatchEnd.SAW_THE_END)
+    outcome = engine.outcome()
+    emit_end(day, engine.status(), outcome.exit_code, cause=outcome.cause)
+    failure = engine_failure(outcome)
     if failure is not None:
         raise failure
     return engine.run_folder.name if engine.run_folder is not None else ""
 
 
+def untold(day: Day, session: RecordedRun) -> list[str]:
+    """Return what no flow run could tell: which could not see the run through, and how its engine ended then."""
+    return watch_lines(day.settings, day.paths, session.folder)
+
+
 @once("find-session")
 def find_session(day: Day) -> RecordedRun:
-    """Find the newest run of the day."""
-    return eod.find_session(day)
+    """Find the newest run of the day, and tell what no flow run could tell of it."""
+    session = eod.find_session(day)
+    for line in untold(day, session):
+        summary_logger().warning(line)
+    return session
 
 
 @once("close-day")
 def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
     """Ask the broker what it holds, and clear the date's halts when it says flat. What fails here becomes 'not flat'."""
-    logger = get_run_logger()
+    logger = summary_logger()
     try:
         proof, cleared = eod.close_day(day, session)
     except VeloxError as error:

@@ -26,7 +26,7 @@ from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.calendar import MarketRules, load_market_rules
 from velox_core.clock import ReplayClock, WallClock
-from velox_core.control import GUARD_FILE, CombinedControl, FileControl, LedgerControl, NamedControl
+from velox_core.control import GUARD_FILE, CombinedControl, FileControl, LedgerControl, NamedControl, process_folder
 from velox_core.domain.errors import (
     EXIT_DONE,
     EXIT_NOT_FLAT,
@@ -48,6 +48,7 @@ from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.parts import SessionResult
 from velox_core.engine.plan import OnStop, SessionPlan
 from velox_core.engine.strategy_watch import watch_strategies
+from velox_core.engine_lock import own_holder
 from velox_core.feeds.load import load_day
 from velox_core.feeds.synthetic import default_symbols, synthetic_day
 from velox_core.feeds.tick_replay import replay_feed
@@ -81,6 +82,7 @@ class RunRequest:
         scenario: synthetic bars instead of data.
         fresh: begin a new run although an unfinished one of the same date could be taken up.
         run_id: exactly this run, as an earlier step of the same day decided.
+        exits_only: why no entry may be made, '' when entries are as the stores and the gate say.
     """
 
     date: date
@@ -89,6 +91,7 @@ class RunRequest:
     scenario: str | None = None
     fresh: bool = False
     run_id: str | None = None
+    exits_only: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +270,8 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
         off_loop = _off_loop(settings, replay, simulated, stores.lease, stack)
         if off_loop is not None:
             metrics.watch_sends(off_loop.waiting)
-        control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder))
+        to_process = FileControl(process_folder(paths.var, own_holder()))
+        control = CombinedControl(LedgerControl(stores.ledger), FileControl(run.folder), to_process)
         control.forget_requests()
         engine = assemble(
             plan,
@@ -297,8 +301,9 @@ def open_run(settings: Settings, paths: Paths, request: RunRequest) -> Iterator[
                 close_foreign=settings.engine.close_foreign,
             ),
         )
-        if stores.exits_only:
-            engine.risk_manager.readiness.stopping = f"exits only: {stores.exits_only}"
+        exits_only = request.exits_only or stores.exits_only
+        if exits_only:
+            engine.risk_manager.readiness.stopping = f"exits only: {exits_only}"
         yield OpenRun(settings=settings, replay=replay, plan=plan, engine=engine, stores=stores)
 
 
@@ -359,6 +364,7 @@ def published_facts(settings: Settings, replay: ReplayDay) -> dict[str, object]:
     """Return what every status of a run says beside the engine's own words: what a guard needs to watch the run."""
     return {
         "run_id": replay.run.run_id,
+        "started": own_holder().started,  # with the process id, which process speaks
         "speed": replay.speed,  # engine seconds per second; 0.0 is as fast as possible
         "data": "" if replay.data is None else str(replay.data.resolve()),
         "scenario": replay.scenario or "",

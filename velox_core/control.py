@@ -3,6 +3,8 @@
 - `CombinedControl` asks the ledger first and the folder as well, so a stop arrives while either of them works.
 - A stop comes before whatever else waits; of the others the newest counts.
 - A request has an id and is taken once, whichever way it comes, and however often it is sent.
+- A request may be meant for one process, from its first moment on, before anybody knows which run it will trade: it waits
+  in a folder that bears the process' id and start, and is never forgotten as an earlier engine's.
 - Nothing here raises to the engine: a channel that fails is a channel without news.
 - Cheap when nothing is there: one `stat` of a folder, and the ledger at most twice a second.
 """
@@ -20,7 +22,7 @@ from typing import Any
 import orjson
 
 from velox_core.domain.errors import VeloxError
-from velox_core.ports import Control, ControlRequest, RiskLedger
+from velox_core.ports import Control, ControlRequest, LockHolder, RiskLedger
 
 LEDGER_POLL_SECONDS = 0.5
 STOP, RESET = "stop", "reset"
@@ -49,6 +51,12 @@ def new_request(action: str, *, by: str, reason: str, wall_ms: int | None = None
 def open_control(folder: Path, ledger: RiskLedger | None) -> CombinedControl:
     """Return the channel of a scope: its folder, and its ledger where there is a shared one."""
     return CombinedControl(None if ledger is None else LedgerControl(ledger), FileControl(folder))
+
+
+def process_folder(var: Path, holder: LockHolder) -> Path:
+    """Return where requests for one process wait, whatever it runs; a later process with its id has another folder."""
+    began = holder.started.rpartition(":")[2] or "unknown"
+    return var / "output" / f"engine-{holder.pid}-{began}"
 
 
 class FileControl:
@@ -185,17 +193,20 @@ class CombinedControl:
     Args:
         ledger: the ledger's channel, or None where there is no shared ledger (a replay).
         file: the folder's channel.
+        process: what is asked of this very process (`process_folder`); only requests come this way.
     """
 
-    def __init__(self, ledger: LedgerControl | None, file: FileControl) -> None:
+    def __init__(self, ledger: LedgerControl | None, file: FileControl, process: FileControl | None = None) -> None:
         self._ledger = ledger
         self._file = file
+        self._process = process
         self._taken: list[str] = []
 
     def poll(self) -> IdentifiedRequest | None:
         """Return the newest request that was not yet taken, or None. Never raises."""
         by_ledger = None if self._ledger is None else self._ledger.poll()
-        fresh = [found for found in (by_ledger, self._file.poll()) if found is not None and found.request_id not in self._taken]
+        by_file = (self._file.poll(), None if self._process is None else self._process.poll())
+        fresh = [found for found in (by_ledger, *by_file) if found is not None and found.request_id not in self._taken]
         self._taken = [*self._taken[2 - _TAKEN_IDS_MAX :], *(request.request_id for request in fresh)]
         return _foremost(fresh)
 

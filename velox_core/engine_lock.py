@@ -79,6 +79,39 @@ class EngineLock:
             os.close(self._file)
 
 
+class ProcessLock:
+    """A lock that this process may take, and may hand on to a process that it starts.
+
+    It is the open file's: a child that inherits `fileno()` keeps it when this process closes it, or is killed.
+
+    Raises: VeloxError when the file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = _open(path)
+
+    def take(self) -> bool:
+        """Take the lock if nobody has it, and name this process as its holder."""
+        if not _lock(self._file):
+            return False
+        self.name(own_holder())
+        return True
+
+    def name(self, holder: LockHolder) -> None:
+        """Name whoever holds the lock from now on."""
+        _write_record(self._file, _record(holder))
+
+    def fileno(self) -> int:
+        """Return the open file that has the lock."""
+        return self._file
+
+    def close(self) -> None:
+        """Let go of it; whoever inherited it keeps it."""
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+
+
 class CloserLockFile:
     """The closer's lock of one scope. Taking it again is free of cost while it is held.
 
@@ -173,6 +206,18 @@ class LockView:
             return _read_holder(file) or LockHolder(host="", pid=0, started="")
         finally:
             os.close(file)
+
+
+def last_holder(path: Path) -> LockHolder | None:
+    """Return who had a lock last, held or not; None when nobody had it or the file cannot be read."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _read_holder(file)
+    finally:
+        os.close(file)
 
 
 def end_holder(holder: LockHolder, wait_seconds: float, *, by: signal.Signals = signal.SIGKILL) -> EndOfHolder:

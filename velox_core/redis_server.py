@@ -152,6 +152,7 @@ class EmbeddedRedis:
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                         (os.POSIX_SPAWN_DUP2, log, 1),
                         (os.POSIX_SPAWN_DUP2, log, 2),
+                        *((os.POSIX_SPAWN_CLOSE, file) for file in _inheritable_files()),  # a lock of ours must not outlive us
                     ],
                     setsid=True,
                 )
@@ -235,6 +236,17 @@ def bundled_executable() -> Path | None:
         return None
     bundled = Path(spec.origin).parent / "bin" / "redis-server"
     return bundled if os.access(bundled, os.X_OK) else None
+
+
+def _inheritable_files() -> list[int]:
+    """Return the open files of this process that a child would get, the standard ones left out."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the one that listed them is closed again
+                if int(name) > 2 and os.get_inheritable(int(name)):
+                    found.append(int(name))
+    return found
 
 
 def server_flags(folder: Path, socket_path: Path) -> list[str]:

@@ -97,7 +97,7 @@ class Awaited(OffLoopBroker):
 
     def place(self, order: ApprovedOrder, now_ms: int) -> SendOutcome:
         outcome = super().place(order, now_ms)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while outcome.status is SendStatus.PENDING:
             assert time.monotonic() < deadline
             time.sleep(0.001)

@@ -101,4 +101,4 @@ def serving(rule: Callable[[Request], Reply]) -> Iterator[Served]:
         served.end.set()
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)

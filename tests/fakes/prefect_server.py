@@ -25,6 +25,7 @@ from velox_core.operations.prefect_home import prefect_environment
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 240.0
 POLL_SECONDS = 0.2
+BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_COLORS": "false"}
 
@@ -128,7 +129,11 @@ class PrefectServer:
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API, and return the answer as JSON values; None for an empty one."""
-        answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30.0)
+        for _ in range(BUSY_TRIES):
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30.0)
+            if answer.status_code != BUSY:
+                break
+            time.sleep(1.0)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
@@ -136,6 +141,12 @@ class PrefectServer:
         """Return a deployment by its name, None when there is none."""
         found = self.api("POST", "/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
         return found[0] if found else None
+
+    def pause_schedules(self) -> None:
+        """Let no deployment run by its own schedule: a test may run at nine in the morning in India."""
+        for found in self.api("POST", "/deployments/filter", {}):
+            for schedule in found["schedules"]:
+                self.api("PATCH", f"/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
 
     def trigger(self, deployment: str, parameters: Mapping[str, object] | None = None) -> str:
         """Create a run as the UI's form does, and return its id."""
@@ -190,3 +201,7 @@ class PrefectServer:
         """Return the artifacts of a key, oldest first."""
         found = self.api("POST", "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
         return list(reversed(found))
+
+    def artifacts_of(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the artifacts that some runs made."""
+        return list(self.api("POST", "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": list(run_ids)}}}))

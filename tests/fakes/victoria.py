@@ -59,7 +59,7 @@ def victoria(folder: Path) -> Iterator[Victoria]:
         yield server
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def _await(server: Victoria, process: subprocess.Popen[bytes]) -> None:

@@ -19,8 +19,10 @@ from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     temporary_settings,
 )
+from prefect.testing import utilities
 from prefect.testing.utilities import prefect_test_harness
 
+from tests.fakes.prefect_home import DATABASE, migrated_home
 from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,13 +35,22 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def folder_with_database() -> str:
+    """Return a folder in which the harness finds its database made: its server need not migrate one from nothing."""
+    folder = migrated_home(Path(tempfile.mkdtemp(prefix="velox-harness-")))
+    (folder / DATABASE).rename(folder / "prefect-test.db")
+    return str(folder)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One server for all flow tests, on a database of its own, with nothing sent to anybody."""
+    """One server for all flow tests of a worker, on a database of its own, with nothing sent to anybody."""
     home = tmp_path_factory.mktemp("prefect")
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_HOME: home}
-    with temporary_settings(quiet), prefect_test_harness(server_startup_timeout=120):
-        yield
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(quiet):
+        patch.setattr(utilities, "mkdtemp", folder_with_database)
+        with prefect_test_harness(server_startup_timeout=240):
+            yield
 
 
 @pytest.fixture(autouse=True)

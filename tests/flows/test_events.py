@@ -194,9 +194,9 @@ def test_worth_telling_keeps_session_and_emergency_lines_leaves_refusals_and_is_
 
 @flow(name="speaks")
 def speaks(halt_id: str, folder: str) -> None:
+    summary_logger().info("for a person")
     for name in (*LOG_FILES, "velox", "velox_core", "velox_core.operations.eod"):
         logging.getLogger(name).critical("not for the UI")
-    summary_logger().info("for a person")
     day = open_day(DayRequest(config=Path(folder) / "config" / "system.yaml", date=date(2024, 1, 16)), os.environ)
     emit_reset(day, [halt_id], reason="a test", by="the test", run_id="2024-01-16-1")
     flush_events(10)

@@ -72,7 +72,7 @@ def velox(*arguments: str, urls: str | None, var: Path) -> subprocess.CompletedP
         environment["VELOX__ALERTS__URLS"] = urls
     return subprocess.run(
         [sys.executable, "-m", "velox_core.cli", *arguments],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 

@@ -192,7 +192,7 @@ class Engines:
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=240)
 
 
 class Trial:

@@ -24,7 +24,7 @@ from velox_core.redis_server import EmbeddedRedis
 from velox_core.risk.ledger import RiskSnapshot
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 240.0
 ROUNDS = 10
 
 pytestmark = pytest.mark.slow

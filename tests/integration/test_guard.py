@@ -33,7 +33,7 @@ DAY = date(2024, 1, 16)
 RUN_ID = f"{DAY}-calm-1"
 SYMBOLS = ("SYN1", "SYN2", "SYN3")
 BOUND_SECONDS = 3
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 240.0
 CONFIG = f"""
 system:
   environment: simulated

@@ -33,7 +33,7 @@ CONFIG = ROOT / "config" / "system_simulated.yaml"
 DAY = date(2024, 1, 15)
 RUN_ID = "2024-01-15-1"
 SPEED = "120"  # a minute each 500 ms: the first position, bought at 09:34, is held for 25 s; the next entry signal is at 10:53
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 240.0
 
 pytestmark = pytest.mark.slow
 

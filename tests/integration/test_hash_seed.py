@@ -49,7 +49,7 @@ def day_with_hash_seed(folder: Path, hash_seed: int) -> bytes:
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
     finally:

@@ -19,7 +19,7 @@ from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 240.0
 
 
 def read_until(terminal: int, wanted: bytes) -> bytes:

@@ -28,7 +28,7 @@ from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = date(2024, 1, 15)
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 240.0
 LATE_MS = 1_705_303_800_000  # 13:00 IST, later than the engine is when the hand trades
 
 pytestmark = pytest.mark.slow

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "system_simulated.yaml"
 DAY = date(2024, 1, 15)
 RUN_ID = "2024-01-15-1"
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 240.0
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from velox_core.risk.ledger import RiskSnapshot
 ROOT = Path(__file__).resolve().parents[2]
 DECIDERS = 8
 SECONDS = float(os.environ.get("HAMMER_SECONDS") or (20 if os.environ.get("CI") == "true" else 3))
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 240.0
 
 pytestmark = pytest.mark.slow
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "system_simulated.yaml"
 RUNNER = ROOT / "tests" / "integration" / "stopping_engine.py"
 DAY = date(2024, 1, 15)
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = 240.0
 
 pytestmark = pytest.mark.slow
 

@@ -82,6 +82,20 @@ def test_server_that_ends_at_once_is_refused_with_the_end_of_its_log(tmp_path: P
     assert not server.is_running()
 
 
+def test_server_keeps_no_file_that_this_process_inherited(tmp_path: Path) -> None:
+    kept = tmp_path / "files"
+    server = EmbeddedRedis(tmp_path / "redis", executable=executable(tmp_path, f"ls /proc/self/fd > {kept}; exit 1"))
+    inherited = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(inherited, True)
+    try:
+        with pytest.raises(LedgerUnavailable):
+            server.start()
+        assert str(inherited) not in kept.read_text().split()
+        assert os.get_inheritable(inherited)
+    finally:
+        os.close(inherited)
+
+
 def test_server_that_never_answers_is_ended_and_refused(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path / "redis", executable=executable(tmp_path, "exec sleep 60"), ready_seconds=0.05)
     with pytest.raises(LedgerUnavailable, match=r"not ready after 0\.05 s"):

@@ -11,15 +11,18 @@ import typer
 
 from velox_core.cli.alerts import alerts_app
 from velox_core.cli.backup import backup, backups_app, restore
+from velox_core.cli.check import check
 from velox_core.cli.data import data_app
 from velox_core.cli.explain import explain, report
 from velox_core.cli.journal import journal_app
 from velox_core.cli.metrics import metrics_app
 from velox_core.cli.options import (
+    AsRequestedOption,
     ConfigOption,
     DataOption,
     DateOption,
     DaysOption,
+    ExitsOnlyOption,
     JsonOption,
     PlainOption,
     RunDateOption,
@@ -46,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(strategies_app, name="strategies")
+app.command()(check)
 app.command()(explain)
 app.command()(report)
 app.command()(up)
@@ -125,6 +129,8 @@ def run(
     ] = False,
     reason: Annotated[str, typer.Option("--reason", help="Why it is taken over, kept in the halt record.")] = "",
     by: Annotated[str, typer.Option("--by", help="Who takes it over.")] = "command line",
+    exits_only: ExitsOnlyOption = "",
+    as_requested: AsRequestedOption = False,
     plain: PlainOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -140,6 +146,10 @@ def run(
     from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 
     override_scenario(os.environ, symbols=symbols, seed=seed)
+    if as_requested:
+        from velox_core.cli.run import run_requested
+
+        raise typer.Exit(run_requested(config, as_json=as_json, plain=plain))
     if days > 1:
         from velox_core.cli.days import run_days
 
@@ -162,7 +172,9 @@ def run(
     from velox_core.bootstrap import RunRequest
     from velox_core.cli.run import free_the_run, run_foreground
 
-    request = RunRequest(date=day.trading_date, speed=asked.speed, data=data, scenario=scenario, fresh=fresh)
+    request = RunRequest(
+        date=day.trading_date, speed=asked.speed, data=data, scenario=scenario, fresh=fresh, exits_only=exits_only
+    )
     if take_over:
         freed = free_the_run(day.settings, day.paths, request, by=by, reason=reason, as_json=as_json)
         if freed is None:
@@ -265,34 +277,6 @@ def reset(
     else:
         typer.echo("\n".join([outcome.sentence, *outcome.listing]))
     raise typer.Exit(outcome.exit_code)
-
-
-@app.command()
-def check(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Run the pre-production checklist; 3 when it refuses.
-
-    Exit code 3 when an item refuses the day, 2 when the strategies or the data cannot be traded.
-    """
-    import os
-
-    from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_CHECKLIST_FAILED, EXIT_DONE
-    from velox_core.operations.checklist import refusals, run_checklist
-    from velox_core.operations.readiness import standing_problems
-
-    settings, paths = open_settings(config)
-    results = run_checklist(settings, paths)
-    failed, problems = refusals(results), standing_problems(config, os.environ)
-    if as_json:
-        items = [result.to_json() for result in results]
-        passed = not failed and not problems
-        _print_json({"config": str(settings.source), "passed": passed, "items": items, "problems": problems})
-    else:
-        from velox_core.cli.tables import checklist_table, show
-
-        show(_console(), checklist_table(results))
-        for problem in problems:
-            typer.echo(f"cannot be traded: {problem}")
-    raise typer.Exit(EXIT_CHECKLIST_FAILED if failed else EXIT_BAD_USAGE if problems else EXIT_DONE)
 
 
 @app.command()

@@ -39,7 +39,7 @@ from velox_core.operations.checklist import Verdict, verdict_line
 from velox_core.operations.day import Day, open_day
 from velox_core.operations.day import DayRequest as FlowRequest
 from velox_core.operations.engine_process import output_file
-from velox_core.operations.handover import checklist_of, engine_of, forget, leave_stop
+from velox_core.operations.handover import checklist_of, engine_of, forget, leave_stop, waiting_of
 from velox_core.operations.hints import velox
 from velox_core.operations.json_file import read_json
 from velox_core.operations.log_tail import last_lines
@@ -125,6 +125,8 @@ class _Opening:
         self.show_checklist()
         if engine_of(self._day.paths, self._flow_pid):
             now = "starting the engine"
+        elif waits := waiting_of(self._day.paths, self._flow_pid):
+            now = waits
         elif self._shown:
             now = "the checklist is done, opening the intraday flow"
         else:
@@ -153,7 +155,7 @@ def _tell_closed(day: Day, console: Console, *, as_json: bool) -> int:
 
 
 def _flow_arguments(day: Day, result: Path) -> list[str]:
-    arguments = ["-m", "flows.trading_day", "--config", str(day.settings.source), "--date", day.trading_date.isoformat()]
+    arguments = ["-m", "flows", "trading_day", "--config", str(day.settings.source), "--date", day.trading_date.isoformat()]
     if day.request.speed is not None:
         arguments += ["--speed", "max" if day.request.speed == 0.0 else repr(day.request.speed)]
     if day.request.data is not None:

@@ -69,6 +69,12 @@ SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Seed of synthetic data and simulated fills.", min=0)
 ]
 DaysOption = Annotated[int, typer.Option("--days", metavar="N", help="So many sessions, from --date on.", min=1, max=250)]
+ExitsOnlyOption = Annotated[
+    str, typer.Option("--exits-only", metavar="WHY", help="Make no entry and close what is open; WHY stands in refusals.")
+]
+AsRequestedOption = Annotated[
+    bool, typer.Option("--as-requested", help="Run what the intraday flow asked of this account's systemd unit.")
+]
 PlainOption = Annotated[bool, typer.Option("--plain", help="Print plain lines instead of the live view.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

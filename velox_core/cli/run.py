@@ -17,11 +17,17 @@ from rich.console import Console
 
 from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.cli.live_process import LiveProcess
+from velox_core.cli.options import open_settings
 from velox_core.cli.progress import RunView
 from velox_core.cli.tables import show, summary_panel
+from velox_core.domain.scope import Scope
 from velox_core.logs import SYSTEM
+from velox_core.operations.day import DayRequest, open_day
+from velox_core.operations.engine_end import LastWord, last_word
+from velox_core.operations.engine_unit import read_request
 from velox_core.operations.hints import velox
 from velox_core.operations.hung_engine import take_over_run
+from velox_core.operations.readiness import check_day, refuse_live_broker, refuse_second_engine
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder, open_logs
 from velox_core.operations.runs import write_report
@@ -39,8 +45,32 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
 
     Signals stop the day and nothing else, the report included: the exit code is what a guard or a flow goes by.
     """
-    with stop_signals(until_exit=True) as signals:
-        return _run_foreground(settings, paths, request, signals, as_json=as_json, plain=plain)
+
+    def folders() -> list[Path]:
+        return account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
+
+    with stop_signals(until_exit=True) as signals, last_word(paths.var, folders) as word:
+        code = _run_foreground(settings, paths, request, signals, word, as_json=as_json, plain=plain)
+        word.write(code)
+        return code
+
+
+def run_requested(config: Path | None, *, as_json: bool, plain: bool) -> int:
+    """Run what a flow asked of the account's unit. Returns the exit code. Raises VeloxError when nobody asked."""
+    settings, paths = open_settings(config)
+    account = Scope(broker_type=settings.broker.type.value, account=settings.account)
+    asked = read_request(paths.var / account.folder)
+    day = open_day(
+        DayRequest(config=asked.config, date=asked.trading_date, speed=asked.speed, data=asked.data, scenario=asked.scenario),
+        os.environ,
+    )
+    refuse_live_broker(day.settings)
+    refuse_second_engine(day.settings, day.paths, day.trading_date)
+    check_day(day)
+    request = RunRequest(
+        date=asked.trading_date, speed=asked.speed, data=asked.data, scenario=asked.scenario, exits_only=asked.exits_only
+    )
+    return run_foreground(day.settings, day.paths, request, as_json=as_json, plain=plain)
 
 
 def _view(settings: Settings, paths: Paths, request: RunRequest, console: Console, *, plain: bool) -> RunView | LiveProcess:
@@ -66,13 +96,22 @@ def _view(settings: Settings, paths: Paths, request: RunRequest, console: Consol
 
 
 def _run_foreground(
-    settings: Settings, paths: Paths, request: RunRequest, signals: StopSignals, *, as_json: bool, plain: bool
+    settings: Settings,
+    paths: Paths,
+    request: RunRequest,
+    signals: StopSignals,
+    word: LastWord,
+    *,
+    as_json: bool,
+    plain: bool,
 ) -> int:
     console = Console(stderr=as_json)
     logs = open_logs(settings, paths)
     try:
         with _view(settings, paths, request, console, plain=plain):
             outcome = run_engine(settings, paths, request, signals)
+        ended = {"halted": outcome.halted, "stopped": outcome.result.stopped, "fault": outcome.result.fault}
+        word.said(outcome.run.folder, run_id=outcome.run.run_id, flat=outcome.flat, **ended)
         dropped = dropped_text(outcome.facts)
         if dropped:
             _log.warning("[DATA] run %s: %s", outcome.run.run_id, dropped)

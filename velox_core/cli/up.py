@@ -1,4 +1,4 @@
-"""`velox up` and `velox down`: the services around the engine.
+"""`velox up` and `velox down`: the services around the engine, Prefect's included.
 
 - `velox up` supervises in the foreground; with --detach a supervisor in a session of its own does.
 - Exit codes of up: 0, also when everything ran already; of --status 1 when something does not run. Of down: 4 while something
@@ -26,7 +26,7 @@ from velox_core.domain.time import IST
 if TYPE_CHECKING:
     from velox_core.settings import Paths, Settings
 
-DETACH_SECONDS_MAX: Final = 30.0
+DETACH_SECONDS_MAX: Final = 240.0  # Prefect's server on an empty database takes its time on a slow machine
 LOOK_SECONDS: Final = 0.2
 _SETTLED: Final = ("RUNNING", "REFUSED", "WAITING")
 
@@ -42,7 +42,7 @@ def up(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start Redis and the guard if they do not run, and keep them alive.
+    """Start Redis, the guard, Prefect's server and the deployments if they do not run, and keep them alive.
 
     In the foreground until Ctrl-C, which ends what was started here, but not the guard while an engine runs or something is
     open; SIGTERM or a closed terminal ends only the supervisor. velox down ends everything.
@@ -66,7 +66,7 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", help="With --flatten: do not ask for the word.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """End the supervisor, the guard and Redis; never an engine.
+    """End the supervisor, the deployments, Prefect's server, the guard and Redis, in this order; never an engine.
 
     Refused while an engine of the account runs (velox stop) and, with exit code 4, while something is open. Redis stays while
     anybody else uses it. A guard that velox up did not start is left alone.
@@ -216,10 +216,21 @@ def _print_table(view: dict[str, Any], start: str) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for cells in rows:
         _say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    for line in [*view["notes"], *(f"{row['name']}: {row['reason']}" for row in view["services"] if row["reason"])]:
+    for line in [
+        *_places(view["places"]),
+        *view["notes"],
+        *(f"{row['name']}: {row['reason']}" for row in view["services"] if row["reason"]),
+    ]:
         _say(line)
     if not supervisor["running"]:
         _say(f"Nobody restarts what dies. Start: {start}")
+
+
+def _places(places: dict[str, str]) -> list[str]:
+    """Return where a person looks, one line each."""
+    labels = {"ui": "Prefect's UI", "logs": "logs", "var": "state", "prefect": "for prefect by hand"}
+    width = max(map(len, labels.values()))
+    return [f"{label.ljust(width)}  {places[name]}" for name, label in labels.items() if places.get(name)]
 
 
 def _since(row: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from velox_core.domain.halts import HaltRecord
 from velox_core.journal.chain import canonical, first_broken
 from velox_core.journal.database import connect_to_read, open_database, unavailable
 from velox_core.journal.schema import (
+    ApprovalRow,
     ChecklistRow,
     DayPass,
     Decision,
@@ -183,6 +184,11 @@ class JournalReader:
         """Return the newest checklist of a scope and date; `items` is JSON text."""
         query = select_rows(ChecklistRow).where(ChecklistRow.scope_key == scope_key, ChecklistRow.trading_date == trading_date)
         return self._first(query.order_by(col(ChecklistRow.checklist_key).desc()).limit(1))
+
+    def approval(self, scope_key: str, trading_date: date) -> ApprovalRow | None:
+        """Return the newest answer of a person about a scope and date."""
+        query = select_rows(ApprovalRow).where(ApprovalRow.scope_key == scope_key, ApprovalRow.trading_date == trading_date)
+        return self._first(query.order_by(col(ApprovalRow.approval_key).desc()).limit(1))
 
     def day_pass(self, scope_key: str, trading_date: date) -> DayPass | None:
         """Return the day pass of a scope and date."""

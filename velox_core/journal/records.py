@@ -60,8 +60,45 @@ class JournalRecords:
         }
         self._write([insert(_TABLES["checklist"]).values(row)])
 
-    def save_day_pass(self, *, scope_key: str, trading_date: date, config_hash: str, armed_by: str, armed_wall_ms: int) -> None:
-        """Arm a date for a scope under one configuration; an earlier pass of the date is replaced."""
+    def save_approval(
+        self,
+        *,
+        scope_key: str,
+        trading_date: date,
+        config_hash: str,
+        approved: bool,
+        by: str,
+        note: str,
+        at_wall_ms: int,
+    ) -> None:
+        """Keep what a person answered, or that nobody did (`by` is then '')."""
+        row = {
+            "scope_key": scope_key,
+            "trading_date": trading_date,
+            "config_hash": config_hash,
+            "at_wall_ms": at_wall_ms,
+            "approved": approved,
+            "by": by,
+            "note": note,
+        }
+        self._write([insert(_TABLES["approval"]).values(row)])
+
+    def save_day_pass(
+        self,
+        *,
+        scope_key: str,
+        trading_date: date,
+        config_hash: str,
+        armed_by: str,
+        armed_wall_ms: int,
+        approved_by: str | None = None,
+        approval_note: str | None = None,
+        approved_wall_ms: int | None = None,
+    ) -> None:
+        """Arm a date for a scope under one configuration; an earlier pass of the date is replaced.
+
+        `approved_by`, `approval_note` and `approved_wall_ms` are a person's yes, if one was asked.
+        """
         table = _TABLES["day_pass"]
         row = {
             "scope_key": scope_key,
@@ -69,6 +106,9 @@ class JournalRecords:
             "config_hash": config_hash,
             "armed_by": armed_by,
             "armed_wall_ms": armed_wall_ms,
+            "approved_by": approved_by,
+            "approval_note": approval_note,
+            "approved_wall_ms": approved_wall_ms,
         }
         same = (table.c.scope_key == scope_key) & (table.c.trading_date == trading_date)
         self._write([delete(table).where(same), insert(table).values(row)])

@@ -4,7 +4,7 @@
 - The other event tables are projections, written in the same transaction by `projection.project`.
 - Invariants live here: a client order id once in a run, a trade id once in a run, at most one entry that is not
   terminal for each symbol of a run, and at most one live exit plan in a run (an account's date is one run).
-- `checklist`, `day_pass` and `session_summary` are records of the day beside the chain.
+- `checklist`, `approval`, `day_pass` and `session_summary` are records of the day beside the chain.
 - A change here needs a migration, and `HEAD_REVISION` names the newest one; a test holds the two together.
 
 Money is paise, quantity shares, `*_ms` epoch milliseconds of engine time, `*_wall_ms` of the wall clock.
@@ -17,7 +17,7 @@ from datetime import date
 from sqlalchemy import BigInteger, Index, MetaData, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 _WITHOUT_ROWID = {"sqlite_with_rowid": False}  # appended in key order: one page to write instead of two
 
 
@@ -213,8 +213,26 @@ class ChecklistRow(JournalTable, table=True):
     items: str = Field(sa_type=Text)
 
 
+class ApprovalRow(JournalTable, table=True):
+    """A person's answer to whether a date may be traded under one configuration; the newest one of a date counts."""
+
+    __tablename__ = "approval"
+
+    approval_key: int | None = Field(default=None, primary_key=True)
+    scope_key: str
+    trading_date: date = Field(index=True)
+    config_hash: str
+    at_wall_ms: int = Field(sa_type=BigInteger)
+    approved: bool
+    by: str
+    note: str = Field(sa_type=Text)
+
+
 class DayPass(JournalTable, table=True):
-    """The permission to open risk on a date, bound to the config's hash; the newest one of a scope and date counts."""
+    """The permission to open risk on a date, bound to the config's hash; the newest one of a scope and date counts.
+
+    `approved_by`, `approval_note` and `approved_wall_ms` are a person's yes, None when nobody was asked.
+    """
 
     __tablename__ = "day_pass"
 
@@ -223,6 +241,9 @@ class DayPass(JournalTable, table=True):
     config_hash: str
     armed_by: str
     armed_wall_ms: int = Field(sa_type=BigInteger)
+    approved_by: str | None = None
+    approval_note: str | None = Field(default=None, sa_type=Text)
+    approved_wall_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class SessionSummary(JournalTable, table=True):

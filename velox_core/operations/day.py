@@ -1,17 +1,19 @@
 """What a flow must know of a day before it does anything: its date, whether the market is open, whether it is too late.
 
-- A wall-clock day is one of a live broker: it follows the real clock, and a late run of it trades nothing.
-- A replay has its own clock; only the session calendar can turn it away.
+- A run that a schedule started too late does nothing, whatever it was to do: missed runs all come when a machine is back.
+- A wall-clock day is one of a live broker: it follows the real clock. A replay has its own, and its session is never over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from velox_core.domain.errors import ConfigError
+from velox_core.domain.scope import Scope
+from velox_core.domain.time import IST, epoch_ms, ist_clock_text
 from velox_core.operations.dates import choose_date, market_calendar
 from velox_core.settings import BrokerType, Paths, Settings, load_settings, paths
 
@@ -47,6 +49,21 @@ class Day:
     def scenario(self) -> str | None:
         """Return the scenario of a synthetic day, None for bars from files."""
         return self.request.scenario or (None if self.request.data else self.settings.feed.scenario)
+
+    @property
+    def run_stem(self) -> str:
+        """Return what the ids of the day's runs begin with: the date, and the scenario of synthetic data."""
+        return f"{self.trading_date.isoformat()}-{self.scenario}" if self.scenario else self.trading_date.isoformat()
+
+    @property
+    def account(self) -> Scope:
+        """Return the account's own scope."""
+        return Scope(broker_type=self.settings.broker.type.value, account=self.settings.account)
+
+    @property
+    def account_folder(self) -> Path:
+        """Return the account's own folder below `var`."""
+        return self.paths.var / self.account.folder
 
     @property
     def label(self) -> str:
@@ -88,8 +105,30 @@ def check_scenario(name: str) -> None:
         raise ConfigError(f"scenario {name!r} is not known; choose one of {', '.join(SCENARIOS)}")
 
 
+def closed_on(day: Day, on: date) -> str:
+    """Return why the market of a day's calendar has no session on a date, '' when it has one. Raises CalendarError."""
+    return market_calendar(day.settings).closed_reason(on)
+
+
+def special_on(day: Day, on: date) -> str:
+    """Return the name of the special session on a date, '' for an ordinary one and for none. Raises CalendarError."""
+    session = market_calendar(day.settings).session(on)
+    return session.name if session is not None and session.special else ""
+
+
+def session_over(day: Day, now: datetime) -> str:
+    """Return '' while a wall-clock day's session is not over, else that it is. A replay has its own clock."""
+    session = market_calendar(day.settings).session(day.trading_date) if day.wall_clock else None
+    if session is None or epoch_ms(now) < session.close_ms:
+        return ""
+    return (
+        f"the session of {day.trading_date} ended at {ist_clock_text(session.close_ms)} India time: nothing can be traded. "
+        "What is open is closed by velox flatten; end_of_day closes the books"
+    )
+
+
 def too_late(day: Day, flow: str, *, scheduled: datetime | None, now: datetime) -> str:
-    """Return '' when a scheduled flow may still start, else why not. Only a wall-clock day can be too late.
+    """Return '' when a scheduled flow may still start, else why not.
 
     Args:
         day: the day.
@@ -97,11 +136,15 @@ def too_late(day: Day, flow: str, *, scheduled: datetime | None, now: datetime) 
         scheduled: when the run was to start, None when nobody scheduled it.
         now: the moment, aware.
     """
-    if scheduled is None or not day.wall_clock:
+    if scheduled is None:
         return ""
     lateness = day.settings.market.lateness_minutes
     allowed = {"market_open": lateness.market_open, "intraday": lateness.intraday, "end_of_day": lateness.end_of_day}[flow]
-    late_minutes = (now - scheduled).total_seconds() / 60
-    if late_minutes <= allowed:
+    late = now - scheduled
+    if late <= timedelta(minutes=allowed):
         return ""
-    return f"{flow} was due at {scheduled.isoformat(timespec='minutes')}, {late_minutes:.0f} minutes ago; {allowed} are allowed"
+    due = f"{scheduled.astimezone(IST):%Y-%m-%d %H:%M}"
+    return (
+        f"{flow} was due at {due} India time, {late.total_seconds() / 60:.0f} minutes ago; {allowed} are allowed "
+        f"(market.lateness_minutes.{flow} in {day.settings.source.name}). Nothing was done. Still wanted? Start it by hand"
+    )

@@ -52,7 +52,7 @@ class FlatProof:
 
 def run_stem(day: Day) -> str:
     """Return what the ids of the day's runs begin with: the date, and the scenario of synthetic data."""
-    return f"{day.trading_date.isoformat()}-{day.scenario}" if day.scenario else day.trading_date.isoformat()
+    return day.run_stem
 
 
 def find_session(day: Day) -> RecordedRun:

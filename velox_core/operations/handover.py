@@ -1,6 +1,6 @@
 """What a flow process and the command that started it leave each other below `var/output`, under the flow's process id.
 
-- Its checklist, and the process id of its engine: nobody takes another day's for it.
+- Its checklist, what it waits for, and the process id of its engine: nobody takes another day's for it.
 - The command's wish that the day ends, from before the engine can be asked; it names the flow process' start, so that a
   later process with the id does not take it for its own.
 - Notes only: the journal keeps the checklist, the engine's status says how it does. The command removes them at its end.
@@ -29,6 +29,16 @@ def checklist_of(paths: Paths, starter_pid: int) -> list[ItemResult]:
     return [ItemResult(**{**line, "verdict": Verdict(line["verdict"])}) for line in lines]
 
 
+def leave_waiting(paths: Paths, what: str) -> None:
+    """Leave what this process waits for, in words; '' once it goes on. Raises VeloxError."""
+    write_json(_note(paths, "waiting", os.getpid()), {"what": what})
+
+
+def waiting_of(paths: Paths, starter_pid: int) -> str:
+    """Return what a process waits for, '' while it works."""
+    return str(read_json(_note(paths, "waiting", starter_pid)).get("what", ""))
+
+
 def leave_engine(paths: Paths, engine_pid: int) -> None:
     """Leave which engine this process started. Raises VeloxError."""
     write_json(_note(paths, "engine", os.getpid()), {"pid": engine_pid})
@@ -53,7 +63,7 @@ def stop_wanted(paths: Paths) -> bool:
 
 def forget(paths: Paths, starter_pid: int) -> None:
     """Remove what a process left."""
-    for kind in ("checklist", "engine", "stop"):
+    for kind in ("checklist", "waiting", "engine", "stop"):
         _note(paths, kind, starter_pid).unlink(missing_ok=True)
 
 

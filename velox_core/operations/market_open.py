@@ -1,4 +1,4 @@
-"""Opening a day: the verdict of the checklist on record, then the pass or its refusal."""
+"""Opening a day: the verdict of the checklist on record, a person's yes where one is asked, then the pass or its refusal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 
 from velox_core.alert_setup import open_alerts
-from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, VeloxError
+from velox_core.domain.errors import EXIT_CHECKLIST_FAILED, ConfigError, VeloxError
+from velox_core.operations.approval import approve_command, is_approval_required, record_answer, standing_approval
 from velox_core.operations.checklist import ItemResult, Verdict, refusals
 from velox_core.operations.day import Day
-from velox_core.operations.day_pass import record_checklist
+from velox_core.operations.day_pass import check_day_pass, record_checklist
 from velox_core.operations.earlier_halts import earlier_halt
-from velox_core.operations.handover import leave_checklist
+from velox_core.operations.handover import leave_checklist, leave_waiting
 from velox_core.operations.readiness import check_day
 from velox_core.ports import Severity
 
@@ -22,26 +23,82 @@ class ChecklistFailed(VeloxError):
     exit_code = EXIT_CHECKLIST_FAILED
 
 
+class NotApproved(VeloxError):
+    """The configuration asks for a person's yes, and there is none; nothing is armed."""
+
+    exit_code = EXIT_CHECKLIST_FAILED
+
+
+def with_earlier_halt(day: Day, results: Sequence[ItemResult]) -> list[ItemResult]:
+    """Return the lines of a checklist and, where a halt of an earlier date stands, the line that refuses the day for it."""
+    standing = earlier_halt(day.settings, day.paths, day.trading_date)
+    return [*results, standing] if standing is not None else list(results)
+
+
+def approve_day(day: Day, results: Sequence[ItemResult], *, by: str, note: str) -> bool:
+    """Keep a person's yes for the day, unless a line refuses it; returns whether it was kept.
+
+    Raises: ConfigError where no approval is asked for, or for a name or note that is no line of text; JournalUnavailable.
+    """
+    if not is_approval_required(day.settings):
+        raise ConfigError(f"{day.settings.source}: system.checklist.approval.required is false: no day waits for an approval")
+    if refusals(list(results)):
+        return False
+    record_answer(day.settings, day.paths, day.trading_date, approved=True, by=by, note=note)
+    return True
+
+
+def wait_for_approval(day: Day, results: Sequence[ItemResult]) -> bool:
+    """Return whether a person must be asked before the day is armed; the date then has no pass, and somebody is told.
+
+    Nobody is asked about a day that is refused anyway, nor again while an approval stands.
+    Raises: ConfigError for a day that could not be traded; JournalUnavailable or VeloxError when the record cannot be written.
+    """
+    if not is_approval_required(day.settings):
+        return False
+    results = with_earlier_halt(day, results)
+    if refusals(results):
+        return False
+    check_day(day)
+    record_checklist(day.settings, day.paths, day.trading_date, results, taken_wall_ms=_now_ms())
+    if standing_approval(day.settings, day.paths, day.trading_date) is not None:
+        return False
+    leave_checklist(day.paths, results)
+    minutes = day.settings.checklist.approval.minutes
+    asked = f"approve the day within {minutes} min: {approve_command(day.settings, day.trading_date)}"
+    leave_waiting(day.paths, asked)
+    with open_alerts(day.settings, label="market open") as alerts:
+        text = f"In Prefect's UI: open the paused market-open run and press Resume. Or {asked}. No answer means no."
+        alerts.send(Severity.WARNING, f"{day.trading_date} passed its checklist and waits for your approval", text)
+    return True
+
+
 def arm_day(day: Day, results: Sequence[ItemResult]) -> str:
     """Keep the checklist on record and give the day its pass, or take an older pass away; returns the armed date.
 
     A halt of an earlier date that its end of day never cleared refuses the day like an item of the checklist.
     A day that could not be traded (no bars, a strategy that does not load) is not armed, whatever the checklist says.
-    Raises: ChecklistFailed with every refusal; ConfigError; JournalUnavailable or VeloxError when the record cannot be
-        written.
+    Raises: ChecklistFailed with every refusal; NotApproved without the yes that the configuration asks for; ConfigError;
+        JournalUnavailable or VeloxError when the record cannot be written.
     """
-    standing = earlier_halt(day.settings, day.paths, day.trading_date)
-    results = [*results, standing] if standing is not None else results
+    results = with_earlier_halt(day, results)
     leave_checklist(day.paths, results)
-    if not refusals(list(results)):
+    if not refusals(results):
         check_day(day)
-    record_checklist(day.settings, day.paths, day.trading_date, results, taken_wall_ms=time.time_ns() // 1_000_000)
-    failed = refusals(list(results))
+    record_checklist(day.settings, day.paths, day.trading_date, results, taken_wall_ms=_now_ms())
+    failed = refusals(results)
     if failed:
         _tell(day, failed)
         lines = [f"- {result.title}: {result.measured}. {_sentence(result.advice)}" for result in failed]
         raise ChecklistFailed("\n".join([f"the checklist refuses {day.trading_date}; nothing is armed", *lines]))
+    unarmed = check_day_pass(day.settings, day.paths, day.trading_date) if is_approval_required(day.settings) else ""
+    if unarmed:
+        raise NotApproved(unarmed)
     return day.trading_date.isoformat()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _tell(day: Day, failed: Sequence[ItemResult]) -> None:

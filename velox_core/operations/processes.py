@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Final
 
 import psutil
+
+from velox_core.engine_lock import process_start
+from velox_core.ports import LockHolder
 
 CLOCK_STEP_MS: Final = 60_000  # what the machine's clock may have been set back meanwhile
 
@@ -23,6 +27,12 @@ def wrote_it(pid: int, wall_ms: int) -> bool:
     except psutil.Error:
         return is_alive(pid)
     return began_ms <= wall_ms + CLOCK_STEP_MS
+
+
+def lives(holder: LockHolder) -> bool:
+    """Return whether that very process runs on this host; a later one with its id is another."""
+    is_here = holder.host == socket.gethostname() and bool(holder.started)
+    return is_here and is_alive(holder.pid) and process_start(holder.pid) == holder.started
 
 
 def is_alive(pid: int) -> bool:

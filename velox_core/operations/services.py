@@ -3,6 +3,7 @@
 - A table of services, started in its order. Each says itself whether it lives; one that somebody else started is watched too.
 - Restarts wait 1 s, then twice as long each time up to 60 s; one that lived for a minute begins at 1 s again.
 - One that refuses its configuration (exit code 2) is told once and not started again: that mends nothing.
+- One that asks for it (exit code 75) is started again at once, and nobody is alarmed.
 - No clock, no signal, no file here: `step` is given the time and returns what happened, in sentences.
 """
 
@@ -19,14 +20,19 @@ BACKOFF_SECONDS_FIRST: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 60.0
 STEADY_SECONDS: Final = 60.0  # who lived so long starts with the first wait again
 FAILURES_ALERTED: Final = 5  # in a row: then it is told as critical, once
+EXIT_AGAIN: Final = 75  # a service's own wish to be started again at once: nothing is wrong with it
 
 
 class Service(Protocol):
     """One process that is to live. Everything but `start` and `end` returns at once."""
 
     name: str
-    where: str  # for people: address, account
     is_shared: bool  # whoever starts it, `velox down` may end it when nobody needs it
+
+    @property
+    def where(self) -> str:
+        """Return its place for people: address, account."""
+        ...
 
     @property
     def output(self) -> str:
@@ -169,6 +175,9 @@ class Supervisor:
             text = f"{text}: {kept.reason}. Correct it, then velox down and velox up; it is not started again"
             self._alerts.send(Severity.CRITICAL, f"The {kept.service.name} is not there", text)
             return [text]
+        if code == EXIT_AGAIN:
+            kept.state, kept.reason, kept.not_before = ServiceState.WAITING, text, now
+            return [f"{text}: it asks to be started again, see {kept.service.output}"]
         return self._wait(kept, now, text, Severity.WARNING)
 
     def _not_started(self, kept: Kept, now: float, why: str) -> list[str]:

@@ -9,9 +9,6 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,12 +19,14 @@ import psutil
 
 from velox_core.control import GUARD_FILE
 from velox_core.domain.errors import VeloxError
-from velox_core.engine_lock import ENGINE_LOCK, CloserLockFile, LockView, end_holder, process_start
+from velox_core.engine_lock import ENGINE_LOCK, CloserLockFile, LockView, end_holder
 from velox_core.operations.closing import with_closing
-from velox_core.operations.engine_process import output_file
 from velox_core.operations.guard import own_seconds, runs_to_guard
 from velox_core.operations.guard_status import GUARD_LOCK, guard_folder
 from velox_core.operations.json_file import read_json, write_json
+from velox_core.operations.prefect_home import export_line, prefect_address
+from velox_core.operations.prefect_services import PrefectServe, PrefectServer
+from velox_core.operations.service_process import KILL_SECONDS, ServiceProcess, holder_of
 from velox_core.operations.services import Kept, Service, ServiceState, Supervisor, end_services
 from velox_core.operations.status import account_folders
 from velox_core.operations.stop import running_engines
@@ -40,7 +39,6 @@ UP_FILE: Final = "up.json"
 STEP_SECONDS: Final = 0.5
 SUPERVISOR_END_SECONDS: Final = 20.0  # it may be starting Redis, which has 15 s
 GUARD_END_SECONDS: Final = 30.0  # a closing under way has 20 s of it
-KILL_SECONDS: Final = 5.0
 
 Tell = Callable[[str], None]
 
@@ -65,7 +63,7 @@ class RedisService:
     def life(self) -> LockHolder | None:
         """Return the process that answers on the socket."""
         pid = self._server.process()
-        return _holder(pid) if pid else None
+        return holder_of(pid) if pid else None
 
     def is_ready(self) -> bool:
         """Return whether it answers, which `life` has asked."""
@@ -108,61 +106,39 @@ class GuardService:
         self._settings = settings
         self._paths = paths
         self._environ = environ
-        self._lock = LockView(guard_folder(settings, paths) / GUARD_LOCK)
-        self._child: subprocess.Popen[bytes] | None = None
-        self._output = ""
+        lock = guard_folder(settings, paths) / GUARD_LOCK
+        self._process = ServiceProcess("guard", lock, paths, end_seconds=GUARD_END_SECONDS)
         self.where = f"account {settings.account}"
 
     @property
     def output(self) -> str:
         """Return the file of the guard that was started here, '' for one that was not."""
-        return self._output
+        return self._process.output
 
     def life(self) -> LockHolder | None:
         """Return the guard that was started here, else who has the guard's lock. Raises VeloxError."""
-        if self._child is not None and self._child.poll() is None:
-            return _holder(self._child.pid)
-        return self._lock.holder()
+        return self._process.life()
 
     def is_ready(self) -> bool:
         """Return whether a guard has the account's lock. Raises VeloxError."""
-        return self._lock.holder() is not None
+        return self._process.holder() is not None
 
     def start(self) -> None:
         """Start it in a session of its own. Raises VeloxError."""
-        output = output_file(self._paths, "guard")
-        command = [sys.executable, "-m", "velox_core.cli", "guard", "--config", str(self._settings.source.absolute())]
-        try:
-            with output.open("ab") as sink:
-                self._child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=dict(self._environ),
-                )
-        except OSError as error:
-            raise VeloxError(f"the guard cannot be started: {error}") from error
-        self._output = str(output)
+        arguments = ["-m", "velox_core.cli", "guard", "--config", str(self._settings.source.absolute())]
+        self._process.start(arguments, self._environ)
 
     def exit_code(self) -> int | None:
         """Return how the guard that was started here ended."""
-        return None if self._child is None else self._child.poll()
+        return self._process.exit_code()
 
     def needed_by(self) -> list[str]:
         """Return what it protects. Raises VeloxError when a lock cannot be read."""
-        settings, paths, flattened = self._settings, self._paths, self._flattened
-        return [*open_runs(settings, paths, flattened), *engines_at_work(settings, paths, flattened)]
+        return work_at_hand(self._settings, self._paths, self._flattened)
 
     def end(self, holder: LockHolder) -> str:
         """Ask it to end, and kill it after a bound. Raises VeloxError when it is not ended."""
-        asked = end_holder(holder, GUARD_END_SECONDS, by=signal.SIGTERM)
-        if asked in (EndOfHolder.KILLED, EndOfHolder.GONE):
-            return f"ended, process {holder.pid}"
-        if asked is EndOfHolder.SURVIVED and end_holder(holder, KILL_SECONDS) in (EndOfHolder.KILLED, EndOfHolder.GONE):
-            return f"did not end within {GUARD_END_SECONDS:g} s and was killed, process {holder.pid}"
-        raise VeloxError(f"process {holder.pid} could not be ended: look at it with ps")
+        return self._process.end(holder)
 
 
 def services_of(
@@ -182,7 +158,21 @@ def services_of(
         table.append(GuardService(settings, paths, environ, flattened))
     else:
         notes.append("guard: switched off (system.guard.enabled)")
+    if not settings.prefect.enabled:
+        notes.append("prefect: switched off (system.prefect.enabled): no schedules, no UI")
+        return table, notes
+    if settings.prefect.api_url:
+        notes.append(f"prefect-server: your own at {settings.prefect.api_url} (system.prefect.api_url), not supervised")
+    else:
+        own = (guard_folder(settings, paths) / UP_LOCK,)
+        table.append(PrefectServer(settings, paths, environ, own))
+    table.append(PrefectServe(settings, paths, environ, lambda: work_at_hand(settings, paths, flattened)))
     return table, notes
+
+
+def work_at_hand(settings: Settings, paths: Paths, flattened: frozenset[str] = frozenset()) -> list[str]:
+    """Return what is open and which engines run, but for flattened runs. Raises VeloxError when a lock cannot be read."""
+    return [*open_runs(settings, paths, flattened), *engines_at_work(settings, paths, flattened)]
 
 
 def engines_at_work(settings: Settings, paths: Paths, flattened: frozenset[str] = frozenset()) -> list[str]:
@@ -323,8 +313,23 @@ def services_view(settings: Settings, paths: Paths, environ: Mapping[str, str]) 
             }
         )
     shown = {"running": supervisor is not None, "pid": supervisor.pid if supervisor else 0}
-    return {"account": settings.account, "supervisor": {**shown, "since_wall_ms": _began_ms(supervisor)}, "services": views} | {
-        "notes": notes
+    return {
+        "account": settings.account,
+        "supervisor": {**shown, "since_wall_ms": _began_ms(supervisor)},
+        "services": views,
+        "places": _places(settings, paths),
+        "notes": notes,
+    }
+
+
+def _places(settings: Settings, paths: Paths) -> dict[str, str]:
+    """Return where a person looks: Prefect's UI and the line for `prefect` by hand ('' without Prefect), logs, state."""
+    address = prefect_address(settings, paths.var) if settings.prefect.enabled else ""
+    return {
+        "ui": address.removesuffix("/api"),
+        "logs": str(paths.logs / settings.environment),
+        "var": str(paths.var),
+        "prefect": export_line(paths.var, address) if address else "",
     }
 
 
@@ -380,10 +385,6 @@ def _known(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _run_folders(settings: Settings, paths: Paths) -> list[Path]:
     return account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
-
-
-def _holder(pid: int) -> LockHolder:
-    return LockHolder(host=socket.gethostname(), pid=pid, started=process_start(pid))
 
 
 def _began_ms(holder: LockHolder | None) -> int:

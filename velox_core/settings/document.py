@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,13 +75,16 @@ def read_file(path: Path, *, private: bool = False) -> str:
 
     Args:
         path: the file.
-        private: refuse a file that anybody but its owner may read or write (mode other than 0600).
+        private: refuse a file that anybody else may read or write (mode other than 0600), one of another owner, and a
+            symbolic link, whose target may change between two looks.
     Raises: ConfigError, one line, when it is not there, not a file, not readable, too large or not UTF-8.
     """
     shown = one_line(str(path))
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if private else 0))
     except OSError as error:
+        if private and error.errno == errno.ELOOP:
+            raise ConfigError(f"{shown}: is a symbolic link: allowed is the file itself; name that") from error
         raise ConfigError(f"{shown}: cannot be read: {error.strerror}; name an existing, readable file") from error
     except ValueError as error:
         raise ConfigError(f"{shown}: is not a file name: {one_line(str(error))}") from error
@@ -100,8 +105,15 @@ def _content(descriptor: int, shown: str, *, private: bool) -> bytes:
     mode = stat.S_IMODE(state.st_mode)
     if not stat.S_ISREG(state.st_mode):
         raise ConfigError(f"{shown}: is not a file; name a YAML file")
+    if private and state.st_uid != os.geteuid():
+        raise ConfigError(
+            f"{shown}: it belongs to user {state.st_uid}, this process to {os.geteuid()}: allowed is a file of its own user "
+            f"(chown {os.geteuid()} {shlex.quote(shown)}, then chmod 600)"
+        )
     if private and mode != 0o600:
-        raise ConfigError(f"{shown}: its mode is {mode:04o}: allowed is 0600, so that nobody else reads it (chmod 600)")
+        raise ConfigError(
+            f"{shown}: its mode is {mode:04o}: allowed is 0600, so that nobody else reads it (chmod 600 {shlex.quote(shown)})"
+        )
     content = b""
     while state.st_size <= BYTES_MAX >= len(content) and (part := os.read(descriptor, BYTES_MAX + 1)):
         content += part

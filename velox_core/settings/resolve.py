@@ -31,6 +31,7 @@ from velox_core.settings.values import (
     WARNED_WHEN_SIMULATED,
     AlertChannelSettings,
     AlertSettings,
+    ApprovalSettings,
     BackupSettings,
     BrokerCredentials,
     BrokerSettings,
@@ -47,6 +48,8 @@ from velox_core.settings.values import (
     LogSettings,
     MarketSettings,
     MetricsSettings,
+    PrefectSettings,
+    RetentionSettings,
     RiskSettings,
     Settings,
     SimulationSettings,
@@ -91,9 +94,11 @@ def resolve(system: schema.System, document: Document, secrets: Secrets, source:
         ),
         alerts=_alerts(system.alerts, secrets),
         dashboard=_same(DashboardSettings, system.dashboard),
+        prefect=_same(PrefectSettings, system.prefect),
         backup=_backup(system.backup, root),
         logs=_same(LogSettings, system.logs),
         checklist=_checklist(system),
+        retention=_same(RetentionSettings, system.retention),
         contacts=_same(ContactSettings, system.contacts),
         calendar_path=_file(root, system.calendar_path, "nse_calendar.yaml"),
         charges_path=_file(root, system.charges_path, "charges.yaml"),
@@ -231,7 +236,9 @@ def _checklist(system: schema.System) -> ChecklistSettings:
         usual = ItemSeverity.WARN if item in WARNED_WHEN_SIMULATED and not system.live else ItemSeverity.REFUSE
         severities[item] = getattr(system.checklist.severities, item) or usual
     return ChecklistSettings(
-        severities=FrozenMapping(severities), max_total_positions_reason=system.checklist.max_total_positions_reason
+        severities=FrozenMapping(severities),
+        max_total_positions_reason=system.checklist.max_total_positions_reason,
+        approval=_same(ApprovalSettings, system.checklist.approval),
     )
 
 

@@ -222,6 +222,14 @@ class Dashboard(Section):
     port: Annotated[int, whole("a port", 1, 65535)] = 3000
 
 
+class Prefect(Section):
+    """`prefect`: when things run. Nothing about an order's safety depends on it."""
+
+    enabled: Flag = True
+    port: Annotated[int, whole("a port", 1, 65535)] = 4200
+    api_url: Annotated[str | None, address(("http", "https"), optional=True)] = None
+
+
 class Backup(Section):
     """`backup`."""
 
@@ -257,11 +265,25 @@ class Severities(Section):
     guard: Severity = None
 
 
+class Approval(Section):
+    """`checklist.approval`: whether a person must say yes before the day is armed, and how long market open waits."""
+
+    required: Flag = False
+    minutes: Annotated[int, whole("minutes", 1, 240)] = 15
+
+
 class Checklist(Section):
     """`checklist`."""
 
     severities: Severities = Severities()
     max_total_positions_reason: Note = ""
+    approval: Approval = Approval()
+
+
+class Retention(Section):
+    """`retention`: how long Prefect's records of a run are kept. The journal is kept for good."""
+
+    prefect_days: Annotated[int, whole("days", 1, 3650)] = 30
 
 
 class Contacts(Section):
@@ -296,9 +318,11 @@ class System(Section):
     metrics: Metrics = Metrics()
     alerts: Alerts = Alerts()
     dashboard: Dashboard = Dashboard()
+    prefect: Prefect = Prefect()
     backup: Backup = Backup()
     logs: Logs = Logs()
     checklist: Checklist = Checklist()
+    retention: Retention = Retention()
     contacts: Contacts = Contacts()
     calendar_path: FilePath = None
     charges_path: FilePath = None

@@ -85,9 +85,19 @@ def take_file(secrets: Secrets, path: Path, problems: list[Problem]) -> None:
     """Take the secrets of a file that the environment did not set. Adds a problem for whatever is wrong with it."""
     source = one_line(str(path))
     try:
-        document = parse(read_file(path, private=True), source, private=True)
+        text = read_file(path, private=True)
     except ConfigError as error:
-        problems.extend(Problem(Origin(source, 1), one_line(text.removeprefix(f"{source}: "))) for text in error.problems)
+        problems.extend(Problem(Origin(source, 1), one_line(line.removeprefix(f"{source}: "))) for line in error.problems)
+        return
+    take_text(secrets, text, source, problems)
+
+
+def take_text(secrets: Secrets, text: str, source: str, problems: list[Problem]) -> None:
+    """Take the secrets of a secrets file's text, `source` in messages. Adds a problem for whatever is wrong with it."""
+    try:
+        document = parse(text, source, private=True)
+    except ConfigError as error:
+        problems.extend(Problem(Origin(source, 1), one_line(line.removeprefix(f"{source}: "))) for line in error.problems)
         return
     problems.extend(Problem(problem.origin, "holds something that is not allowed") for problem in document.problems)
     if not isinstance(document.data, dict):

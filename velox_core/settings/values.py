@@ -377,6 +377,15 @@ class DashboardSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefectSettings:
+    """Prefect's server: the port of the one that `velox up` starts, on this machine alone; `api_url` of your own instead."""
+
+    enabled: bool
+    port: int
+    api_url: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackupSettings:
     """Backups: an absolute folder or a URL, None for `backups` below the var folder, and more of them.
 
@@ -400,11 +409,27 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalSettings:
+    """Whether a person must approve the day after its checklist, and for how many minutes market open waits for the answer."""
+
+    required: bool
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChecklistSettings:
-    """What each item does when it fails, and why `max_total_positions` is above 5, if it is."""
+    """What each item does when it fails, why `max_total_positions` is above 5, if it is, and whether a person approves."""
 
     severities: FrozenMapping[ItemSeverity]
     max_total_positions_reason: str
+    approval: ApprovalSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """How many days Prefect keeps a run that has ended."""
+
+    prefect_days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -442,9 +467,11 @@ class Settings:
     metrics: MetricsSettings
     alerts: AlertSettings
     dashboard: DashboardSettings
+    prefect: PrefectSettings
     backup: BackupSettings
     logs: LogSettings
     checklist: ChecklistSettings
+    retention: RetentionSettings
     contacts: ContactSettings
     calendar_path: Path
     charges_path: Path

@@ -133,7 +133,7 @@ def test_equal_lesser_messages_that_wait_become_one_with_their_number(severity: 
     phone.gate.clear()
     alerts = alerts_over(phone)
     alerts.send(severity, "other", "")
-    assert phone.entered.wait(5)
+    assert phone.entered.wait(60)
     for _ in range(3):
         alerts.send(severity, "same", "text")
     alerts.send(severity, "same", "another text")
@@ -174,7 +174,7 @@ def test_critical_messages_have_room_of_their_own_and_leave_first(caplog: pytest
     phone.gate.clear()
     alerts = alerts_over(phone)
     alerts.send(WARNING, "under way", "")
-    assert phone.entered.wait(5)
+    assert phone.entered.wait(60)
     for number in range(outbox.LESSER_WAITING_MAX + 3):
         alerts.send(WARNING, f"lesser {number}", "")
     for number in range(outbox.CRITICAL_WAITING_MAX):
@@ -194,7 +194,7 @@ def test_send_never_waits_for_a_channel_that_hangs_nor_do_the_others() -> None:
     hung.gate.clear()
     alerts = alerts_over(hung, phone)
     alerts.send(CRITICAL, "first", "")
-    assert hung.entered.wait(5)
+    assert hung.entered.wait(60)
     alerts.send(CRITICAL, "second", "")
     wait_for(lambda: phone.titles == ["first", "second"])
     assert hung.seen == []
@@ -220,7 +220,7 @@ def test_close_is_bounded_and_says_what_did_not_leave(caplog: pytest.LogCaptureF
     phone.gate.clear()
     alerts = alerts_over(phone)
     alerts.send(CRITICAL, "NOT FLAT", "")
-    assert phone.entered.wait(5)
+    assert phone.entered.wait(60)
     assert alerts.close(0.05) is False
     assert phone.killed
     assert "1 deliveries had not succeeded when the process ended" in caplog.text

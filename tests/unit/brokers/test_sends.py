@@ -73,7 +73,7 @@ class Desk:
 
     def wait_for(self, tag: str, status: str) -> None:
         """Drain until an order has a report of this status."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (tag, status) not in [(r.client_order_id, r.outcome.status.value) for r in self.heard]:
             assert time.monotonic() < deadline, f"{tag} never was {status}"
             self.news()
@@ -174,7 +174,7 @@ def test_exit_or_cancel_that_is_too_old_when_its_turn_comes_does_not_leave(desk:
     desk.clock.seconds += 60.0  # the process was stopped: nobody drains
     sender = next(thread for thread in threading.enumerate() if thread.name == "send-AAA")
     desk.gate.open()
-    sender.join(30)
+    sender.join(60)
     desk.wait_for("X1", "ACKNOWLEDGED")
     if kind == "exit":
         desk.wait_for("X2", "NOT_SENT")

@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 
 
 def wait_for(stream: io.StringIO, text: str) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while text not in stream.getvalue():
         assert time.monotonic() < until, stream.getvalue()
         time.sleep(0.01)

@@ -45,7 +45,7 @@ def test_run_view_on_a_terminal_draws_in_place_and_leaves_nothing_behind() -> No
         return Status(Path(), {**BODY, "halted": True, "halt_reason": "loss limit"})
 
     with RunView(console, read, note=lambda: "starting"):
-        assert asked.wait(10)
+        assert asked.wait(60)
     assert shown(console).endswith(("\x1b[2K", "\x1b[?25h"))
 
 

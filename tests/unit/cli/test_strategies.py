@@ -92,7 +92,7 @@ def test_new_strategy_passes_its_own_test_and_is_not_overwritten(config: Path) -
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert "3 passed" in tested.stdout, tested.stdout + tested.stderr

@@ -115,7 +115,7 @@ def test_ledger_server_that_is_slow_to_start_is_asked_once_at_a_time() -> None:
 
     def revive() -> None:
         started.append(1)
-        may_go.wait(10.0)
+        may_go.wait(60.0)
 
     upkeep = make_upkeep(rig, revive=revive)
     rig.ledger.down = True
@@ -126,7 +126,7 @@ def test_ledger_server_that_is_slow_to_start_is_asked_once_at_a_time() -> None:
     may_go.set()
     for thread in threading.enumerate():
         if thread.name == "revive-ledger":
-            thread.join(10.0)
+            thread.join(60.0)
     upkeep.maintain(1.5 + LEDGER_RETRY_SECONDS, NOW_MS)  # at once, not after another interval
     assert (started, rig.ledger.rebuilds, rig.risk.readiness.ledger_fault) == ([1], 1, "")
 

@@ -166,7 +166,7 @@ def test_import_of_ticks_or_of_nothing_says_so(simulated: Settings, tmp_path: Pa
     assert not (tmp_path / "stored").exists()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_manifest_is_a_day_or_a_data_error(
     simulated: Settings, nse_calendar: SessionCalendar, tmp_path: Path, data: st.DataObject

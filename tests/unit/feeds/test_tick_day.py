@@ -228,7 +228,7 @@ def test_load_day_ticks_that_cannot_be_used_say_why(calendar: SessionCalendar, t
         load_day(twice, DAY, calendar)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(st.lists(st.binary(max_size=40), max_size=8), st.booleans())
 def test_load_day_any_bytes_after_the_header_are_a_day_or_a_data_error(
     calendar: SessionCalendar, tmp_path: Path, lines: list[bytes], with_good: bool

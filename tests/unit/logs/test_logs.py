@@ -99,7 +99,7 @@ def test_logs_losses_are_written_to_the_system_log_once_there_is_room(tmp_path: 
 
     class Slow:
         def __str__(self) -> str:
-            gate.wait(10)
+            gate.wait(60)
             return "slow"
 
     logging.getLogger(RISK).info("%s", Slow())

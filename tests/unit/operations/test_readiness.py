@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from velox_core.domain.errors import ConfigError, NotFlatError, VeloxError
+from velox_core.domain.errors import ConfigError, VeloxError
 from velox_core.operations import handover, hints
 from velox_core.operations.checklist import ITEM_TITLES, ItemResult, Verdict
 from velox_core.operations.dates import choose_date
 from velox_core.operations.day import DayRequest, open_day
-from velox_core.operations.engine_process import EngineProcess, engine_failure
 from velox_core.operations.processes import wrote_it
 from velox_core.operations.readiness import check_day, refuse_second_engine, standing_problems, strategy_problems
 from velox_core.operations.view import dropped_text
@@ -143,34 +142,6 @@ def test_hints_are_quoted_and_name_a_configuration_that_is_not_the_default(
     assert hints.program("prefect") == "prefect"
     assert shlex.split(hints.velox("status", settings=settings_with()))[1:] == ["status", "--config", "config/system.yaml"]
     assert shlex.split(hints.velox("status", settings=load_settings(None, {})))[1:] == ["status"]
-
-
-class Ended(EngineProcess):
-    def __init__(self, folder: Path, output: Path) -> None:
-        self.pid, self.output, self._folder = 1, output, folder
-
-    def status(self) -> None:
-        return None
-
-
-def test_engine_cause_is_its_fault_else_its_message_and_never_its_report(tmp_path: Path) -> None:
-    output = tmp_path / "engine.log"
-    output.write_text('{\n "trades": []\n}\nvelox: no bars\nof the date\n')
-    engine = Ended(tmp_path, output)
-    assert engine.cause() == "no bars\nof the date"
-    output.write_text('{\n "trades": []\n}\n')
-    assert engine.cause() == ""
-    (tmp_path / "summary.json").write_text(json.dumps({"fault": "the broker went away"}))
-    assert engine.cause() == "the broker went away"
-
-
-def test_engine_failure_carries_the_cause_and_the_exit_code() -> None:
-    assert engine_failure(0, "") is None
-    assert isinstance(engine_failure(4, "2 TCS"), NotFlatError)
-    failed = engine_failure(2, "no bars")
-    assert failed is not None
-    assert (failed.exit_code, str(failed)) == (2, "the engine ended with exit code 2: no bars")
-    assert str(engine_failure(-9, "")) == "the engine ended with signal 9"
 
 
 def test_dropped_text_counts_rows_by_rule() -> None:

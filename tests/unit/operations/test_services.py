@@ -8,6 +8,7 @@ from tests.fakes.outside import FakeAlerts
 from tests.fakes.services import FakeService, process
 from velox_core.operations.services import (
     BACKOFF_SECONDS_MAX,
+    EXIT_AGAIN,
     STEADY_SECONDS,
     Kept,
     ServiceState,
@@ -77,6 +78,19 @@ def test_supervisor_gives_a_service_up_that_refuses_its_configuration_and_says_s
     assert (service.started, keeper.kept[0].state, keeper.is_settled) == (1, ServiceState.REFUSED, True)
     assert [sentence.count("guard.log") for sentence in told] == [1]
     assert [(severity, title) for severity, title, _ in alerts.sent] == [(Severity.CRITICAL, "The guard is not there")]
+
+
+def test_supervisor_starts_a_service_that_asks_for_it_again_at_once_and_alarms_nobody() -> None:
+    service, alerts = FakeService("prefect-serve"), FakeAlerts()
+    keeper = Supervisor([service], alerts)
+    keeper.step(0.0)
+    for second in range(1, 8):
+        service.die(EXIT_AGAIN)
+        told = keeper.step(float(second))
+        assert told[0].endswith("it asks to be started again, see prefect-serve.log")
+        keeper.step(second + 0.5)
+        assert service.started == second + 1
+    assert (alerts.sent, keeper.kept[0].failures) == ([], 0)
 
 
 def test_supervisor_takes_up_a_refused_service_that_somebody_else_started() -> None:

@@ -98,10 +98,13 @@ def test_redis_is_needed_by_anybody_below_the_same_var(settings_with: Load, path
 
 
 def test_services_leave_out_what_is_not_wanted_and_say_so(settings_with: Load, paths: Paths) -> None:
-    own = settings_with("  stores: {redis: {url: 'redis://127.0.0.1:6379/0'}}\n  guard: {enabled: false}\n")
-    table, notes = services_of(own, paths, {})
-    assert (table, len(notes)) == ([], 2)
-    assert [service.name for service in services_of(settings_with(), paths, {})[0]] == ["redis", "guard"]
+    own = "  stores: {redis: {url: 'redis://127.0.0.1:6379/0'}}\n  guard: {enabled: false}\n"
+    table, notes = services_of(settings_with(own + "  prefect: {enabled: false}\n"), paths, {})
+    assert (table, len(notes)) == ([], 3)
+    table, notes = services_of(settings_with(own + "  prefect: {api_url: 'http://host:4200/api'}\n"), paths, {})
+    assert ([service.name for service in table], "http://host:4200/api" in notes[2]) == (["prefect-serve"], True)
+    every = [service.name for service in services_of(settings_with(), paths, {})[0]]
+    assert every == ["redis", "guard", "prefect-server", "prefect-serve"]
 
 
 def test_second_supervisor_changes_nothing(settings_with: Load, paths: Paths) -> None:
@@ -163,4 +166,5 @@ def test_down_is_refused_while_something_is_open_or_an_engine_runs(
 def test_down_with_nothing_there_says_so_and_ends_well(settings_with: Load, paths: Paths) -> None:
     told: list[str] = []
     assert bring_down(settings_with(), paths, os.environ, tell=told.append)
-    assert told == ["supervisor: does not run", "guard: does not run", "redis: does not run"]
+    names = ["supervisor", "prefect-serve", "prefect-server", "guard", "redis"]
+    assert told == [f"{name}: does not run" for name in names]

@@ -17,7 +17,10 @@ from velox_core.settings.shape import leaves
 
 PRODUCTION = (SHIPPED_ROOT / "config" / "system_production.yaml").read_bytes()
 BOUNDED = settings(
-    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SCALARS = (
     st.none()

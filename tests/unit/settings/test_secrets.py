@@ -198,3 +198,28 @@ def test_secrets_file_that_is_missing_is_refused(project, guide):
     assert "nowhere.yaml" in problem
     assert "No such file" in problem
     assert not os.path.exists(project.root / "nowhere.yaml")
+
+
+def test_secrets_file_of_another_mode_names_the_command_that_mends_it(project, guide):
+    (problem,) = project.problems(guide + secrets_file(project, f"broker: {{api_key: {PRIVATE}}}", 0o644))
+    assert f"chmod 600 {project.root / 'secrets.yaml'}" in problem or "chmod 600 secrets.yaml" in problem
+
+
+def test_secrets_file_of_another_user_is_refused(project, guide, monkeypatch):
+    text = guide + secrets_file(project, f"broker: {{api_key: {PRIVATE}}}")
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    (problem,) = project.problems(text)
+    assert f"it belongs to user {owner}, this process to {owner + 1}" in problem
+    assert f"chown {owner + 1}" in problem
+    assert "chmod 600" in problem
+    check_seen_nowhere(problem)
+
+
+def test_secrets_file_that_is_a_symbolic_link_is_refused_also_to_a_good_file(project, guide):
+    text = guide + secrets_file(project, f"broker: {{api_key: {PRIVATE}}}")
+    (project.root / "secrets.yaml").rename(project.root / "elsewhere.yaml")
+    (project.root / "secrets.yaml").symlink_to(project.root / "elsewhere.yaml")
+    (problem,) = project.problems(text)
+    assert "is a symbolic link: allowed is the file itself" in problem
+    check_seen_nowhere(problem)

@@ -86,6 +86,7 @@ def test_production_file_spells_out_the_defaults(project):
         "metrics",
         "alerts",
         "dashboard",
+        "prefect",
         "backup",
         "logs",
         "checklist",

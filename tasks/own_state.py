@@ -1,0 +1,68 @@
+"""What the API says of this very flow run: whether somebody cancelled it.
+
+- A SIGTERM alone is no cancel: a stopped worker or a machine that goes down sends one too, and the engine then trades on.
+- An API that does not answer says nothing. `velox stop` reaches the engine without it.
+- The look is bounded, never raises, and is made beside the relay: the orchestrator's own notice of a cancel is lost when the
+  server was away for some seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import httpx
+import prefect.runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import PrefectException
+
+LOOK_SECONDS: Final = 3.0  # between two looks
+ANSWER_SECONDS_MAX: Final = 3.0
+SHUTTING_DOWN: Final = "shutting down"  # in the state's message, where the runner ends its runs because it ends itself
+
+
+def means_cancel(state: State | None) -> bool:
+    """Return whether a state says that somebody cancelled the run; a runner that ends says so of its runs too."""
+    if state is None or state.type not in (StateType.CANCELLING, StateType.CANCELLED):
+        return False
+    return SHUTTING_DOWN not in (state.message or "").lower()
+
+
+async def is_cancelled() -> bool:
+    """Ask the API whether this run was cancelled; False when it does not answer in time."""
+    run_id = prefect.runtime.flow_run.id
+    if not run_id:
+        return False
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS_MAX), get_client() as client:
+            run = await client.read_flow_run(run_id)
+    except (PrefectException, httpx.HTTPError, OSError, RuntimeError, TimeoutError):
+        return False
+    return means_cancel(run.state)
+
+
+class OwnState:
+    """Whether this run was cancelled, looked up beside other work: `cancelled` never waits."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._look: asyncio.Task[bool] | None = None
+
+    def cancelled(self) -> bool:
+        """Return whether the newest answer says so, and ask again when it is time."""
+        clock = asyncio.get_running_loop().time
+        if self._look is None:
+            if clock() >= self._next:
+                self._look = asyncio.create_task(is_cancelled())
+            return False
+        if not self._look.done():
+            return False
+        answer, self._look, self._next = self._look.result(), None, clock() + LOOK_SECONDS
+        return answer
+
+    async def close(self) -> None:
+        """End a look that is under way."""
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)

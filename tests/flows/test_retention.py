@@ -1,0 +1,119 @@
+"""Old runs leave Prefect's database, and nothing else does."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Flow, flow, get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import ArtifactCreate, LogCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterFlowRunId
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Running
+
+import flows
+from flows.market_open import market_open
+from tasks import retention
+from tasks.retention import OUR_FLOWS, Pruned, prune, prune_prefect
+from velox_core.operations.day import DayRequest, open_day
+
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
+KEY = "kept-history"
+
+
+@flow(name="of-somebody-else")
+async def of_somebody_else() -> None:
+    """A flow on the same server that is none of ours."""
+
+
+@flow(name="end-of-day")
+async def evening(config: str) -> str:
+    return await prune_prefect(open_day(DayRequest(config=Path(config), date=date(2024, 1, 15)), os.environ))
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[PrefectClient]:
+    async with get_client() as opened:
+        yield opened
+
+
+async def make(client: PrefectClient, of: Any, state: Any) -> Any:
+    run = await client.create_flow_run(of, state=state)
+    at = datetime.now(UTC)
+    await client.create_logs([LogCreate(name="test", level=20, message="m", timestamp=at, flow_run_id=run.id)])
+    return run.id
+
+
+async def exists(client: PrefectClient, run_id: Any) -> bool:
+    try:
+        await client.read_flow_run(run_id)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+async def test_ended_runs_of_ours_go_with_logs_and_artifacts_but_the_newest_and_nothing_else_goes(
+    client: PrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH_RUNS", 2)
+    old, newer, third = [await make(client, market_open, Completed()) for _ in range(3)]
+    running = await make(client, market_open, Running())
+    foreign = await make(client, of_somebody_else, Completed())
+    for run_id in (old, newer):
+        await client.create_artifact(ArtifactCreate(key=KEY, type="markdown", data=str(run_id), flow_run_id=run_id))
+
+    nothing = Pruned()
+    await prune(client, nothing, before=datetime.now(UTC) - timedelta(days=1))
+    assert (nothing.runs, nothing.artifacts, nothing.is_complete) == (0, 0, True)
+    assert await exists(client, old)
+
+    pruned = Pruned()
+    await prune(client, pruned, before=datetime.now(UTC) + timedelta(seconds=5))
+    assert [await exists(client, run_id) for run_id in (old, newer, third)] == [False, False, False]
+    assert [await exists(client, run_id) for run_id in (running, foreign)] == [True, True]
+    assert pruned.runs >= 3
+    assert pruned.stuck >= 1
+    assert pruned.is_complete
+    (kept,) = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[KEY])))
+    assert kept.data == str(newer)
+    for run_ids, count in (([old, newer, third], 0), ([running, foreign], 2)):
+        logs = await client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=run_ids)))
+        assert len(logs) == count
+    for run_id in (running, foreign):
+        await client.delete_flow_run(run_id)
+
+
+async def test_no_more_than_the_bound_goes_at_once(client: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    await prune(client, Pruned(), before=datetime.now(UTC) + timedelta(seconds=5))
+    monkeypatch.setattr(retention, "BATCH_RUNS", 1)
+    monkeypatch.setattr(retention, "RUNS_MAX", 2)
+    runs = [await make(client, market_open, Completed()) for _ in range(3)]
+    pruned = Pruned()
+    await prune(client, pruned, before=datetime.now(UTC) + timedelta(seconds=5))
+    assert (pruned.runs, pruned.is_complete) == (2, False)
+    assert [await exists(client, run_id) for run_id in runs].count(True) == 1
+
+
+async def test_evening_tells_sizes_and_a_dead_server_costs_a_line(
+    var: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = await evening(str(config))
+    assert "0 runs older than 30 days removed" in told
+    assert "MB of it free" in told
+    assert "the file does not shrink" in told
+    monkeypatch.setattr(retention, "SECONDS_MAX", 2.0)
+    monkeypatch.setattr(retention, "get_client", lambda: PrefectClient("http://127.0.0.1:9/api"))
+    assert "the rest next time" in await evening(str(config))
+
+
+def test_every_flow_of_ours_is_known_to_retention() -> None:
+    modules = [importlib.import_module(f"flows.{found.name}") for found in pkgutil.iter_modules(flows.__path__)]
+    ours = {value.name for module in modules for value in vars(module).values() if isinstance(value, Flow)}
+    assert ours == set(OUR_FLOWS)

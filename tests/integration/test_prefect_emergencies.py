@@ -1,0 +1,89 @@
+"""A person's emergencies on a real Prefect server: the flatten form, and a cancel that takes longer than Prefect waits.
+
+The engine works, hangs or is dead: the broker says flat in the end, and each share was bought once and sold once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.prefect_account import RUN_ID, PrefectAccount
+from tests.fakes.prefect_server import PrefectServer, wait_until
+
+PREFECT_WAITS_SECONDS = 30.0  # for a cancelled flow, before it kills it
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def account(prefect_server: PrefectServer, tmp_path: Path) -> Iterator[Callable[..., PrefectAccount]]:
+    """Makes accounts below one folder, for which one process serves the deployments."""
+    made: list[PrefectAccount] = []
+
+    def make(name: str, **given: object) -> PrefectAccount:
+        made.append(PrefectAccount(prefect_server, tmp_path, account=name, **given))  # type: ignore[arg-type]
+        made[-1].arm()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+def test_flatten_from_the_form_closes_everything_while_the_engine_works_hangs_or_is_dead(
+    prefect_server: PrefectServer, account: Callable[..., PrefectAccount]
+) -> None:
+    works, hangs, dead = account("primary"), account("hangs"), account("dead")
+    every = (works, hangs, dead)
+    works.serve()
+    watching = {one: one.trigger("intraday") for one in every}
+    engines = {one: one.wait_until_it_holds() for one in every}
+    os.kill(engines[hangs], signal.SIGSTOP)
+    os.kill(engines[dead], signal.SIGKILL)
+    name, message = prefect_server.wait_end(watching[dead])
+    assert name == "EngineDied", (name, message)
+    flattening = {one: one.trigger("emergency-flatten", reason="a drill", by="the form") for one in every}
+    for one in every:
+        name, message = prefect_server.wait_end(flattening[one])
+        assert name == "Completed", (one.name, message, prefect_server.logs(flattening[one]), one.told())
+        one.assert_each_traded_once()
+        halts = one.read_lines("halt.jsonl")
+        assert [(halt["reason"], halt["by"]) for halt in halts if halt.get("closes")] == [("a drill", "the form")]
+    reports = "\n".join(str(artifact["data"]) for artifact in prefect_server.artifacts_of(flattening.values()))
+    assert reports.count("# FLAT") == len(every)
+    assert prefect_server.wait_end(watching[works])[0] != "Completed"
+    assert not hangs.is_engine(engines[hangs])
+
+
+def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_next_run_says_so(
+    prefect_server: PrefectServer, account: Callable[..., PrefectAccount]
+) -> None:
+    slow = account("primary", positions=20, strategy="tests.integration.slow_exits:HoldAtASlowBroker", speed=60.0)
+    slow.serve()
+    run = slow.trigger("intraday")
+    engine = slow.wait_until_it_holds()
+    flow = slow.flow_pid(run)
+    cancelled = time.monotonic()
+    prefect_server.cancel(run)
+    wait_until(lambda: slow.flow_pid(run) != flow, slow.told)
+    left_after = time.monotonic() - cancelled
+    still_held = slow.held()
+    assert prefect_server.wait_end(run)[0] == "Cancelled"
+    slow.wait_until_flat()
+    flat_after = time.monotonic() - cancelled
+    assert still_held
+    assert left_after < flat_after
+    assert flat_after > PREFECT_WAITS_SECONDS
+    wait_until(lambda: slow.read("end.json").get("pid") == engine, slow.told)
+    slow.assert_each_traded_once()
+    after = slow.trigger("intraday")
+    name, message = prefect_server.wait_end(after)
+    assert name == "AlreadyEnded", (name, message)
+    assert RUN_ID in message
+    assert "cancelled" in message

@@ -1,0 +1,123 @@
+"""`velox up` with everything: a second up changes nothing, a dead server comes back with its deployments, down ends all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.definitions import DEPLOYMENTS, QUEUE_PRIORITIES, WORK_POOL
+from tests.fakes.prefect_home import migrated_home
+from tests.integration.test_up import ROOT, WAIT_SECONDS, Account, wait
+from velox_core.operations.processes import is_alive
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+ALL = ["redis", "guard", "prefect-server", "prefect-serve"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class House(Account):
+    """An account with Prefect on a port of its own."""
+
+    def __init__(self, var: Path) -> None:
+        super().__init__(var)
+        self.port = free_port()
+        self.said = {"VELOX__PREFECT__PORT": str(self.port)}
+
+    def asked(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = httpx.post(f"http://127.0.0.1:{self.port}/api/{path}", json=body or {}, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def registered(self) -> dict[str, list[str]]:
+        """Return the ids of what the server knows, by kind and name: none may change by a second up."""
+        found = {f"deployment {row['name']}": [row["id"]] for row in self.asked("deployments/filter")}
+        for row in self.asked("deployments/filter"):
+            found[f"schedules {row['name']}"] = sorted(f"{one['slug']} {one['id']}" for one in row["schedules"])
+        found |= {f"automation {row['name']}": [row["id"]] for row in self.asked("automations/filter")}
+        queues = self.asked(f"work_pools/{WORK_POOL}/queues/filter")
+        return found | {f"queue {row['name']}": [str(row["priority"])] for row in queues}
+
+    def pids(self) -> dict[str, int]:
+        view = json.loads(self.velox("up", "--status", "--json").stdout)
+        return {row["name"]: row["pid"] for row in view["services"]}
+
+    def is_running(self, name: str, restarts: int) -> bool:
+        row = self.services().get(name, {})
+        return (row.get("restarts"), row.get("state")) == (restarts, "RUNNING")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    migrated_home(tmp_path / "var" / "prefect")
+    made = House(tmp_path / "var")
+    yield made
+    made.end()
+
+
+def deploy_from_a_checkout_without_git(house: House, checkout: Path) -> None:
+    """Run the line of prefect.yaml's header in a copy of the project."""
+    checkout.mkdir()
+    for name in ("flows", "tasks", "velox_core", "deployments", "config", "prefect.yaml", "prefect.toml", "pyproject.toml"):
+        source = ROOT / name
+        skip = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, checkout / name, ignore=skip) if source.is_dir() else shutil.copy(source, checkout / name)
+    address = f"http://127.0.0.1:{house.port}/api"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "VELOX"))}
+    environ |= {"PREFECT_HOME": str(house.var / "prefect"), "PREFECT_API_URL": address}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_up_brings_prefect_up_twice_is_once_and_a_dead_server_comes_back_with_its_deployments(
+    house: House, tmp_path: Path
+) -> None:
+    up = house.velox("up", "--detach", "--json")
+    assert up.returncode == 0, up.stdout + up.stderr
+    view = json.loads(up.stdout)
+    assert [(row["name"], row["state"]) for row in view["services"]] == [(name, "RUNNING") for name in ALL]
+    assert view["places"]["ui"] == f"http://127.0.0.1:{house.port}"
+    assert f"PREFECT_API_URL=http://127.0.0.1:{house.port}/api" in view["places"]["prefect"]
+    before, pids = house.registered(), house.pids()
+    assert {f"deployment {one.flow}" for one in DEPLOYMENTS} <= set(before)
+    assert {name: [str(priority)] for name, priority in QUEUE_PRIORITIES.items()}.items() <= {
+        key.removeprefix("queue "): value for key, value in before.items()
+    }.items()
+
+    again = house.velox("up", "--detach")
+    assert (again.returncode, again.stdout.splitlines()[0]) == (0, "up already: nothing was changed")
+    assert (house.pids(), house.registered()) == (pids, before)
+
+    deploy_from_a_checkout_without_git(house, tmp_path / "checkout")
+    assert house.registered() == before
+    for row in house.asked("deployments/filter"):
+        (wanted,) = (one for one in DEPLOYMENTS if one.flow == row["name"])
+        assert (row["work_pool_name"], row["work_queue_name"]) == (WORK_POOL, wanted.queue)
+        assert row["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $VELOX_HOME }}"}}]
+
+    os.kill(pids["prefect-server"], signal.SIGKILL)
+    wait(lambda: house.is_running("prefect-server", 1) and house.is_running("prefect-serve", 1))
+    after = house.pids()
+    assert {name for name in ALL if after[name] != pids[name]} == {"prefect-server", "prefect-serve"}
+    assert house.registered() == before
+
+    down = house.velox("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert [line.partition(":")[0] for line in down.stdout.splitlines()] == ["supervisor", *reversed(ALL)]
+    assert not any(is_alive(pid) for pid in after.values())

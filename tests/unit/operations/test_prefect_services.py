@@ -1,0 +1,99 @@
+"""Prefect's server and the serving of deployments as services: when each is ready, whom it is needed by, a taken port."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.http_server import Reply, serving
+from velox_core.domain.errors import VeloxError
+from velox_core.engine_lock import CloserLockFile, own_holder
+from velox_core.operations.guard_status import guard_folder
+from velox_core.operations.json_file import write_json
+from velox_core.operations.prefect_home import prefect_home, server_lock
+from velox_core.operations.prefect_services import PrefectServe, PrefectServer, check_port_is_free
+from velox_core.operations.up import services_of
+from velox_core.settings import Paths, Settings
+
+Load = Callable[..., Settings]
+
+
+def held(path: Path) -> CloserLockFile:
+    lock = CloserLockFile(path)
+    lock.take()
+    return lock
+
+
+def test_server_lives_by_its_lock_is_ready_by_its_answer_and_shows_the_port_that_it_has(
+    settings_with: Load, paths: Paths
+) -> None:
+    service = PrefectServer(settings_with(), paths, {})
+    assert (service.life(), service.is_ready(), service.where) == (None, False, "http://127.0.0.1:4200")
+    with serving(lambda request: Reply(status=200, body="true")) as answering:
+        write_json(prefect_home(paths.var) / "server.json", {"port": answering.port})
+        assert (service.is_ready(), service.where) == (False, "http://127.0.0.1:4200")
+        lock = held(server_lock(paths.var))
+        assert (service.life(), service.is_ready(), service.where) == (own_holder(), True, answering.url)
+    assert service.is_ready() is False
+    lock.close()
+
+
+@pytest.mark.parametrize("place", ["simulated/primary/serve.lock", "simulated/other/serve.lock", "simulated/other/up.lock"])
+def test_server_is_needed_by_whoever_serves_there_and_by_other_supervisors(
+    settings_with: Load, paths: Paths, place: str
+) -> None:
+    (service,) = (one for one in services_of(settings_with(), paths, {})[0] if one.name == "prefect-server")
+    own = held(guard_folder(settings_with(), paths) / "up.lock")
+    assert service.needed_by() == []
+    lock = held(paths.var / place)
+    assert [str(os.getpid()) in text for text in service.needed_by()] == [True]
+    lock.close()
+    own.close()
+
+
+def test_serve_is_ready_when_the_very_process_that_has_the_lock_says_so(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    folder, own = guard_folder(settings, paths), own_holder()
+    service = PrefectServe(settings, paths, {}, list)
+    said = {"ready": True, "pid": own.pid, "started": own.started}
+    write_json(folder / "serve.json", said)
+    assert service.is_ready() is False
+    lock = held(folder / "serve.lock")
+    assert (service.life(), service.is_ready()) == (own, True)
+    for changed in ({"ready": False}, {"pid": own.pid + 1}, {"started": "an earlier boot"}):
+        write_json(folder / "serve.json", said | changed)
+        assert service.is_ready() is False
+    lock.close()
+
+
+def test_serve_is_not_ended_under_an_engine_whose_run_it_would_cancel(settings_with: Load, paths: Paths) -> None:
+    (service,) = (one for one in services_of(settings_with(), paths, {})[0] if one.name == "prefect-serve")
+    assert service.needed_by() == []
+    lock = held(paths.var / "replay" / "primary" / "2024-01-15-1" / "engine.lock")
+    assert service.needed_by() == [f"the engine of run 2024-01-15-1 runs (process {os.getpid()})"]
+    flattened = services_of(settings_with(), paths, {}, frozenset({"2024-01-15-1"}))[0][-1]
+    assert (flattened.name, flattened.needed_by()) == ("prefect-serve", [])
+    lock.close()
+
+
+def test_server_is_not_started_on_a_port_that_is_taken_and_says_by_whom_and_what_to_do(
+    settings_with: Load, paths: Paths
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        service = PrefectServer(settings_with(f"  prefect: {{port: {port}}}\n"), paths, {})
+        with pytest.raises(VeloxError, match=rf"port {port} .* something else listens there \(process {os.getpid()}, .*port"):
+            service.start()
+        assert service.life() is None
+    check_port_is_free(port)
+    with (
+        serving(lambda request: Reply(status=200, body="true")) as other,
+        pytest.raises(VeloxError, match="a Prefect server of another var folder"),
+    ):
+        check_port_is_free(other.port)
