@@ -155,6 +155,17 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     assert "## Trades" in (await artifacts("session-simulated-primary"))[-1].data
     assert report["worst_loss_paise"] >= report["loss_limit_paise"]
     assert [(halt["kind"], halt["cleared"]) for halt in report["halts"]] == [("LOSS", True)]
+    halt_id = report["halts"][0]["halt_id"]
+    told = json.loads((var / "replay" / "primary" / report["run_id"] / "events.json").read_text(encoding="utf-8"))["told"]
+    assert set(told) == {f"breach:{halt_id}", f"flat:{halt_id}", f"halt:{halt_id}", f"ended:{engine_of(var).number('pid')}"}
+    async with get_client() as client:
+        body = {"filter": {"event": {"prefix": ["velox."]}}, "limit": 50}
+        events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
+    of_run = [event for event in events if event["payload"]["run_id"] == report["run_id"]]
+    names = [event["event"] for event in of_run if event["event"] != "velox.heartbeat"]
+    assert sorted(names) == ["velox.breach", "velox.ended", "velox.flat", "velox.flat", "velox.halt", "velox.reset"]
+    by_broker = [event["payload"] for event in of_run if event["payload"].get("said_by") == "broker"]
+    assert [payload["net_paise"] for payload in by_broker] == [report["net_paise"]]
     block = (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")
     assert "🚨 EMERGENCY EXIT TRIGGERED 🚨" in block
     assert "Max Daily Loss: -2000.00" in block
