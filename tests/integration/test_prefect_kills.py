@@ -77,6 +77,15 @@ class Ride:
         self.check()
         self.server.start()
         self.check()
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Do what `velox up` and a person do after an outage: what serves flows may have ended, and its flow with it."""
+        flow = self.account.flow_pid(self.run)
+        if self.supervisor.poll() is not None:
+            self.supervisor = self.supervise()
+        if not flow:
+            self.attach()
 
     def attach(self) -> None:
         """Another run of intraday finds the engine and watches it."""
