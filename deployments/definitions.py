@@ -81,9 +81,15 @@ class Deployment:
         return ["velox", *self.tags]
 
 
-def weekdays(time: str, **parameters: Any) -> CronSchedule:
-    """Return a schedule from Monday to Friday. `time` as 09:10, India's."""
-    return CronSchedule(slug="weekdays", cron=f"{_cron_time(time)} * * 1-5", parameters=parameters)
+def sessions(ordinary: str, special: str) -> tuple[CronSchedule, ...]:
+    """Return the schedule of ordinary sessions, Monday to Friday, and that of special ones, which may fall on any day.
+
+    Each day's run is told which sessions it is for, and the calendar in the flow decides; times as 09:10, India's.
+    """
+    return (
+        CronSchedule(slug="weekdays", cron=f"{_cron_time(ordinary)} * * 1-5", parameters={"session": "ordinary"}),
+        CronSchedule(slug="special-sessions", cron=f"{_cron_time(special)} * * *", parameters={"session": "special"}),
+    )
 
 
 def _cron_time(time: str) -> str:
@@ -96,7 +102,7 @@ DEPLOYMENTS: Final[tuple[Deployment, ...]] = (
         flow="market-open",
         description="The pre-production checklist; arms the day when nothing refuses. Before the market opens.",
         tags=("daily",),
-        schedules=(weekdays("08:45"),),
+        schedules=sessions("08:45", "08:45"),
     ),
     Deployment(
         flow="intraday",
@@ -105,13 +111,13 @@ DEPLOYMENTS: Final[tuple[Deployment, ...]] = (
             "Cancelling it asks the engine to stop; killing it does nothing to the engine."
         ),
         tags=("daily",),
-        schedules=(weekdays("09:10"),),
+        schedules=sessions("09:10", "09:10"),
     ),
     Deployment(
         flow="end-of-day",
         description="Proves the account flat, resets the emergency state, keeps the report. May run again, for past dates too.",
         tags=("daily",),
-        schedules=(weekdays("16:00"),),
+        schedules=sessions("16:00", "20:30"),  # a special session may be in the evening
     ),
     Deployment(
         flow="trading-day",

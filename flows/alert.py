@@ -18,7 +18,7 @@ async def alert(
     title: str = "A test of the alert flow",
     text: str = "Nothing has happened, and nothing is to be done.",
     severity: Literal["INFO", "WARNING", "CRITICAL"] = "INFO",
-    config: str | None = None,
+    config: str = "",
 ) -> Any:
     """Tell a person something, by the system log and by every alert channel that is configured.
 
@@ -26,7 +26,7 @@ async def alert(
         title: what it is about, in a few words.
         text: what happened and what is to be done.
         severity: INFO, WARNING or CRITICAL; a channel gets what reaches its own least severity.
-        config: configuration file; the default is config/system_simulated.yaml.
+        config: configuration file; empty is config/system_simulated.yaml.
     """
     settings = load_settings(day_request(config, None).config, os.environ)
     return tell_a_person(settings, paths(os.environ, settings.root), Severity(severity), title, text)

@@ -45,7 +45,11 @@ def reason_not_to_start(day: Day, flow: str, session: Session = "any") -> State[
         flow: 'market_open', 'intraday' or 'end_of_day', as in `market.lateness_minutes`.
         session: which sessions the run's schedule is for; 'any' for a run that no schedule started.
     """
-    scheduled, now = prefect.runtime.flow_run.scheduled_start_time, datetime.now(UTC)
+    return judge(day, flow, session, scheduled=prefect.runtime.flow_run.scheduled_start_time, now=datetime.now(UTC))
+
+
+def judge(day: Day, flow: str, session: Session, *, scheduled: datetime | None, now: datetime) -> State[Any] | None:
+    """Return what `reason_not_to_start` returns, at a moment and for a time at which the run was due, both aware."""
     late = too_late(day, flow, scheduled=scheduled, now=now)
     if late:
         return Cancelled(name=TOO_LATE, message=late)

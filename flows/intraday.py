@@ -16,7 +16,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
 from flows.guards import ENGINE_DIED, Session, already_running, failed, reason_not_to_start, reason_not_to_trade
-from flows.parameters import day_request, open_flow_day, run_name
+from flows.parameters import Scenario, day_request, open_flow_day, run_name
 from tasks.session import (
     FlowCancelled,
     ask_to_stop,
@@ -39,22 +39,22 @@ STOP_REASON = "the intraday flow was cancelled"
 
 @flow(name="intraday", flow_run_name=run_name("intraday"), retries=0, persist_result=False)
 async def intraday(
-    config: str | None = None,
-    date: str | None = None,
+    config: str = "",
+    date: str = "",
     speed: float | None = None,
-    data: str | None = None,
-    scenario: str | None = None,
+    data: str = "",
+    scenario: Scenario = "",
     session: Session = "any",
     again: bool = False,
 ) -> Any:
     """Trade one day.
 
     Args:
-        config: configuration file; the default is config/system_simulated.yaml.
-        date: trading date, as 2024-01-15; the default is the newest in the data, today for a live broker.
+        config: configuration file; empty is config/system_simulated.yaml.
+        date: trading date, as 2024-01-15; empty is the newest in the data, today for a live broker.
         speed: seconds of the session per second: 1.0 is true time, 0 does not wait; the default is the configuration's.
-        data: file or folder of one-minute bars instead of the configured one.
-        scenario: synthetic data instead of a file: calm or crash.
+        data: file or folder of one-minute bars; empty is the configured one.
+        scenario: synthetic data instead of a file.
         session: set by schedules: run on ordinary sessions only, or on special ones only; any for a run by hand.
         again: trade a replay's date once more although its run has ended; a live day is never traded again.
     """

@@ -10,26 +10,26 @@ from typing import Any
 from prefect import flow
 
 from flows.guards import Session, reason_not_to_start
-from flows.parameters import day_request, open_flow_day, run_name
+from flows.parameters import Scenario, day_request, open_flow_day, run_name
 from tasks.approval import ask_approval
 from tasks.checklist import arm, check_all, show_checklist
 
 
 @flow(name="market-open", flow_run_name=run_name("market-open"), retries=0, persist_result=False)
 async def market_open(
-    config: str | None = None,
-    date: str | None = None,
-    data: str | None = None,
-    scenario: str | None = None,
+    config: str = "",
+    date: str = "",
+    data: str = "",
+    scenario: Scenario = "",
     session: Session = "any",
 ) -> Any:
     """Check that the day may be traded, and arm it.
 
     Args:
-        config: configuration file; the default is config/system_simulated.yaml.
-        date: trading date, as 2024-01-15; the default is the newest in the data, today for a live broker.
-        data: file or folder of one-minute bars instead of the configured one.
-        scenario: synthetic data instead of a file: calm or crash.
+        config: configuration file; empty is config/system_simulated.yaml.
+        date: trading date, as 2024-01-15; empty is the newest in the data, today for a live broker.
+        data: file or folder of one-minute bars; empty is the configured one.
+        scenario: synthetic data instead of a file.
         session: set by schedules: run on ordinary sessions only, or on special ones only; any for a run by hand.
     """
     day = open_flow_day(day_request(config, date, data=data, scenario=scenario))

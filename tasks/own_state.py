@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
+from uuid import UUID
 
 import httpx
 import prefect.runtime
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import PrefectException
 
 LOOK_SECONDS: Final = 3.0  # between two looks
 ANSWER_SECONDS_MAX: Final = 3.0
+DEPTH_MAX: Final = 3  # runs within runs
 SHUTTING_DOWN: Final = "shutting down"  # in the state's message, where the runner ends its runs because it ends itself
 
 
@@ -30,16 +32,30 @@ def means_cancel(state: State | None) -> bool:
 
 
 async def is_cancelled() -> bool:
-    """Ask the API whether this run was cancelled; False when it does not answer in time."""
+    """Ask the API whether this run was cancelled, or one that it is a part of; False when it does not answer in time."""
     run_id = prefect.runtime.flow_run.id
     if not run_id:
         return False
     try:
         async with asyncio.timeout(ANSWER_SECONDS_MAX), get_client() as client:
-            run = await client.read_flow_run(run_id)
+            return await _is_cancelled(client, UUID(run_id))
     except (PrefectException, httpx.HTTPError, OSError, RuntimeError, TimeoutError):
         return False
-    return means_cancel(run.state)
+
+
+async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
+    """Walk up from a run: a person cancels the trading day, and its intraday run's own state says nothing of it."""
+    for _ in range(DEPTH_MAX):
+        run = await client.read_flow_run(run_id)
+        if means_cancel(run.state):
+            return True
+        if run.parent_task_run_id is None:
+            return False
+        parent = (await client.read_task_run(run.parent_task_run_id)).flow_run_id
+        if parent is None:
+            return False
+        run_id = parent
+    return False
 
 
 class OwnState:

@@ -1,4 +1,4 @@
-"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it, and prove the account flat.
+"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it.
 
 - One living flow process watches a day's engine; whether it lives is known by a kernel lock, not by Prefect's states.
 - An engine that works is attached to, whoever started it. Only when there is none is one started.
@@ -21,16 +21,16 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.exceptions import PrefectException
 
 from tasks.artifacts import artifact_key
-from tasks.events import emit_end, emit_news, emit_reset
+from tasks.events import emit_end, emit_news
 from tasks.own_state import OwnState, is_cancelled
 from tasks.policy import once
 from tasks.summary import summary_logger, worth_telling
-from velox_core.domain.errors import NotFlatError, VeloxError
+from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import ProcessLock
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod
 from velox_core.operations.day import Day
-from velox_core.operations.day_engine import DayEngine, Stage, how_it_ended, look
+from velox_core.operations.day_engine import DayEngine, Stage, how_it_ended, look, watch_lines
 from velox_core.operations.day_pass import check_day_pass
 from velox_core.operations.engine_process import EngineProcess, EngineRequest, engine_failure, start_engine
 from velox_core.operations.engine_unit import engine_unit, start_unit
@@ -40,7 +40,7 @@ from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import logs_folder
 from velox_core.operations.status import Status
 from velox_core.operations.view import progress_line
-from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, unseen_watches, watches_of
+from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, watches_of
 
 POLL_SECONDS: Final = 0.25
 REPLAY_LINE_SECONDS: Final = 5.0
@@ -266,8 +266,7 @@ def read_session(day: Day, engine: EngineProcess, watch: DayWatch) -> str:
 
 def untold(day: Day, session: RecordedRun) -> list[str]:
     """Return what no flow run could tell: which could not see the run through, and how its engine ended then."""
-    unseen = unseen_watches(day.account_folder, day.run_stem)
-    return [f"{watch.sentence}; the engine went on" for watch in unseen] + ([how_it_ended(session.folder)] if unseen else [])
+    return watch_lines(day.settings, day.paths, session.folder)
 
 
 @once("find-session")
@@ -277,24 +276,3 @@ def find_session(day: Day) -> RecordedRun:
     for line in untold(day, session):
         summary_logger().warning(line)
     return session
-
-
-@once("close-day")
-def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
-    """Ask the broker what it holds, and clear the date's halts when it says flat. What fails here becomes 'not flat'."""
-    logger = summary_logger()
-    try:
-        proof, cleared = eod.close_day(day, session)
-    except VeloxError as error:
-        logger.error("the day could not be closed: %s", error)
-        return eod.not_closed(error)
-    logger.info("%s; halts cleared: %s", proof.text, ", ".join(cleared) or "none")
-    emit_reset(day, cleared, reason=eod.RESET_REASON, by=eod.RESET_BY, run_id=session.folder.name)
-    return proof
-
-
-@once("require-flat")
-def require_flat(proof: eod.FlatProof) -> None:
-    """Fail the day when the broker does not say flat."""
-    if not proof.flat:
-        raise NotFlatError(f"the day is not over: {proof.text}. The emergency state was not reset. {proof.remedy}")

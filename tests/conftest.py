@@ -58,6 +58,11 @@ def place(name: str) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, and mark what the coverage gate does not measure."""
+    gone = [name for name in LONG_FILES if not (TESTS / name).is_file()]
+    if gone:
+        raise pytest.UsageError(
+            f"tests/conftest.py: LONG_FILES names what is not there: {', '.join(gone)}; name it as it is now"
+        )
     names = {path: path.relative_to(TESTS).as_posix() for path in {item.path for item in items}}
     items.sort(key=lambda item: place(names[item.path]))
     for item in items:

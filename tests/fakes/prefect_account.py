@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tests.fakes.prefect_server import ROOT, WAIT_SECONDS, PrefectServer, wait_until
+from tests.fakes.prefect_server import ROOT, WAIT_SECONDS, PrefectServer, end_session, wait_until
 from velox_core.operations.checklist import run_checklist
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.market_open import arm_day
@@ -46,6 +46,7 @@ system:
   strategies:
     - name: hold
       class_path: {strategy}
+  checklist: {{max_total_positions_reason: "{positions} symbols in a test"}}
   prefect: {{api_url: {api}}}
 """
 HOLDS = "tests.integration.holding_strategy:BuyAndHold"
@@ -92,13 +93,15 @@ class PrefectAccount:
         self.config.write_text(text + more, encoding="utf-8")
         self.run = self.var / "replay" / account / RUN_ID
         self.environ = {"VELOX__VAR": str(self.var)}
+        self.processes: list[subprocess.Popen[bytes]] = []
         self.parameters: dict[str, object] = {"config": str(self.config), "date": DAY}
 
     # processes
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start `python arguments` in the environment of the account and its server."""
-        return self.server.run(name, *arguments, environ=self.environ)
+        self.processes.append(self.server.run(name, *arguments, environ=self.environ))
+        return self.processes[-1]
 
     def velox(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one command on the account to its end."""
@@ -113,7 +116,9 @@ class PrefectAccount:
         )
 
     def end(self) -> None:
-        """End the engine, whatever became of it, and Redis."""
+        """End what runs flows for it, lest that take the runs of the next account, the engine, and Redis."""
+        for process in reversed(self.processes):
+            end_session(process)
         pid = self.engine_pid()
         if pid and self.is_engine(pid):
             os.kill(pid, signal.SIGCONT)
@@ -135,7 +140,7 @@ class PrefectAccount:
         """Serve the deployments, and return the process once the server knows them and it looks for runs."""
         printed = self.server.printed(name).count("serving ")
         process = self.start(name, "-m", "deployments.serve", "--config", str(self.config))
-        wait_until(lambda: self.server.printed(name).count("serving ") > printed, lambda: self.server.printed(name))
+        self._wait_for(process, name, lambda: self.server.printed(name).count("serving ") > printed)
         self.server.pause_schedules()
         return process
 
@@ -143,13 +148,18 @@ class PrefectAccount:
         """Start a worker of the pool `velox`, and return it once it looks for runs."""
         printed = self.server.printed(name).count(" started!")
         process = self.start(name, "-m", "prefect", "worker", "start", "--pool", "velox", "--type", "process")
-        wait_until(lambda: self.server.printed(name).count(" started!") > printed, lambda: self.server.printed(name))
+        self._wait_for(process, name, lambda: self.server.printed(name).count(" started!") > printed)
         return process
 
+    def _wait_for(self, process: subprocess.Popen[bytes], name: str, ready: Callable[[], bool]) -> None:
+        wait_until(lambda: ready() or process.poll() is not None, lambda: self.server.printed(name))
+        assert process.poll() is None, self.server.printed(name)
+
     def deploy(self) -> None:
-        """Register the deployments of prefect.yaml, for workers."""
-        process = self.start("deploy", "-m", "prefect", "--no-prompt", "deploy", "--all")
-        assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
+        """Make the work pool and register the deployments of prefect.yaml, for workers, as the runbook says."""
+        for arguments in (("-m", "deployments.work_pool"), ("-m", "prefect", "--no-prompt", "deploy", "--all")):
+            process = self.start("deploy", *arguments)
+            assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
         self.server.pause_schedules()
 
     def flow_pid(self, run_id: str) -> int:
@@ -202,7 +212,7 @@ class PrefectAccount:
     def told(self) -> str:
         """Return what is good to know when a test fails."""
         logs = self.var / "logs" / "simulated"
-        parts = [f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-3000:]}" for path in logs.glob("*.log")]
+        parts = [f"{path.name}: {path.read_text(encoding='utf-8', errors='replace')[-1500:]}" for path in logs.glob("*.log")]
         for output in sorted((self.var / "output").glob("engine-*.log")):
             parts.append(f"{output.name}: {output.read_text(encoding='utf-8', errors='replace')[-1500:]}")
         return "\n".join([str(dict(self.status())), *parts])

@@ -26,6 +26,7 @@ from deployments.definitions import (
 )
 from deployments.prefect_yaml import PREFECT_YAML, prefect_yaml
 from deployments.registration import load_flow, runner_deployment
+from flows.guards import Session
 from flows.parameters import Scenario
 from velox_core.feeds.scenarios import SCENARIOS
 from velox_core.operations.prefect_home import TUNED
@@ -111,14 +112,17 @@ def test_deployment_names_a_flow_that_is_never_tried_again_with_parameters_that_
 
 
 def test_schedules_are_indias_before_the_open_and_after_the_close_and_flatten_has_none() -> None:
-    crons = {one.flow: [schedule.cron for schedule in one.schedules if schedule.slug == "weekdays"] for one in DEPLOYMENTS}
-    assert crons["market-open"] == ["45 8 * * 1-5"]
-    assert crons["intraday"] == ["10 9 * * 1-5"]
-    assert crons["end-of-day"] == ["0 16 * * 1-5"]
-    assert (crons["emergency-flatten"], crons["trading-day"], TIMEZONE) == ([], [], "Asia/Kolkata")
-    for deployment in DEPLOYMENTS:
-        slugs = [schedule.slug for schedule in deployment.schedules]
-        assert len(set(slugs)) == len(slugs)
+    crons = {one.flow: [(row.slug, row.cron, dict(row.parameters)) for row in one.schedules] for one in DEPLOYMENTS}
+    ordinary, special = {"session": "ordinary"}, {"session": "special"}
+    assert crons == {
+        "market-open": [("weekdays", "45 8 * * 1-5", ordinary), ("special-sessions", "45 8 * * *", special)],
+        "intraday": [("weekdays", "10 9 * * 1-5", ordinary), ("special-sessions", "10 9 * * *", special)],
+        "end-of-day": [("weekdays", "0 16 * * 1-5", ordinary), ("special-sessions", "30 20 * * *", special)],
+        "trading-day": [],
+        "emergency-flatten": [],
+        "alert": [],
+    }
+    assert TIMEZONE == "Asia/Kolkata"
 
 
 def test_another_account_has_deployments_of_its_own(config: Path) -> None:
@@ -152,14 +156,11 @@ def test_scenarios_of_the_form_are_those_there_are() -> None:
     assert get_args(Scenario) == ("", *SCENARIOS)
 
 
-def test_form_of_the_emergency_shows_every_field_without_a_choice_of_types() -> None:
-    (deployment,) = (one for one in DEPLOYMENTS if one.flow == "emergency-flatten")
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment.flow)
+def test_form_shows_every_field_at_once_and_closed_sets_as_lists(deployment: Any) -> None:
     shapes = load_flow(deployment).parameters.properties
-    assert {name: shape.get("type") for name, shape in shapes.items()} == {
-        "config": "string",
-        "date": "string",
-        "run": "string",
-        "reason": "string",
-        "by": "string",
-        "unless_closed": "boolean",
-    }
+    hidden = {name for name, shape in shapes.items() if "type" not in shape}
+    assert hidden == ({"speed"} if "speed" in shapes else set())  # a number that may be absent has no plain form
+    for name, values in (("scenario", get_args(Scenario)), ("session", get_args(Session))):
+        if name in shapes:
+            assert shapes[name]["enum"] == list(values)

@@ -192,12 +192,15 @@ async def cancel_by_the_api(flow: str) -> None:
         await client.set_flow_run_state(run.id, Cancelling())
 
 
-@pytest.mark.parametrize("is_told", [True, False], ids=["prefect-tells", "prefect-does-not-tell"])
-async def test_intraday_cancelled_asks_the_engine_to_stop_and_it_ends_flat(var: Path, config: Path, is_told: bool) -> None:
-    await market_open(config=str(config), date=DAY)
-    running = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
+@pytest.mark.parametrize(("flow", "is_told"), [("intraday", True), ("intraday", False)])
+async def test_a_cancel_asks_the_engine_to_stop_and_it_ends_flat(flow: str, is_told: bool, var: Path, config: Path) -> None:
+    """Told by Prefect, or found by the run's own look."""
+    if flow == "intraday":
+        await market_open(config=str(config), date=DAY)
+    chosen: Any = {"intraday": intraday, "trading-day": trading_day}[flow]
+    running = asyncio.create_task(chosen(config=str(config), date=DAY, speed=60.0, return_state=True))
     status = await wait_for_engine(var)
-    await cancel_by_the_api("intraday")
+    await cancel_by_the_api(flow)
     if is_told:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -231,7 +234,8 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     # as another process would: it is not the engine's parent
     child = engine_process._CHILDREN.pop(pid)
     third = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
-    await asyncio.sleep(1.0)
+    while "attached to" not in caplog.text and not third.done():
+        await asyncio.sleep(0.05)
     os.kill(pid, signal.SIGTERM)
     state = await third
     assert (state.type.value, await state.aresult()) == ("COMPLETED", "2024-01-15-1")

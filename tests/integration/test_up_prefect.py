@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import pytest
 
 from deployments.definitions import DEPLOYMENTS, QUEUE_PRIORITIES, WORK_POOL
 from tests.fakes.prefect_home import migrated_home
-from tests.integration.test_up import Account, wait
+from tests.integration.test_up import ROOT, WAIT_SECONDS, Account, wait
 from velox_core.operations.processes import is_alive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -50,6 +53,12 @@ class House(Account):
         queues = self.asked(f"work_pools/{WORK_POOL}/queues/filter")
         return found | {f"queue {row['name']}": [str(row["priority"])] for row in queues}
 
+    def scheduled(self) -> set[tuple[str, str]]:
+        """Return the deployments whose schedules have made runs, with the sessions that those are for."""
+        names = {row["id"]: row["name"] for row in self.asked("deployments/filter")}
+        runs = self.asked("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
+        return {(names[run["deployment_id"]], run["parameters"]["session"]) for run in runs}
+
     def pids(self) -> dict[str, int]:
         view = json.loads(self.velox("up", "--status", "--json").stdout)
         return {row["name"]: row["pid"] for row in view["services"]}
@@ -67,8 +76,23 @@ def house(tmp_path: Path) -> Iterator[House]:
     made.end()
 
 
-def test_up_brings_prefect_up_a_second_up_changes_nothing_and_a_dead_server_comes_back_with_its_deployments(
-    house: House,
+def deploy_from_a_checkout_without_git(house: House, checkout: Path) -> None:
+    """Run the line of prefect.yaml's header in a copy of the project."""
+    checkout.mkdir()
+    for name in ("flows", "tasks", "velox_core", "deployments", "config", "prefect.yaml", "prefect.toml", "pyproject.toml"):
+        source = ROOT / name
+        skip = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, checkout / name, ignore=skip) if source.is_dir() else shutil.copy(source, checkout / name)
+    address = f"http://127.0.0.1:{house.port}/api"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "VELOX"))}
+    environ |= {"PREFECT_HOME": str(house.var / "prefect"), "PREFECT_API_URL": address}
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_up_brings_prefect_up_twice_is_once_and_a_dead_server_comes_back_with_its_deployments(
+    house: House, tmp_path: Path
 ) -> None:
     up = house.velox("up", "--detach", "--json")
     assert up.returncode == 0, up.stdout + up.stderr
@@ -78,13 +102,23 @@ def test_up_brings_prefect_up_a_second_up_changes_nothing_and_a_dead_server_come
     assert f"PREFECT_API_URL=http://127.0.0.1:{house.port}/api" in view["places"]["prefect"]
     before, pids = house.registered(), house.pids()
     assert {f"deployment {one.flow}" for one in DEPLOYMENTS} <= set(before)
+    assert len([name for name in before if name.startswith("automation ")]) > 3
     assert {name: [str(priority)] for name, priority in QUEUE_PRIORITIES.items()}.items() <= {
         key.removeprefix("queue "): value for key, value in before.items()
     }.items()
 
+    wait(lambda: house.scheduled() == {(one.flow, row.parameters["session"]) for one in DEPLOYMENTS for row in one.schedules})
+
     again = house.velox("up", "--detach")
     assert (again.returncode, again.stdout.splitlines()[0]) == (0, "up already: nothing was changed")
     assert (house.pids(), house.registered()) == (pids, before)
+
+    deploy_from_a_checkout_without_git(house, tmp_path / "checkout")
+    assert house.registered() == before
+    for row in house.asked("deployments/filter"):
+        (wanted,) = (one for one in DEPLOYMENTS if one.flow == row["name"])
+        assert (row["work_pool_name"], row["work_queue_name"]) == (WORK_POOL, wanted.queue)
+        assert row["pull_steps"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $VELOX_HOME }}"}}]
 
     os.kill(pids["prefect-server"], signal.SIGKILL)
     wait(lambda: house.is_running("prefect-server", 1) and house.is_running("prefect-serve", 1))

@@ -155,7 +155,7 @@ def _tell_closed(day: Day, console: Console, *, as_json: bool) -> int:
 
 
 def _flow_arguments(day: Day, result: Path) -> list[str]:
-    arguments = ["-m", "flows.trading_day", "--config", str(day.settings.source), "--date", day.trading_date.isoformat()]
+    arguments = ["-m", "flows", "trading_day", "--config", str(day.settings.source), "--date", day.trading_date.isoformat()]
     if day.request.speed is not None:
         arguments += ["--speed", "max" if day.request.speed == 0.0 else repr(day.request.speed)]
     if day.request.data is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from typing import Any, Final
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from velox_core.domain.halts import active_halts
 from velox_core.domain.time import ist_date
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.operations.closing import closers_at_work, with_closing
+from velox_core.operations.day_engine import own_end, watch_lines
 from velox_core.operations.dead_engine import dead_engine, is_stale, take_over_command
 from velox_core.operations.guard_status import guard_life
 from velox_core.operations.halt import with_standing_halts
@@ -51,6 +53,8 @@ def show_status(settings: Settings, paths: Paths, *, as_json: bool, console: Con
     age = age_seconds(found)
     show(console, status_panel(found, environment=settings.environment, alive=alive, age_seconds=age, summary=summary))
     for line in closers_at_work(found.folder):
+        _say(line)
+    for line in watch_lines(settings, paths, found.folder):
         _say(line)
     _say(guard_life(settings, paths).sentence)
     if dead is not None:
@@ -111,6 +115,8 @@ def _as_json(settings: Settings, paths: Paths, found: Status, *, alive: bool) ->
         **death,
         "age_seconds": round(age_seconds(found), 1),
         "closing_now": closers_at_work(found.folder),
+        "watches": watch_lines(settings, paths, found.folder),
+        "end": None if (end := own_end(found.folder)) is None else asdict(end),
         "guard": guard_life(settings, paths).to_json(),
         "halted_runs": [run for run in _halts_by_run(settings, paths) if run != found.folder.name],
     }

@@ -43,6 +43,8 @@ def open_database(
     """
     try:
         parsed = make_url(url)
+        if parsed.drivername == "postgresql":  # else the driver before psycopg 3 is looked for
+            parsed = parsed.set(drivername="postgresql+psycopg")
         path = _sqlite_path(url)
         if path is not None:
             _check_file(path, create=writer and create)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.halts import active_halts
+from velox_core.domain.scope import Scope
 from velox_core.engine_lock import ENGINE_LOCK, LockView
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.operations.closing import with_closing
@@ -24,9 +25,10 @@ from velox_core.operations.day import Day
 from velox_core.operations.engine_end import EngineEnd, moment, read_end
 from velox_core.operations.processes import lives
 from velox_core.operations.status import Status, read_status
-from velox_core.operations.watch import start_lock
+from velox_core.operations.watch import WatchEnd, start_lock, unseen_watches, watches_of
 from velox_core.ports import LockHolder
 from velox_core.runs import RunState, existing_numbers, read_state, run_folder
+from velox_core.settings import Paths, Settings
 
 
 class Stage(StrEnum):
@@ -125,6 +127,21 @@ def how_it_ended(folder: Path) -> str:
     if end is None and lives(_speaker(status)):
         return ""
     return f"the engine of run {folder.name} (process {status.number('pid')}) {_ended(status, end)}"
+
+
+def watch_lines(settings: Settings, paths: Paths, folder: Path) -> list[str]:
+    """Return who watches a run's engine, or which flow runs could not see it through and how it ended; empty for none."""
+    account = paths.var / Scope(broker_type=settings.broker.type.value, account=settings.account).folder
+    status = read_status(folder)
+    stem = folder.name.rpartition("-")[0] if folder != account else "" if status is None else status.text("trading_date")
+    watches = watches_of(account, stem)
+    if watches and watches[-1].ended is WatchEnd.WATCHING:
+        return [watches[-1].sentence]
+    unseen = [watch for watch in unseen_watches(account, stem) if watch.run_id in ("", folder.name)]
+    if not unseen:
+        return []
+    ended = how_it_ended(folder) or "the engine works on; the next intraday run attaches to it"
+    return [*(watch.sentence for watch in unseen), ended]
 
 
 def own_end(folder: Path) -> EngineEnd | None:

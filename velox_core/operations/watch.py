@@ -37,9 +37,10 @@ class WatchEnd(StrEnum):
     ENDED_BEFORE = "ENDED"  # by a signal: its worker or its machine was stopped
     FAILED = "FAILED"
     KILLED = "KILLED"
+    STARTED_NOTHING = "STARTED NOTHING"  # there was no engine to watch
 
 
-_SEEN_THROUGH: Final = frozenset({WatchEnd.SAW_THE_END, WatchEnd.WATCHING})
+_SEEN_THROUGH: Final = frozenset({WatchEnd.SAW_THE_END, WatchEnd.WATCHING, WatchEnd.STARTED_NOTHING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +115,9 @@ class DayWatch:
             self._note(ended=ended)
 
     def close(self) -> None:
-        """Let others watch. A watch that was not ended before failed."""
+        """Let others watch. A watch over an engine that was not ended before failed."""
         if self._own.ended is WatchEnd.WATCHING:
-            self.end(WatchEnd.FAILED)
+            self.end(WatchEnd.STARTED_NOTHING if self.engine is None else WatchEnd.FAILED)
         self._lock.close()
 
     def _note(self, **changes: Any) -> None:
@@ -167,7 +168,7 @@ def is_watched(account_folder: Path, stem: str) -> bool:
 def unseen_watches(account_folder: Path, stem: str) -> list[Watch]:
     """Return the watches that could not see the day through, since the last that did; none while it is watched."""
     watches = watches_of(account_folder, stem)
-    return [] if watches and watches[-1].ended in _SEEN_THROUGH else _not_seen_through(watches)
+    return [] if watches and watches[-1].ended is WatchEnd.WATCHING else _not_seen_through(watches)
 
 
 def start_lock(account_folder: Path, stem: str) -> Path:

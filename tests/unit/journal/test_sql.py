@@ -450,6 +450,12 @@ def test_missing_file_beside_its_wal_is_refused(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
+def test_postgresql_is_spoken_to_by_psycopg_3_however_its_address_is_written(scheme: str) -> None:
+    with pytest.raises(JournalUnavailable, match=r"psycopg(?!2)"):
+        open_database(f"{scheme}://velox@127.0.0.1:1/velox")
+
+
 @pytest.mark.parametrize("bad", ["sqlite://", "sqlite:///:memory:", "nonsense", "postgresql+nothing://x/y", "mysql+x://"])
 def test_url_that_cannot_be_a_journal_is_refused(bad: str) -> None:
     with pytest.raises(JournalUnavailable, match=r"stores\.journal\.url"):

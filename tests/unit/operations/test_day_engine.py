@@ -13,10 +13,10 @@ from velox_core.domain.halts import HaltKind, HaltRecord
 from velox_core.engine_lock import ENGINE_LOCK, EngineLock, ProcessLock, own_holder
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.operations.day import Day, DayRequest, open_day
-from velox_core.operations.day_engine import Stage, how_it_ended, look, own_end
+from velox_core.operations.day_engine import Stage, how_it_ended, look, own_end, watch_lines
 from velox_core.operations.engine_end import LastWord, last_word, read_end
 from velox_core.operations.engine_process import EngineDied, EngineOutcome, EngineProcess, engine_failure
-from velox_core.operations.watch import start_lock
+from velox_core.operations.watch import WatchEnd, start_lock, take_watch
 from velox_core.ports import LockHolder
 from velox_core.runs import RunState, write_state
 from velox_core.settings import Settings
@@ -171,6 +171,35 @@ def test_last_word_of_a_session_that_ended_says_how_and_forgets_what_was_asked_o
     assert (said.exit_code, said.flat, said.stopped, said.run_id) == (0, True, "enough", "2024-01-15-1")
     assert said.text.endswith("(enough)")
     assert not asked.parent.exists()
+
+
+def test_watch_lines_tell_whose_flow_was_lost_and_how_the_engine_ended_until_somebody_saw_it_through(
+    day: Day, folder: Path
+) -> None:
+    def lines() -> list[str]:
+        return watch_lines(day.settings, day.paths, folder)
+
+    say(folder, own_holder())
+    assert lines() == []
+    watch = take_watch(day.account_folder, day.run_stem, flow_run="intraday a")
+    assert watch is not None
+    watch.watches_over(own_holder())
+    watch.seen(folder.name)
+    assert "watches it" in lines()[0]
+    watch.end(WatchEnd.CANCELLED)
+    watch.close()
+    assert ["was cancelled at" in lines()[0], lines()[1]] == [
+        True, "the engine works on; the next intraday run attaches to it"
+    ]  # fmt: skip
+    later = take_watch(day.account_folder, day.run_stem, flow_run="intraday b")
+    assert later is not None
+    later.close()  # it found the session over, told it, and watched nothing
+    say(folder, GONE, "DONE")
+    end(folder, GONE)
+    (cancelled, ended) = lines()
+    assert "'intraday a'" in cancelled
+    assert "ended FLAT with exit code 0" in ended
+    assert watch_lines(day.settings, day.paths, folder.with_name("2024-01-15-2")) == []  # another run of the date
 
 
 def attached(day: Day, folder: Path, holder: LockHolder = GONE) -> EngineProcess:

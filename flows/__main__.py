@@ -1,0 +1,70 @@
+"""Running a flow as a process the quick way: `python -m flows trading_day --config ... --date ...`.
+
+- The same as `python -m flows.trading_day ...`, but the environment is set, and the Prefect server that is not there
+  already is started, before Prefect is imported; see `velox_core.operations.prefect_embedded`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import flows
+from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
+from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
+
+NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
+
+
+def main() -> None:
+    """Get the environment and a server ready, then run the flow that the first argument names, and exit as it ended."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    known = sorted({found.name for found in pkgutil.iter_modules(flows.__path__)} - NO_FLOWS)
+    if name not in known:
+        sys.stderr.write(f"velox: there is no flow {name!r}; name one of {', '.join(known)}\n")
+        sys.exit(EXIT_BAD_USAGE)
+    sys.argv[:2] = [f"flows {name}"]
+    try:
+        _set_environment()
+    except VeloxError as error:
+        sys.stderr.write(f"velox: {error}\n")
+        sys.exit(error.exit_code)
+    server = None if os.environ.get(API_VARIABLE) else EmbeddedPrefect(os.environ)
+    try:
+        if server is not None:
+            os.environ[API_VARIABLE] = server.url
+        for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
+            os.environ.setdefault(name_of, value)
+        module = importlib.import_module(f"flows.{name}")
+        command = importlib.import_module("flows.command")
+        if server is not None:
+            server.wait()
+        command.run_flow(getattr(module, name))
+    except VeloxError as error:
+        sys.stderr.write(f"velox: {error}\n")
+        sys.exit(error.exit_code)
+    finally:
+        if server is not None:
+            server.stop()
+
+
+def _set_environment() -> None:
+    """Set what Prefect reads when it is imported. Raises ConfigError."""
+    if HOME_VARIABLE in os.environ:
+        return
+    from velox_core.settings import load_settings, paths
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config", type=Path)
+    settings = load_settings(parser.parse_known_args()[0].config, os.environ)
+    os.environ.update(prefect_environment(paths(os.environ, settings.root).var, os.environ))
+
+
+if __name__ == "__main__":
+    main()
