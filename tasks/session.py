@@ -1,4 +1,4 @@
-"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it, and prove the account flat.
+"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it.
 
 - One living flow process watches a day's engine; whether it lives is known by a kernel lock, not by Prefect's states.
 - An engine that works is attached to, whoever started it. Only when there is none is one started.
@@ -21,11 +21,11 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.exceptions import PrefectException
 
 from tasks.artifacts import artifact_key
-from tasks.events import emit_end, emit_news, emit_reset
+from tasks.events import emit_end, emit_news
 from tasks.own_state import OwnState, is_cancelled
 from tasks.policy import once
 from tasks.summary import summary_logger, worth_telling
-from velox_core.domain.errors import NotFlatError, VeloxError
+from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import ProcessLock
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod
@@ -276,24 +276,3 @@ def find_session(day: Day) -> RecordedRun:
     for line in untold(day, session):
         summary_logger().warning(line)
     return session
-
-
-@once("close-day")
-def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
-    """Ask the broker what it holds, and clear the date's halts when it says flat. What fails here becomes 'not flat'."""
-    logger = summary_logger()
-    try:
-        proof, cleared = eod.close_day(day, session)
-    except VeloxError as error:
-        logger.error("the day could not be closed: %s", error)
-        return eod.not_closed(error)
-    logger.info("%s; halts cleared: %s", proof.text, ", ".join(cleared) or "none")
-    emit_reset(day, cleared, reason=eod.RESET_REASON, by=eod.RESET_BY, run_id=session.folder.name)
-    return proof
-
-
-@once("require-flat")
-def require_flat(proof: eod.FlatProof) -> None:
-    """Fail the day when the broker does not say flat."""
-    if not proof.flat:
-        raise NotFlatError(f"the day is not over: {proof.text}. The emergency state was not reset. {proof.remedy}")
