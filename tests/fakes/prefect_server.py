@@ -24,7 +24,7 @@ from tests.fakes.prefect_home import migrated_home
 from velox_core.operations.prefect_home import prefect_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 240.0
+WAIT_SECONDS = 300.0
 POLL_SECONDS = 0.2
 BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})

@@ -194,9 +194,9 @@ async def cancel_by_the_api(flow: str) -> None:
         await client.set_flow_run_state(run.id, Cancelling())
 
 
-@pytest.mark.parametrize(("flow", "is_told"), [("intraday", True), ("trading-day", False)])
+@pytest.mark.parametrize(("flow", "is_told"), [("intraday", True), ("intraday", False)])
 async def test_a_cancel_asks_the_engine_to_stop_and_it_ends_flat(flow: str, is_told: bool, var: Path, config: Path) -> None:
-    """Told by Prefect, or found by the run's own look: also where the run that was cancelled is the whole day's."""
+    """Told by Prefect, or found by the run's own look."""
     if flow == "intraday":
         await market_open(config=str(config), date=DAY)
     chosen: Any = {"intraday": intraday, "trading-day": trading_day}[flow]
