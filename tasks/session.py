@@ -22,7 +22,7 @@ from prefect.exceptions import PrefectException
 
 from tasks.artifacts import artifact_key
 from tasks.events import emit_end, emit_news, emit_reset
-from tasks.own_state import OwnState, is_cancelled
+from tasks.own_state import OwnState, was_cancelled
 from tasks.policy import once
 from tasks.summary import summary_logger, worth_telling
 from velox_core.domain.errors import NotFlatError, VeloxError
@@ -47,6 +47,7 @@ REPLAY_LINE_SECONDS: Final = 5.0
 LIVE_LINE_SECONDS: Final = 60.0
 LOG_LINES_MAX: Final = 200
 CANCEL_WAIT_SECONDS: Final = 25.0  # Prefect kills a cancelled process after 30 s
+STATE_WAIT_SECONDS: Final = 20.0  # of it: so long a busy API may take to say whether somebody cancelled
 SPEAK_SECONDS_MAX: Final = 120.0  # so long a process may have the day's run without a word
 STOP_REASON: Final = "Ctrl-C in velox day"
 
@@ -221,8 +222,10 @@ async def _start_progress(day: Day) -> UUID | None:
 
 async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
     """Do what the end of this process means: ask the engine to stop when the run was cancelled, else let it trade on."""
-    if await is_cancelled():
-        await ask_to_stop(day, watch, reason)
+    clock = asyncio.get_running_loop().time
+    until = clock() + CANCEL_WAIT_SECONDS
+    if await was_cancelled(STATE_WAIT_SECONDS):
+        await ask_to_stop(day, watch, reason, wait_seconds=max(0.0, until - clock()))
         return
     watch.end(WatchEnd.ENDED_BEFORE)
     summary_logger().warning(
@@ -231,7 +234,7 @@ async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
     )
 
 
-async def ask_to_stop(day: Day, watch: DayWatch, reason: str) -> None:
+async def ask_to_stop(day: Day, watch: DayWatch, reason: str, *, wait_seconds: float = CANCEL_WAIT_SECONDS) -> None:
     """Ask the watched engine to stop and wait for its end within a bound; what is left, it finishes on its own."""
     watch.end(WatchEnd.CANCELLED)
     logger = summary_logger()
@@ -245,7 +248,7 @@ async def ask_to_stop(day: Day, watch: DayWatch, reason: str) -> None:
     except VeloxError as error:
         logger.error("the stop request could not be left: %s", error)
         return
-    ended = await asyncio.to_thread(engine.wait, CANCEL_WAIT_SECONDS)
+    ended = await asyncio.to_thread(engine.wait, wait_seconds)
     word = how_it_ended(engine.run_folder) if ended and engine.run_folder is not None else ""
     logger.info("%s", word or f"process {engine.pid} still stops on its own")
     if ended:
