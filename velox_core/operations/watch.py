@@ -25,6 +25,7 @@ from velox_core.operations.json_file import read_json, write_json
 from velox_core.ports import LockHolder
 
 WATCHES_KEPT_MAX: Final = 50
+START_LOCKS: Final = "watch/*.engine"  # of all days, below the account's folder
 SEEN_SECONDS: Final = 5.0  # so often a watcher that lives says so
 
 
