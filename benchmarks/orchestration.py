@@ -4,7 +4,7 @@
 
 - `bare`: `velox run`, a process that trades the day and writes its report.
 - `embedded`: `python -m flows trading_day`, what `velox day` starts; it brings a Prefect server of its own. Its database is
-  migrated before.
+  migrated before, and the charts' font list is made, as on every day but the first of a folder.
 - `running`: the same against a Prefect server that runs beside it all the time, as `velox up` keeps one.
 - Each is timed from the start of its process to its end, in turns, in a folder of its own; medians are shown, and `added_s`
   is against `bare`. What is added holds Prefect's start, the checklist of twelve items, the engine's start as a process of
@@ -34,6 +34,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from velox_core.operations.charts import get_ready
 from velox_core.operations.prefect_home import prefect_environment
 from velox_core.redis_server import EmbeddedRedis
 
@@ -43,6 +44,7 @@ BARE = (sys.executable, "-m", "velox_core.cli", "run", *DAY, "--json")
 FLOW = (sys.executable, "-m", "flows", "trading_day", *DAY)
 SERVER_SECONDS_MAX = 240.0
 RUN_SECONDS_MAX = 600.0
+FONTS = "matplotlib"  # the folder below var
 WAYS = ("bare", "embedded", "running")
 
 
@@ -95,6 +97,7 @@ def one_day(way: str, var: Path, migrated: Path, url: str) -> tuple[float, float
     """Run one day in a folder of its own; returns wall and processor seconds. Stops on a day that did not end well."""
     var.mkdir()
     shutil.copytree(migrated, var / "prefect")
+    shutil.copytree(migrated.with_name(FONTS), var / FONTS)
     environ = {**plain_environment(), "VELOX__VAR": str(var)}
     if way != "bare":
         environ = prefect_environment(var, environ)
@@ -123,10 +126,11 @@ def plain_environment() -> dict[str, str]:
 
 
 def migrated_home(folder: Path) -> Path:
-    """Make a Prefect home whose database is migrated and which holds no run."""
+    """Make a Prefect home whose database is migrated and which holds no run, and beside it the charts' font list."""
     environ = {**prefect_environment(folder.parent, plain_environment()), "PREFECT_HOME": str(folder)}
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     subprocess.run(command, env=environ, check=True, capture_output=True, timeout=SERVER_SECONDS_MAX)
+    get_ready(folder.with_name(FONTS))
     return folder
 
 

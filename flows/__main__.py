@@ -16,7 +16,7 @@ from typing import Final
 
 import flows
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
-from velox_core.operations.prefect_embedded import EmbeddedPrefect
+from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
 
 NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
@@ -39,6 +39,8 @@ def main() -> None:
     try:
         if server is not None:
             os.environ[API_VARIABLE] = server.url
+        for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
+            os.environ.setdefault(name_of, value)
         module = importlib.import_module(f"flows.{name}")
         command = importlib.import_module("flows.command")
         if server is not None:

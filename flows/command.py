@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Flow
+from prefect.exceptions import CancelledRun
 
 from flows.parameters import day_request
 from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
@@ -87,5 +88,7 @@ async def _run(flow: Flow[Any, Any], given: Mapping[str, Any]) -> tuple[int, str
         return error.exit_code, str(error), None
     except (ValueError, TypeError) as error:
         return EXIT_BAD_USAGE, f"{flow.name} does not accept its parameters: {error}", None
+    except CancelledRun as cancelled:  # a named state, such as TooLate, or a cancel that came by the API
+        return EXIT_OPERATING_ERROR, f"{flow.name} was cancelled: {cancelled}", None
     except asyncio.CancelledError:
         return EXIT_OPERATING_ERROR, f"{flow.name} was cancelled", None

@@ -1,6 +1,6 @@
-"""end_of_day: prove flat, keep the summary, reset the emergency state, report. Re-runnable for a past date.
+"""end_of_day: the steps of `velox eod`, each a task run; re-runnable for a past date, and then only what is left is done.
 
-Not flat: the reset is refused and the exit code is 4, but summary and report are still made.
+Not flat: the reset is refused and the exit code is 4; summary, backup, archive and report are still made.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from typing import Any
 
 from prefect import flow
 
-from flows.guards import Session, reason_not_to_start
+from flows.guards import Session, failed, reason_not_to_start
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
-from tasks.report import keep_summary, show_summary
+from tasks.evening import do_steps
+from tasks.report import show_summary
 from tasks.retention import prune_prefect
-from tasks.session import close_day, find_session, require_flat
+from tasks.session import find_session
+from velox_core.operations.evening import open_evening
 
 
 @flow(name="end-of-day", flow_run_name=run_name("end-of-day"), retries=0, persist_result=False)
@@ -23,6 +25,7 @@ async def end_of_day(
     data: str = "",
     scenario: Scenario = "",
     session: Session = "any",
+    again: bool = False,
 ) -> Any:
     """Close the books of a day.
 
@@ -32,18 +35,20 @@ async def end_of_day(
         data: file or folder of one-minute bars that the day was traded on; empty is the configured one.
         scenario: synthetic data that the day was traded on, if it was.
         session: set by schedules: run on ordinary sessions only, or on special ones only; any for a run by hand.
+        again: do the steps that are done already, too.
     """
     day = open_flow_day(day_request(config, date, data=data, scenario=scenario))
     ended = reason_not_to_start(day, "end_of_day", session)
     if ended is not None:
         return ended
     recorded = find_session(day)
-    proof = close_day(day, recorded)
-    report = keep_summary(day, recorded, proof)
-    page = await show_summary(day, recorded, report)
+    with open_evening(day, recorded, again=again) as work:
+        done = do_steps(work)
+    page = await show_summary(work, done)
     await prune_prefect(day)
-    require_flat(proof)
-    return {**report, "page": page}
+    if done.failure is not None:
+        return failed(done.state_name, done.failure)
+    return {**done.report, "page": page, "steps": [result.to_json() for result in done.results]}
 
 
 if __name__ == "__main__":

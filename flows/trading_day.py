@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 from prefect import flow
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from flows.end_of_day import end_of_day
 from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
+from velox_core.operations.session_report import get_ready_to_draw
+
+DRAWING_SECONDS_MAX: Final = 30.0
 
 
 @flow(name="trading-day", flow_run_name=run_name("trading-day"), retries=0, persist_result=False)
@@ -37,13 +41,17 @@ async def trading_day(
         return ended
     chosen = day.trading_date.isoformat()
     await market_open(config=config, date=chosen, data=data, scenario=scenario)
+    drawing = get_ready_to_draw(day.paths)  # while the engine trades
     again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
     traded = await intraday(
         config=config, date=chosen, speed=speed, data=data, scenario=scenario, again=again, return_state=True
     )
     if traded.name == ALREADY_RUNNING:
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
+    await asyncio.to_thread(drawing.join, DRAWING_SECONDS_MAX)
     closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
+    if traded.is_cancelled():
+        return Cancelled(name=traded.name, message=traded.message)
     await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
     return await closed.aresult()
 

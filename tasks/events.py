@@ -1,8 +1,8 @@
 """Events of a day, sent to Prefect: for its event feed, and for the automations that stand behind our own first layers.
 
 - Nothing waits for them: `emit_...` puts values into a bounded list and returns; a thread sends, each request bounded.
-- A server that is not there costs the events of that time. What a run tells once (breach, halt, flat, end) is offered again
-  at the next look and noted in the run's folder when it was taken, so that a flow that attaches later does not repeat it.
+- A server that is not there costs heartbeats. Everything else is tried again, within a bound; what a run tells once (breach,
+  halt, flat, end) is noted in the run's folder when it was taken, so that a flow that attaches later does not repeat it.
 - Two watchers that tell the same thing at once give it the same id: a server keeps one of two.
 - Only flows and tasks send; the engine knows nothing of it.
 """
@@ -32,14 +32,16 @@ from velox_core.operations.checklist import ItemResult, Verdict
 from velox_core.operations.closing import with_closing
 from velox_core.operations.day import Day
 from velox_core.operations.json_file import read_json, write_json
-from velox_core.operations.news import Armed, Backup, Flat, News, Reset, ended_of, heartbeat_of, news_of, subject_of
+from velox_core.operations.news import Armed, Backup, EventName, Flat, News, Reset, ended_of, heartbeat_of, news_of, subject_of
 from velox_core.operations.status import Status, age_seconds
 
 TOLD_FILE: Final = "events.json"
 WAITING_MAX: Final = 100
-REQUEST_SECONDS: Final = 3.0
-QUIET_SECONDS: Final = 15.0  # after a server did not take an event
-FLUSH_SECONDS: Final = 4.0
+REQUEST_SECONDS: Final = 5.0
+QUIET_SECONDS: Final = 10.0  # after a server did not take an event
+HURRIED_SECONDS: Final = 0.5  # the same, while somebody waits for the end of it
+TRIES_MAX: Final = 30  # of one event; a heartbeat has one
+FLUSH_SECONDS: Final = 6.0
 HEARTBEAT_SECONDS: Final = 60.0
 STATUS_AGE_SECONDS_MAX: Final = 30.0  # an engine that lives publishes every second
 _FAILURES: Final = (httpx.HTTPError, PrefectException, OSError, RuntimeError, ValueError)
@@ -47,7 +49,7 @@ _FAILURES: Final = (httpx.HTTPError, PrefectException, OSError, RuntimeError, Va
 Post = Callable[[Mapping[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Letter:
     """One event on its way. `folder` is the run's, where it is noted that the event was told; None for one that may repeat."""
 
@@ -55,6 +57,11 @@ class _Letter:
     event: dict[str, Any]
     folder: Path | None
     context: Context
+    tries: int = 0
+
+    @property
+    def tries_max(self) -> int:
+        return 1 if self.news.name is EventName.HEARTBEAT else TRIES_MAX
 
 
 class Sender:
@@ -62,18 +69,22 @@ class Sender:
 
     Args:
         post: sends one event as JSON values; may raise what an absent server raises, and takes a bounded time.
-        monotonic: seconds, for the pause after a failure.
+        quiet_seconds: the pause after a failure.
+        monotonic: seconds, for the time between heartbeats.
     """
 
-    def __init__(self, post: Post, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, post: Post, *, quiet_seconds: float = QUIET_SECONDS, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._post = post
+        self._quiet_seconds = quiet_seconds
         self._monotonic = monotonic
         self._changed = threading.Condition()
         self._waiting: deque[_Letter] = deque()
         self._pending: set[tuple[Path, str]] = set()
         self._told: dict[Path, set[str]] = {}
         self._heartbeats: dict[str, float] = {}
-        self._quiet_until = float("-inf")
+        self._hurried = 0  # who waits for the end of it
         self._thread: threading.Thread | None = None
         self._busy = False
         self.sent = 0
@@ -81,13 +92,11 @@ class Sender:
         self.dropped = 0
 
     def offer(self, news: News, folder: Path | None = None) -> bool:
-        """Have an event sent. Returns False for one that is known, on its way, or that nobody takes now. Never waits."""
+        """Have an event sent. Returns False for one that is known or on its way, or when too many wait. Never waits."""
         with self._changed:
             place = (folder, news.key) if folder is not None and news.key else None
             if place is not None and (place in self._pending or news.key in self._told_in(place[0])):
                 return False
-            if self._monotonic() < self._quiet_until and place is not None:
-                return False  # it is offered again
             if len(self._waiting) >= WAITING_MAX:
                 self.dropped += 1
                 return False
@@ -110,9 +119,14 @@ class Sender:
         return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait within a bound until nothing waits. Returns whether that came."""
+        """Wait within a bound until nothing waits, with shorter pauses after failures. Returns whether that came."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
+            self._hurried += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
+            finally:
+                self._hurried -= 1
 
     def _told_in(self, folder: Path) -> set[str]:
         if folder not in self._told:
@@ -125,12 +139,23 @@ class Sender:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 letter, self._busy = self._waiting.popleft(), True
-                is_quiet = self._monotonic() < self._quiet_until
-            taken = not is_quiet and self._send(letter)
+            taken = self._send(letter)
             with self._changed:
-                self._finish(letter, taken=taken, tried=not is_quiet)
                 self._busy = False
+                self._finish(letter, taken=taken)
                 self._changed.notify_all()
+                if not taken:
+                    self._rest()
+
+    def _rest(self) -> None:
+        """Leave the server alone for a while, a short one when somebody waits for the end."""
+        until = time.monotonic() + self._quiet_seconds
+        while (left := until - time.monotonic()) > 0 and not self._hurried:
+            self._changed.wait(left)
+        if left > 0:
+            hurried_until = time.monotonic() + min(left, HURRIED_SECONDS)
+            while (left := hurried_until - time.monotonic()) > 0:
+                self._changed.wait(left)
 
     def _send(self, letter: _Letter) -> bool:
         try:
@@ -139,14 +164,15 @@ class Sender:
             return False
         return True
 
-    def _finish(self, letter: _Letter, *, taken: bool, tried: bool) -> None:
+    def _finish(self, letter: _Letter, *, taken: bool) -> None:
+        """Note what was taken, and put back at its place what was not, but for what was tried often enough."""
         folder, key = letter.folder, letter.news.key
-        if taken:
-            self.sent += 1
-        else:
-            self.failed += 1
-            if tried:
-                self._quiet_until = self._monotonic() + QUIET_SECONDS
+        letter.tries += 1
+        if not taken and letter.tries < letter.tries_max:
+            self._waiting.appendleft(letter)
+            return
+        self.sent += taken
+        self.failed += not taken
         if folder is None or not key:
             return
         self._pending.discard((folder, key))

@@ -63,6 +63,7 @@ async def _answer(seconds: float) -> bool | None:
 
 
 async def _any_cancelled(client: PrefectClient, run_id: UUID) -> bool:
+    """Walk up from a run: a person cancels the trading day, and its intraday run's own state says nothing of it."""
     for _ in range(DEPTH_MAX):
         run = await client.read_flow_run(run_id)
         if means_cancel(run.state):

@@ -1,4 +1,4 @@
-"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it, and prove the account flat.
+"""The trading session seen from a flow: watch it, find or start its engine, relay it, stop it.
 
 - One living flow process watches a day's engine; whether it lives is known by a kernel lock, not by Prefect's states.
 - An engine that works is attached to, whoever started it. Only when there is none is one started.
@@ -21,12 +21,12 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.exceptions import PrefectException
 
 from tasks.artifacts import artifact_key
-from tasks.events import emit_end, emit_news, emit_reset
+from tasks.events import emit_end, emit_news
 from tasks.own_state import OwnState, was_cancelled
 from tasks.policy import once
 from tasks.summary import summary_logger, worth_telling
-from velox_core.domain.errors import NotFlatError, VeloxError
-from velox_core.engine_lock import ProcessLock
+from velox_core.domain.errors import VeloxError
+from velox_core.engine_lock import ProcessLock, own_holder
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod
 from velox_core.operations.day import Day
@@ -41,6 +41,7 @@ from velox_core.operations.run_logs import logs_folder
 from velox_core.operations.status import Status
 from velox_core.operations.view import progress_line
 from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, watches_of
+from velox_core.ports import LockHolder
 
 POLL_SECONDS: Final = 0.25
 REPLAY_LINE_SECONDS: Final = 5.0
@@ -112,6 +113,7 @@ def launch_engine(day: Day, found: DayEngine, watch: DayWatch, no_pass: str) -> 
     if found.stage is Stage.UNFINISHED:
         exits = f"; there is no valid day pass, so it makes no entry ({no_pass})" if no_pass else ""
         logger.warning("%s; another engine takes the run up again%s", found.text, exits)
+    watch.is_starting = True
     engine = _start(day, no_pass)
     watch.watches_over(engine.holder)
     logger.info("engine started as process %s%s", engine.pid, f", output in {engine.output}" if engine.output else "")
@@ -238,21 +240,44 @@ async def ask_to_stop(day: Day, watch: DayWatch, reason: str, *, wait_seconds: f
     """Ask the watched engine to stop and wait for its end within a bound; what is left, it finishes on its own."""
     watch.end(WatchEnd.CANCELLED)
     logger = summary_logger()
-    process = watch.engine or look(day).holder
-    if process is None:
-        logger.info("there is no engine to stop: nothing was started")
-        return
-    engine = EngineProcess(process, day.settings, day.paths)
+    clock = asyncio.get_running_loop().time
+    until = clock() + wait_seconds
     try:
+        process = await _engine_to_stop(day, watch, wait_seconds)
+        if process is None:
+            logger.info("there is no engine to stop: nothing was started")
+            return
+        watch.watches_over(process)
+        engine = EngineProcess(process, day.settings, day.paths)
         engine.request_stop(by="intraday flow", reason=reason)
     except VeloxError as error:
-        logger.error("the stop request could not be left: %s", error)
+        logger.error("the engine was not asked to stop: %s. Ask it: velox stop", error)
         return
-    ended = await asyncio.to_thread(engine.wait, wait_seconds)
+    ended = await asyncio.to_thread(engine.wait, max(0.0, until - clock()))
     word = how_it_ended(engine.run_folder) if ended and engine.run_folder is not None else ""
     logger.info("%s", word or f"process {engine.pid} still stops on its own")
     if ended:
         watch.end(WatchEnd.SAW_THE_END)
+
+
+async def _engine_to_stop(day: Day, watch: DayWatch, seconds: float) -> LockHolder | None:
+    """Return the engine to stop, None when there is none and none comes.
+
+    A cancel may come while the engine's start is under way: whoever was started is known when it has its run, so it is
+    waited for. Raises VeloxError when it is not known in time.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    while watch.engine is None or watch.engine == own_holder():
+        found = look(day)
+        if found.holder is not None and found.holder != own_holder():
+            return found.holder
+        if found.stage is not Stage.SILENT and not watch.is_starting:
+            return None
+        if clock() >= until:
+            raise VeloxError(f"one may just be starting, and it was not found within {seconds:.0f} s")
+        await asyncio.sleep(POLL_SECONDS)
+    return watch.engine
 
 
 @once("session-result")
@@ -279,24 +304,3 @@ def find_session(day: Day) -> RecordedRun:
     for line in untold(day, session):
         summary_logger().warning(line)
     return session
-
-
-@once("close-day")
-def close_day(day: Day, session: RecordedRun) -> eod.FlatProof:
-    """Ask the broker what it holds, and clear the date's halts when it says flat. What fails here becomes 'not flat'."""
-    logger = summary_logger()
-    try:
-        proof, cleared = eod.close_day(day, session)
-    except VeloxError as error:
-        logger.error("the day could not be closed: %s", error)
-        return eod.not_closed(error)
-    logger.info("%s; halts cleared: %s", proof.text, ", ".join(cleared) or "none")
-    emit_reset(day, cleared, reason=eod.RESET_REASON, by=eod.RESET_BY, run_id=session.folder.name)
-    return proof
-
-
-@once("require-flat")
-def require_flat(proof: eod.FlatProof) -> None:
-    """Fail the day when the broker does not say flat."""
-    if not proof.flat:
-        raise NotFlatError(f"the day is not over: {proof.text}. The emergency state was not reset. {proof.remedy}")

@@ -375,7 +375,7 @@ class EmergencyExitManager:
     # -- the end ----------------------------------------------------------------------------------------------
 
     def reset(self, reason: str, by: str, now_ms: int | None = None, *, session_over: bool = False) -> list[HaltRecord]:
-        """Clear every active halt, in all three stores.
+        """Clear every active halt, in all three stores; the end of a session leaves those of a later date.
 
         Args:
             reason, by: for the record.
@@ -395,7 +395,7 @@ class EmergencyExitManager:
                 "run the engine again first, it squares off"
             )
         self._read_to_reset(now_ms)
-        active = tuple(self._known.values())
+        active = tuple(halt for halt in self._known.values() if not session_over or halt.trading_date <= self._trading_date)
         for halt in active:
             if halt.kind is HaltKind.LOSS and not session_over and halt.trading_date == self._trading_date:
                 raise HaltedError(

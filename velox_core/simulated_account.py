@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Final
 
 from velox_core.brokers.book import SqliteBook
+from velox_core.brokers.charges import load_charges
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_orders import SimulationConfig
+from velox_core.domain.charges import ChargeSchedule
 from velox_core.domain.errors import BrokerError, ConfigError
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.market.ticks import Instrument
+from velox_core.domain.orders import Product
 from velox_core.ports import (
     BrokerEvent,
     BrokerFill,
@@ -34,6 +38,15 @@ from velox_core.settings import BrokerType, Settings
 
 BROKER_BOOK: Final = "broker.db"
 BOOK_READ_AT_MS: Final = 1 << 60  # whoever reads the whole book sees orders of any time
+
+
+class BookGone(BrokerError):
+    """The broker's book of a run is not there: a date whose orders and trades the broker does not tell any more."""
+
+
+def charge_schedule(settings: Settings, on: date) -> ChargeSchedule:
+    """Return what the broker and the exchange charge for the day's product on a date. Raises ConfigError."""
+    return load_charges(settings.charges_path).schedule(settings.broker.type.value, Product.MIS, on)
 
 
 def simulation_config(settings: Settings, bar_minutes: int = 1) -> SimulationConfig:
@@ -55,13 +68,14 @@ def simulation_config(settings: Settings, bar_minutes: int = 1) -> SimulationCon
 def read_broker_books(settings: Settings, run: RunFolder) -> BrokerBooks:
     """Read a run's order book, trades and positions from its broker; nothing can be sent this way.
 
-    Raises: BrokerError when the book is not there or cannot be read; ConfigError for a broker that cannot be read yet.
+    Raises: BookGone when the book is not there, BrokerError when it cannot be read; ConfigError for a broker that cannot be
+        read yet.
     """
     if settings.broker.type is not BrokerType.SIMULATED:
         raise ConfigError(f"{settings.source}: the book of broker type {settings.broker.type.value} cannot be read yet")
     path = run.folder / BROKER_BOOK
     if not path.is_file():
-        raise BrokerError(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
+        raise BookGone(f"run {run.run_id} has no broker's book ({path}): it never reached its broker, or the file was moved")
     broker = SimulatedBroker((), instruments={}, config=simulation_config(settings), book=SqliteBook(path))
     try:
         broker.advance(BOOK_READ_AT_MS)

@@ -37,6 +37,7 @@ VIOLATIONS = [
         "the layers of the core",
     ),
     ("the core imports a task", "velox_core/alerts/log.py", "import tasks.session", "flows use tasks"),
+    ("a flow imports the deployments", "flows/market_open.py", "import deployments.serve", "deployments use flows"),
     (
         "a report reaches the order manager",
         "velox_core/operations/report.py",
@@ -74,7 +75,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("velox_core", "flows", "tasks"):
+    for name in ("velox_core", "flows", "tasks", "deployments"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path

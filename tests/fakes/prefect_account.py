@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tests.fakes.prefect_server import ROOT, WAIT_SECONDS, PrefectServer, wait_until
+from tests.fakes.prefect_server import ROOT, WAIT_SECONDS, PrefectServer, end_session, wait_until
 from velox_core.operations.checklist import run_checklist
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.market_open import arm_day
@@ -93,13 +93,15 @@ class PrefectAccount:
         self.config.write_text(text + more, encoding="utf-8")
         self.run = self.var / "replay" / account / RUN_ID
         self.environ = {"VELOX__VAR": str(self.var)}
+        self.processes: list[subprocess.Popen[bytes]] = []
         self.parameters: dict[str, object] = {"config": str(self.config), "date": DAY}
 
     # processes
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start `python arguments` in the environment of the account and its server."""
-        return self.server.run(name, *arguments, environ=self.environ)
+        self.processes.append(self.server.run(name, *arguments, environ=self.environ))
+        return self.processes[-1]
 
     def velox(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one command on the account to its end."""
@@ -114,7 +116,9 @@ class PrefectAccount:
         )
 
     def end(self) -> None:
-        """End the engine, whatever became of it, and Redis."""
+        """End what runs flows for it, lest that take the runs of the next account, the engine, and Redis."""
+        for process in reversed(self.processes):
+            end_session(process)
         pid = self.engine_pid()
         if pid and self.is_engine(pid):
             os.kill(pid, signal.SIGCONT)
@@ -152,9 +156,10 @@ class PrefectAccount:
         assert process.poll() is None, self.server.printed(name)
 
     def deploy(self) -> None:
-        """Register the deployments of prefect.yaml, for workers."""
-        process = self.start("deploy", "-m", "prefect", "--no-prompt", "deploy", "--all")
-        assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
+        """Make the work pool and register the deployments of prefect.yaml, for workers, as the runbook says."""
+        for arguments in (("-m", "deployments.work_pool"), ("-m", "prefect", "--no-prompt", "deploy", "--all")):
+            process = self.start("deploy", *arguments)
+            assert process.wait(timeout=WAIT_SECONDS) == 0, self.server.printed("deploy")
         self.server.pause_schedules()
 
     def flow_pid(self, run_id: str) -> int:

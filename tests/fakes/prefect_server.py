@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.fakes.prefect_home import migrated_home
 from velox_core.operations.prefect_home import prefect_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 240.0
+WAIT_SECONDS = 300.0
 POLL_SECONDS = 0.2
 BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
@@ -43,6 +44,14 @@ def wait_until(done: Callable[[], object], told: Callable[[], str] = lambda: "",
     while not done():
         assert time.monotonic() < deadline, f"not so after {seconds} s: {told()}"
         time.sleep(POLL_SECONDS)
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, with what belongs to it."""
+    with suppress(ProcessLookupError):
+        for number in (signal.SIGCONT, signal.SIGKILL):
+            os.killpg(process.pid, number)
+    process.wait(timeout=WAIT_SECONDS)
 
 
 class PrefectServer:
@@ -118,12 +127,7 @@ class PrefectServer:
     def end(self) -> None:
         """End every process that was started here, with what belongs to its session."""
         for process in reversed(self.processes):
-            for number in (signal.SIGCONT, signal.SIGKILL):
-                try:
-                    os.killpg(process.pid, number)
-                except ProcessLookupError:
-                    break
-            process.wait(timeout=WAIT_SECONDS)
+            end_session(process)
 
     # its API
 

@@ -20,7 +20,7 @@ from prefect import flow, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
 from tasks.artifacts import artifact_key
-from tasks.events import TOLD_FILE, WAITING_MAX, Sender, emit_end, emit_news, emit_reset, flush_events, post_event
+from tasks.events import TOLD_FILE, TRIES_MAX, WAITING_MAX, Sender, emit_end, emit_news, emit_reset, flush_events, post_event
 from tasks.summary import LINES_MAX, SUMMARY, summary_logger, worth_telling
 from velox_core.logs import LOG_FILES
 from velox_core.operations.day import Day, DayRequest, open_day
@@ -127,22 +127,50 @@ def test_emit_news_of_a_stale_or_ended_engine_is_no_heartbeat_and_one_a_minute_i
     assert server.names == ["velox.heartbeat"] * 2
 
 
-def test_an_absent_server_costs_no_waiting_and_what_is_told_once_is_told_when_it_is_back(day: Day, tmp_path: Path) -> None:
-    server, clock = Server(), [0.0]
+def test_an_absent_server_costs_no_waiting_and_a_heartbeat_and_the_rest_is_told_when_it_is_back(
+    day: Day, tmp_path: Path
+) -> None:
+    server = Server()
     server.refuses = True
-    sender = Sender(server, monotonic=lambda: clock[0])
+    sender = Sender(server, quiet_seconds=0.05)
+    hit = status(tmp_path, halts=[LOSS])
+    emit_news(day, None, hit, sender=sender)
+    emit_news(day, hit, hit, sender=sender)  # it is on its way: not a second time
+    for _ in range(200):
+        if server.asked >= 4:
+            break
+        time.sleep(0.02)
+    assert server.asked >= 4
+    assert not (tmp_path / TOLD_FILE).exists()
+    server.refuses = False
+    assert sender.flush(10)
+    assert server.names == ["velox.breach", "velox.halt"]
+    assert (sender.sent, sender.failed) == (2, 1)
+
+
+def test_an_event_that_nobody_ever_takes_is_given_up_and_offered_again_by_the_next_look(day: Day, tmp_path: Path) -> None:
+    server = Server()
+    server.refuses = True
+    sender = Sender(server, quiet_seconds=0.0)
     hit = status(tmp_path, wall_ms=0, halts=[LOSS])
     emit_news(day, None, hit, sender=sender)
     assert sender.flush(10)
-    assert (server.asked, sender.failed) == (1, 2)  # the second one is not even tried: it would take its time as well
-    assert not (tmp_path / TOLD_FILE).exists()
+    assert (server.asked, sender.failed) == (2 * TRIES_MAX, 2)
     server.refuses = False
-    emit_news(day, hit, hit, sender=sender)
-    assert (sender.flush(10), server.asked) == (True, 1)  # it is left alone for a while
-    clock[0] = 16.0
     emit_news(day, hit, hit, sender=sender)
     assert sender.flush(10)
     assert server.names == ["velox.breach", "velox.halt"]
+
+
+def test_flush_hurries_a_pause_and_is_bounded_itself(day: Day, tmp_path: Path) -> None:
+    server = Server()
+    server.refuses = True
+    sender = Sender(server, quiet_seconds=3_600.0)
+    emit_end(day, status(tmp_path, state="FAILED", positions=[]), 1, sender=sender)
+    assert not sender.flush(0.05)
+    server.refuses = False
+    assert sender.flush(30)
+    assert server.names == ["velox.ended"]
 
 
 def test_a_server_that_hangs_holds_nobody_up_and_what_waits_is_bounded(day: Day, tmp_path: Path) -> None:

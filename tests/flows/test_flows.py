@@ -155,6 +155,17 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     assert "## Trades" in (await artifacts("session-simulated-primary"))[-1].data
     assert report["worst_loss_paise"] >= report["loss_limit_paise"]
     assert [(halt["kind"], halt["cleared"]) for halt in report["halts"]] == [("LOSS", True)]
+    halt_id = report["halts"][0]["halt_id"]
+    told = json.loads((var / "replay" / "primary" / report["run_id"] / "events.json").read_text(encoding="utf-8"))["told"]
+    assert set(told) == {f"breach:{halt_id}", f"flat:{halt_id}", f"halt:{halt_id}", f"ended:{engine_of(var).number('pid')}"}
+    async with get_client() as client:
+        body = {"filter": {"event": {"prefix": ["velox."]}}, "limit": 50}
+        events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
+    of_run = [event for event in events if event["payload"]["run_id"] == report["run_id"]]
+    names = [event["event"] for event in of_run if event["event"] != "velox.heartbeat"]
+    assert sorted(names) == ["velox.breach", "velox.ended", "velox.flat", "velox.flat", "velox.halt", "velox.reset"]
+    by_broker = [event["payload"] for event in of_run if event["payload"].get("said_by") == "broker"]
+    assert [payload["net_paise"] for payload in by_broker] == [report["net_paise"]]
     block = (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")
     assert "🚨 EMERGENCY EXIT TRIGGERED 🚨" in block
     assert "Max Daily Loss: -2000.00" in block
@@ -181,12 +192,15 @@ async def cancel_by_the_api(flow: str) -> None:
         await client.set_flow_run_state(run.id, Cancelling())
 
 
-@pytest.mark.parametrize("is_told", [True, False], ids=["prefect-tells", "prefect-does-not-tell"])
-async def test_intraday_cancelled_asks_the_engine_to_stop_and_it_ends_flat(var: Path, config: Path, is_told: bool) -> None:
-    await market_open(config=str(config), date=DAY)
-    running = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
+@pytest.mark.parametrize(("flow", "is_told"), [("intraday", True), ("intraday", False)])
+async def test_a_cancel_asks_the_engine_to_stop_and_it_ends_flat(flow: str, is_told: bool, var: Path, config: Path) -> None:
+    """Told by Prefect, or found by the run's own look."""
+    if flow == "intraday":
+        await market_open(config=str(config), date=DAY)
+    chosen: Any = {"intraday": intraday, "trading-day": trading_day}[flow]
+    running = asyncio.create_task(chosen(config=str(config), date=DAY, speed=60.0, return_state=True))
     status = await wait_for_engine(var)
-    await cancel_by_the_api("intraday")
+    await cancel_by_the_api(flow)
     if is_told:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -31,7 +31,8 @@ from velox_core.journal.file import read_events
 from velox_core.journal.queries import JournalReader
 from velox_core.ledger.redis import RedisLedger
 from velox_core.operations.day import Day, DayRequest, open_day
-from velox_core.operations.eod import close_day, find_session, keep_summary
+from velox_core.operations.eod import find_session
+from velox_core.operations.evening import run_evening
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import EMERGENCY_FILE
 
@@ -219,9 +220,9 @@ class Trial:
         """Close the day as its flow does, and return the summary."""
         day = self.day()
         recorded = find_session(day)
-        proof, _ = close_day(day, recorded)
-        assert proof.flat, proof.text
-        return keep_summary(day, recorded, proof)
+        done = run_evening(day, recorded)
+        assert done.exit_code == 0, done.sentence
+        return done.report
 
     def journal(self) -> list[JournalEvent]:
         """Return the run's events, after a check of the hash chain."""

@@ -21,7 +21,7 @@ from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.day import DayRequest, open_day
-from velox_core.operations.eod import close_day, find_session
+from velox_core.operations.eod import find_session, prove_flat, reset_day
 from velox_core.operations.halt import request_halt
 from velox_core.operations.reset import request_reset
 from velox_core.redis_server import EmbeddedRedis
@@ -301,8 +301,8 @@ def test_loss_halt_is_not_reset_on_its_own_date_and_ended_by_the_end_of_day(tria
     assert "end of day" in outcome.refusal
     assert trial.events(EventKind.HALT_CLEARED) == []
     day = open_day(DayRequest(config=CONFIG, date=DAY), trial.environ)
-    proof, cleared = close_day(day, find_session(day))
-    assert (proof.flat, cleared) == (True, ["20240115-LOSS-1"])
+    assert prove_flat(day.settings, find_session(day)).flat
+    assert reset_day(day, find_session(day)) == ["20240115-LOSS-1"]
     assert active_halts(JsonLinesHaltFile(trial.folder / HALT_FILE).records()) == ()
 
 

@@ -54,7 +54,7 @@ def test_flatten_from_the_form_closes_everything_while_the_engine_works_hangs_or
         assert name == "Completed", (one.name, message, prefect_server.logs(flattening[one]), one.told())
         one.assert_each_traded_once()
         halts = one.read_lines("halt.jsonl")
-        assert [(halt["reason"], halt["by"]) for halt in halts if halt.get("closes")] == [("a drill", "the form")]
+        assert [(halt["reason"], halt["by"]) for halt in halts if not halt["keeps_positions"]] == [("a drill", "the form")]
     reports = "\n".join(str(artifact["data"]) for artifact in prefect_server.artifacts_of(flattening.values()))
     assert reports.count("# FLAT") == len(every)
     assert prefect_server.wait_end(watching[works])[0] != "Completed"

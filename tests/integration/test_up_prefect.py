@@ -53,6 +53,12 @@ class House(Account):
         queues = self.asked(f"work_pools/{WORK_POOL}/queues/filter")
         return found | {f"queue {row['name']}": [str(row["priority"])] for row in queues}
 
+    def scheduled(self) -> set[tuple[str, str]]:
+        """Return the deployments whose schedules have made runs, with the sessions that those are for."""
+        names = {row["id"]: row["name"] for row in self.asked("deployments/filter")}
+        runs = self.asked("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
+        return {(names[run["deployment_id"]], run["parameters"]["session"]) for run in runs}
+
     def pids(self) -> dict[str, int]:
         view = json.loads(self.velox("up", "--status", "--json").stdout)
         return {row["name"]: row["pid"] for row in view["services"]}
@@ -96,9 +102,12 @@ def test_up_brings_prefect_up_twice_is_once_and_a_dead_server_comes_back_with_it
     assert f"PREFECT_API_URL=http://127.0.0.1:{house.port}/api" in view["places"]["prefect"]
     before, pids = house.registered(), house.pids()
     assert {f"deployment {one.flow}" for one in DEPLOYMENTS} <= set(before)
+    assert len([name for name in before if name.startswith("automation ")]) > 3
     assert {name: [str(priority)] for name, priority in QUEUE_PRIORITIES.items()}.items() <= {
         key.removeprefix("queue "): value for key, value in before.items()
     }.items()
+
+    wait(lambda: house.scheduled() == {(one.flow, row.parameters["session"]) for one in DEPLOYMENTS for row in one.schedules})
 
     again = house.velox("up", "--detach")
     assert (again.returncode, again.stdout.splitlines()[0]) == (0, "up already: nothing was changed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.simulation.flatten_world import FlattenOutcome, FlattenWorld, run_fla
 from tests.simulation.stores import SimCloserLock
 from tests.simulation.verdict import InvariantBroken
 from velox_core.adoption import Look
+from velox_core.domain.halts import HaltKind
 from velox_core.flat_proof import FlattenState
 from velox_core.lost_exits import Recalled
 from velox_core.ports import BrokerPosition, CloserHold
@@ -90,6 +92,21 @@ def test_engine_that_closes_nothing_stays_when_nobody_watches_its_progress(monke
     monkeypatch.setattr("velox_core.closing_progress.ProgressWatch.is_stalled", False)
     outcomes = [run_flattening(seed, CLOSES_NOTHING) for seed in range(1, 11)]
     assert sum(bool(outcome.left_open) for outcome in outcomes) > 5
+
+
+def test_flatten_that_comes_while_the_engine_closes_its_own_breach_leaves_it_flat_and_reverses_nothing() -> None:
+    beside = []
+    for seed in (*range(31, 51), *range(91, 116)):
+        world = FlattenWorld(seed, "lives")
+        shock_percent = 85 if seed % 2 else 115
+        world.at(world._trouble_ms - 1_000, partial(setattr, world, "shock_percent", shock_percent))
+        outcome = world.run()  # raises when a position was reversed
+        halts = [record.kind for record in world.halt_file.records()]
+        if halts[:2] == [HaltKind.LOSS, HaltKind.MANUAL] and not any("half" in trouble for trouble in outcome.what):
+            beside.append(outcome)
+    assert len(beside) >= 3
+    assert all((outcome.left_open, outcome.over, outcome.not_flat) == ([], 0, 0) for outcome in beside)
+    assert all(outcome.flat for outcome in beside)
 
 
 def _first_break(seeds: range) -> str:

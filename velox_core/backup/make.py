@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from velox_core.backup.databases import check_integrity, journal_checks, row_counts, snapshot, table_checks
-from velox_core.backup.manifest import DATABASES, BackupError, Part, PartKind
+from velox_core.backup.manifest import DATABASES, MADE_ANEW, BackupError, Part, PartKind
 from velox_core.backup.packing import SUFFIX, Packed, pack, unpack
 from velox_core.backup.sources import Source
 from velox_core.domain.errors import VeloxError
@@ -39,10 +39,11 @@ class Extra:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """The parts of a staged backup, and what is missing."""
+    """The parts of a staged backup, what is missing, and what is missing but can be made anew."""
 
     parts: tuple[Part, ...]
     missing: tuple[str, ...]
+    without: tuple[str, ...] = ()
 
 
 def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path, scratch: Path) -> Made:
@@ -58,14 +59,15 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path
     _require_room(sources, staging)
     parts: list[Part] = []
     missing: list[str] = []
-    works = [(source.origin, _saver_of(source)) for source in sources] + [
-        (extra.path, _saver_of_extra(extra)) for extra in extras
+    without: list[str] = []
+    works = [(source.origin, source.kind, _saver_of(source)) for source in sources] + [
+        (extra.path, extra.kind, _saver_of_extra(extra)) for extra in extras
     ]
-    for name, save in works:
+    for name, kind, save in works:
         try:
             part = save(staging, scratch)
         except VeloxError as error:
-            missing.append(f"{name}: {error}")
+            (without if kind in MADE_ANEW else missing).append(f"{name}: {error}")
             continue
         except OSError as error:
             if not _takes_a_file(staging):
@@ -76,7 +78,7 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path
             continue
         parts.append(part)
         missing.extend(f"{name}: the hash chain is broken, {text}" for text in part.notes.get("broken", ()))
-    return Made(parts=tuple(parts), missing=tuple(missing))
+    return Made(parts=tuple(parts), missing=tuple(missing), without=tuple(without))
 
 
 _Save = Callable[[Path, Path], Part]
@@ -160,7 +162,7 @@ def verify_part(part: Part, packed: Path, scratch: Path, *, in_depth: bool) -> s
         in_depth: compute the checksum of each table and follow the hash chains again. Without it the equality of all bytes
             with the snapshot, whose tables were read when it was made, says the same.
     """
-    from velox_core.backup import redis_copy
+    from velox_core.backup import metrics_export, redis_copy  # client libraries: only where something is verified
 
     restored = scratch / "restored"
     try:
@@ -173,6 +175,8 @@ def verify_part(part: Part, packed: Path, scratch: Path, *, in_depth: bool) -> s
             return _compare_database(part, restored, in_depth=in_depth)
         if part.kind is PartKind.REDIS:
             return redis_copy.check(restored, part.notes)
+        if part.kind is PartKind.METRICS:
+            return metrics_export.check(restored, part.notes)
         return ""
     except FileNotFoundError:
         return "the file is missing"

@@ -41,6 +41,7 @@ class PartKind(StrEnum):
 
 
 DATABASES: Final = frozenset({PartKind.JOURNAL, PartKind.BOOK})
+MADE_ANEW: Final = frozenset({PartKind.REDIS, PartKind.METRICS})  # from the journal: a backup without them is good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ class Manifest:
         head: one hash for the events of the day's runs, '' without any.
         parts: everything in it.
         missing: what could not be saved, each with its reason.
+        without: the same of what is made anew from the journal, so that nothing is lost.
         verified: whether it was restored into an empty place and compared; `verified_wall_ms` when.
     """
 
@@ -145,6 +147,7 @@ class Manifest:
     head: str
     parts: tuple[Part, ...]
     missing: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     verified: bool = False
     verified_wall_ms: int = 0
 
@@ -176,6 +179,7 @@ class Manifest:
             "trading_date": self.trading_date.isoformat(),
             "versions": dict(self.versions),
             "missing": list(self.missing),
+            "without": list(self.without),
             "parts": [part.to_json() for part in self.parts],
         }
 
@@ -205,6 +209,7 @@ def read_manifest(content: bytes, place: str) -> Manifest:
             versions={str(name): str(version) for name, version in body["versions"].items()},
             parts=tuple(Part.from_json(part) for part in body["parts"]),
             missing=tuple(str(text) for text in body["missing"]),
+            without=tuple(str(text) for text in body["without"]),
             verified=body["verified"] is True,
             verified_wall_ms=int(body["verified_wall_ms"]),
         )

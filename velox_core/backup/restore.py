@@ -132,7 +132,7 @@ def _database_step(part: Part, target: Path) -> Step:
         tables = table_checks(target) if found is None else found.tables
     except BackupError as error:
         return step(Action.REPLACE, f"what is there cannot be read ({error})")
-    if tables == dict(part.tables):
+    if tables == dict(part.tables) and not (found and found.broken):
         return step(Action.SAME, "it is there already, table by table")
     if found is not None and (newer := _newer_run(part, found)):
         return step(Action.NEWER, newer)

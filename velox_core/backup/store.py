@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from velox_core.backup.destinations import Destination
 from velox_core.backup.make import Extra, empty_folder, make_parts, verify_part
-from velox_core.backup.manifest import INCOMPLETE, MANIFEST_FILE, BackupError, Manifest, next_name
+from velox_core.backup.manifest import INCOMPLETE, MADE_ANEW, MANIFEST_FILE, BackupError, Manifest, Part, next_name
 from velox_core.backup.packing import sync_tree, write_durably
 from velox_core.backup.retention import Retention, to_remove
 from velox_core.backup.sources import Source
@@ -101,15 +101,18 @@ def take(request: Request, destinations: Sequence[Destination], rule: Retention)
 
 def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Manifest:
     made = make_parts(request.sources, request.extras, staged, scratch)
-    failed = {
-        part.path: text for part in made.parts if (text := verify_part(part, staged / part.path, scratch, in_depth=False))
-    }
-    for path in failed:
-        (staged / path).unlink(missing_ok=True)
-    missing = (*request.left_out, *made.missing, *(f"{path}: {text}" for path, text in failed.items()))
-    parts = tuple(part for part in made.parts if part.path not in failed)
+    missing, without = [*request.left_out, *made.missing], list(made.without)
+    parts: list[Part] = []
+    for part in made.parts:
+        if problem := verify_part(part, staged / part.path, scratch, in_depth=False):
+            (without if part.kind in MADE_ANEW else missing).append(f"{part.path}: {problem}")
+            (staged / part.path).unlink(missing_ok=True)
+        else:
+            parts.append(part)
     if not parts:
-        raise BackupError(f"nothing could be saved: {'; '.join(missing) or 'there is nothing yet: run a day first'}")
+        raise BackupError(
+            f"nothing could be saved: {'; '.join([*missing, *without]) or 'there is nothing yet: run a day first'}"
+        )
     day = request.trading_date.isoformat()
     manifest = Manifest(
         name=next_name(request.trading_date, taken) + (INCOMPLETE if missing else ""),
@@ -120,8 +123,9 @@ def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Man
         versions=_versions(parts),
         config_hash=request.config_hash,
         head=head_of_day(head for part in parts for head in part.heads if head.trading_date == day),
-        parts=parts,
-        missing=missing,
+        parts=tuple(parts),
+        missing=tuple(missing),
+        without=tuple(without),
     ).after_verification(time.time_ns() // 1_000_000)
     try:
         write_durably(staged / MANIFEST_FILE, manifest.encoded())
@@ -131,7 +135,7 @@ def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Man
     return manifest
 
 
-def _versions(parts: Sequence[Any]) -> dict[str, str]:
+def _versions(parts: Sequence[Part]) -> dict[str, str]:
     found = {
         "velox": version("velox"),
         "python": platform.python_version(),

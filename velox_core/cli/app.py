@@ -13,6 +13,7 @@ from velox_core.cli.alerts import alerts_app
 from velox_core.cli.backup import backup, backups_app, restore
 from velox_core.cli.check import check
 from velox_core.cli.data import data_app
+from velox_core.cli.eod import eod
 from velox_core.cli.explain import explain, report
 from velox_core.cli.journal import journal_app
 from velox_core.cli.metrics import metrics_app
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(strategies_app, name="strategies")
 app.command()(check)
+app.command()(eod)
 app.command()(explain)
 app.command()(report)
 app.command()(up)

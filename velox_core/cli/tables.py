@@ -19,6 +19,7 @@ from velox_core.domain.money import rupees_display, rupees_text
 from velox_core.domain.time import ist_clock_text
 from velox_core.operations import view
 from velox_core.operations.checklist import ItemResult, Verdict, verdict_line
+from velox_core.operations.figure_words import FIGURES_HEADER, figure_rows, note
 from velox_core.operations.status import Status
 from velox_core.reconciliation.differences import Verdict as DifferenceVerdict
 
@@ -68,6 +69,8 @@ def summary_panel(report: Mapping[str, Any]) -> RenderableType:
         parts.append(_trades(trades))
     if report.get("strategies"):
         parts.append(_strategies(report))
+    if rows := figure_rows(report):
+        parts += [_table("Figures", FIGURES_HEADER, rows), Text(note(report))]
     parts.append(_decisions(report))
     halts = [halt for halt in report.get("halts", []) if isinstance(halt, Mapping)]
     if halts:
@@ -82,8 +85,8 @@ def summary_panel(report: Mapping[str, Any]) -> RenderableType:
         if not report.get("flat") or report.get("exit_code")
         else money_style(net if isinstance(net, int) else 0) or "none"
     )
-    note = f"[bold yellow]{view.SYNTHETIC_NOTE}[/]" if report.get("synthetic") else None
-    return Panel(Group(*parts), title=title, subtitle=note, border_style=border, expand=False, padding=(1, 1))
+    subtitle = f"[bold yellow]{view.SYNTHETIC_NOTE}[/]" if report.get("synthetic") else None
+    return Panel(Group(*parts), title=title, subtitle=subtitle, border_style=border, expand=False, padding=(1, 1))
 
 
 def _figures(report: Mapping[str, Any]) -> RenderableType:

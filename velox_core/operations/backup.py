@@ -57,8 +57,8 @@ class BackupOutcome:
 
     @property
     def good(self) -> bool:
-        """Return whether nothing is missing and every destination has it."""
-        return self.manifest.good and not any(delivery.problem for delivery in self.deliveries)
+        """Return whether nothing at all is missing and every destination has it."""
+        return self.manifest.good and not self.manifest.without and not any(each.problem for each in self.deliveries)
 
     @property
     def exit_code(self) -> int:
@@ -72,6 +72,7 @@ class BackupOutcome:
         size = f"{manifest.packed_bytes / 1e6:.1f} MB in {len(manifest.parts)} files, {self.seconds:.1f} s"
         said = [f"{manifest.name}: {'verified' if manifest.good else 'INCOMPLETE'}, {size}"]
         said += [f"missing: {text}" for text in manifest.missing]
+        said += [f"without (it is made anew from the journal): {text}" for text in manifest.without]
         for delivery in self.deliveries:
             removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
             said.append(f"NOT in {delivery.place}: {delivery.problem}" if delivery.problem else f"in {delivery.place}{removed}")
@@ -105,6 +106,7 @@ class StoredBackup:
             body |= {"good": manifest.good, "trading_date": manifest.trading_date.isoformat(), "bytes": manifest.packed_bytes}
             body |= {"made_wall_ms": manifest.made_wall_ms, "verified_wall_ms": manifest.verified_wall_ms}
             body |= {"head": manifest.head, "missing": list(manifest.missing), "parts": len(manifest.parts)}
+            body |= {"without": list(manifest.without)}
         return body
 
 

@@ -61,6 +61,15 @@ def symbol_svg(symbol: str, prices: Prices, fills: Sequence[FillPoint], scratch:
     return _as_svg(scratch, f"price-{symbol}", lambda: _symbol(symbol, prices, fills))
 
 
+def get_ready(scratch: Path) -> None:
+    """Import what drawing needs and read its font list, so that the first chart does not wait for it. Draws nothing."""
+    os.environ.setdefault(CONFIG_VARIABLE, str(scratch))
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure
+    import matplotlib.font_manager  # noqa: F401 - all of them for what they leave in the process
+
+
 def _context(scratch: Path, name: str) -> Any:
     os.environ.setdefault(CONFIG_VARIABLE, str(scratch))  # else the font list would go to the person's home
     import matplotlib

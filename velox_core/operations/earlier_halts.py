@@ -9,15 +9,15 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import date
 
 from velox_core.domain.errors import JournalUnavailable
 from velox_core.domain.halts import HaltKind, HaltRecord, active_halts
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.operations.checklist import ItemResult, Verdict
-from velox_core.operations.hints import program, velox
-from velox_core.operations.recorded import DATE_LENGTH, RecordedRun, recorded_runs
+from velox_core.operations.hints import velox
+from velox_core.operations.recorded import RecordedRun, recorded_runs
+from velox_core.operations.unended_day import eod_command
 from velox_core.runs import RunState
 from velox_core.settings import Paths, Settings
 
@@ -42,7 +42,7 @@ def earlier_halt(settings: Settings, paths: Paths, trading_date: date) -> ItemRe
         title=TITLE,
         verdict=Verdict.FAILED,
         measured=f"{len(unended)} runs of earlier days have no end of day, of which {RUNS_MAX} are looked at: a halt may stand",
-        advice=f"end them, oldest first: {_end_of_day(settings, first)}; or move old run folders out of {first.folder.parent}",
+        advice=f"end them, oldest first: {eod_command(settings, first)}; or move old run folders out of {first.folder.parent}",
     )
 
 
@@ -50,7 +50,7 @@ def _refusal(settings: Settings, run: RecordedRun, halts: tuple[HaltRecord, ...]
     why = "; ".join(f"{halt.halt_id}: {halt.reason}" for halt in halts)
     reset = velox("reset", "--run", run.run.run_id, "--reason", "...", "--by", "...", settings=settings)
     advice = (
-        f"run it: {_end_of_day(settings, run)}; it clears the halt once flat (where another run of its date followed: "
+        f"run it: {eod_command(settings, run)}; it clears the halt once flat (where another run of its date followed: "
         f"{reset}); then open the market again"
     )
     if any(halt.halt_id == UNREADABLE_HALT_ID for halt in halts):
@@ -95,10 +95,3 @@ def _unreadable(recorded: RecordedRun, error: JournalUnavailable) -> HaltRecord:
         by="market open",
         at_ms=0,
     )
-
-
-def _end_of_day(settings: Settings, recorded: RecordedRun) -> str:
-    stem = recorded.folder.name.rpartition("-")[0]
-    arguments = ["-m", "flows.end_of_day", "--config", str(settings.source), "--date", stem[:DATE_LENGTH]]
-    scenario = stem[DATE_LENGTH + 1 :]
-    return " ".join([program("python"), *map(shlex.quote, [*arguments, *(["--scenario", scenario] if scenario else [])])])

@@ -14,6 +14,7 @@ from velox_core.operations.day_pass import check_day_pass, record_checklist
 from velox_core.operations.earlier_halts import earlier_halt
 from velox_core.operations.handover import leave_checklist, leave_waiting
 from velox_core.operations.readiness import check_day
+from velox_core.operations.unended_day import unended_day
 from velox_core.ports import Severity
 
 
@@ -30,9 +31,13 @@ class NotApproved(VeloxError):
 
 
 def with_earlier_halt(day: Day, results: Sequence[ItemResult]) -> list[ItemResult]:
-    """Return the lines of a checklist and, where a halt of an earlier date stands, the line that refuses the day for it."""
+    """Return the lines of a checklist and, where they are due, those of an earlier date.
+
+    A halt of it that stands refuses the day; an end of day that never ran, or left a step undone, is a warning.
+    """
     standing = earlier_halt(day.settings, day.paths, day.trading_date)
-    return [*results, standing] if standing is not None else list(results)
+    unended = unended_day(day.settings, day.paths, day.trading_date)
+    return [*results, *(line for line in (standing, unended) if line is not None)]
 
 
 def approve_day(day: Day, results: Sequence[ItemResult], *, by: str, note: str) -> bool:

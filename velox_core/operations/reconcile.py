@@ -128,7 +128,7 @@ def reconcile_run(
         trading_date=recorded.trading_date.isoformat(),
         engine_pid=status.number("pid") if status is not None and alive else 0,
         ended=not alive and recorded.run.state in ENDED,
-        exposure=_exposure(theirs),
+        exposure=exposure_text(theirs),
         differences=rows,
         locks={symbol: list(reasons) for symbol, reasons in ours.locks.items()},
         died="" if dead is None else dead.sentence,
@@ -139,7 +139,8 @@ def _name(row: Difference) -> tuple[str, str, str]:
     return row.kind.value, row.symbol, row.subject
 
 
-def _exposure(theirs: BrokerBooks) -> list[str]:
+def exposure_text(theirs: BrokerBooks) -> list[str]:
+    """Return what the broker holds or works for the day's product, in words; empty is flat."""
     held = [f"{p.quantity} {p.symbol}" for p in theirs.positions if p.quantity and p.product is Product.MIS]
     working = [o for o in theirs.orders if o.state not in TERMINAL_STATES and o.product is Product.MIS]
     return held + [f"order {o.broker_order_id} {o.side} {o.quantity} {o.symbol}" for o in working]

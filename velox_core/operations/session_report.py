@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 from velox_core.bootstrap import RunRequest, prepare
@@ -91,6 +93,23 @@ def draw_page(report: Mapping[str, Any], story: Story, scratch: Path) -> str:
         symbols=charts,
         left_out=len(traded) - len(shown),
     )
+
+
+def get_ready_to_draw(paths: Paths) -> Thread:
+    """Begin to import the drawing library beside what goes on, and return the thread that does it.
+
+    It never fails: what is wrong with the library is told by whoever draws.
+    """
+
+    def prepare() -> None:
+        from velox_core.operations.charts import get_ready
+
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            get_ready(scratch_folder(paths))
+
+    thread = Thread(target=prepare, name="get-ready-to-draw", daemon=True)
+    thread.start()
+    return thread
 
 
 def equity_picture(made: SessionReport, paths: Paths) -> bytes:

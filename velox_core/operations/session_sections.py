@@ -13,6 +13,7 @@ from typing import Any, Final
 from velox_core.domain.money import rupees_display
 from velox_core.domain.time import MS_PER_MINUTE, ist_clock_text
 from velox_core.operations import view
+from velox_core.operations.figure_words import FIGURES_HEADER, figure_rows, note
 from velox_core.operations.journal_bodies import int_of, rows_of, text_of
 from velox_core.operations.session_story import Story, quality_rows
 
@@ -46,6 +47,7 @@ def report_sections(report: Mapping[str, Any], story: Story | None = None) -> li
     sections = [
         Section(title="Result", header=("", ""), rows=tuple(view.headline_rows(report))),
         _halts(report),
+        *_figures(report),
         _trades(report),
         _decisions(report),
         Section(
@@ -67,6 +69,13 @@ def _halts(report: Mapping[str, Any]) -> Section:
     rows = tuple(view.halt_cells(halt) for halt in rows_of(report, "halts"))
     disabled = [f"{text_of(row, 'strategy')} was disabled: {text_of(row, 'reason')}" for row in _disabled(report)]
     return Section(title="Halts", header=("Id", "Kind", "Reason", "Cleared"), rows=rows, text="None.", note="; ".join(disabled))
+
+
+def _figures(report: Mapping[str, Any]) -> list[Section]:
+    """Return the day's figures, where its end has kept them."""
+    rows = tuple(figure_rows(report))
+    section = Section(title="Figures", header=FIGURES_HEADER, rows=rows, figures=frozenset(range(1, 8)), note=note(report))
+    return [section] if rows else []
 
 
 def _disabled(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

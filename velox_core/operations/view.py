@@ -152,6 +152,8 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("At the end", _at_the_end(report)),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
+    if report.get("journal_head"):
+        rows.append(("Head of the day's journal", str(report["journal_head"])))
     if report.get("ticks"):
         rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):

@@ -91,6 +91,7 @@ class DayWatch:
         self._own = own
         self._next_seen = 0.0
         self.engine: LockHolder | None = None  # the engine that is watched, from the moment it is known
+        self.is_starting = False  # an engine is being started, or was: one may be there that is not known yet
         self.trouble = ""  # why the record could not be written
         self._write()
 

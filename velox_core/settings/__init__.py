@@ -1,12 +1,13 @@
 """The settings: `config/*.yaml` and the environment become one frozen `Settings`, or a list of everything wrong.
 
-- values: what the rest of VELOX sees.
+- values, keeping: what the rest of VELOX sees.
 - folders: where var, logs, the project and the shipped files lie.
 - load: the one way from a file to settings.
 - document, schema, rules, shape, overrides, secrets, checks, resolve, problems: the steps of loading.
 """
 
 from velox_core.settings.folders import Paths, default_config, paths
+from velox_core.settings.keeping import BackupSettings, LogLevel, LogSettings, RetentionSettings
 from velox_core.settings.load import load_settings
 from velox_core.settings.values import (
     CHECKLIST_ITEMS,
@@ -14,7 +15,6 @@ from velox_core.settings.values import (
     AlertLevel,
     AlertSettings,
     ApprovalSettings,
-    BackupSettings,
     BrokerCredentials,
     BrokerSettings,
     BrokerType,
@@ -28,13 +28,10 @@ from velox_core.settings.values import (
     InfluxSettings,
     ItemSeverity,
     LatenessMinutes,
-    LogLevel,
-    LogSettings,
     MarketSettings,
     MetricsFlavour,
     MetricsSettings,
     PrefectSettings,
-    RetentionSettings,
     RiskSettings,
     SecretStr,
     Settings,

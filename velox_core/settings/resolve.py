@@ -16,6 +16,7 @@ from velox_core.risk.limits import RiskLimits
 from velox_core.settings import schema
 from velox_core.settings.document import Document
 from velox_core.settings.folders import portable, project_root, shipped_file
+from velox_core.settings.keeping import BackupSettings, LogSettings, RetentionSettings
 from velox_core.settings.secrets import (
     ACCESS_TOKEN,
     ALERT_URLS,
@@ -32,7 +33,6 @@ from velox_core.settings.values import (
     AlertChannelSettings,
     AlertSettings,
     ApprovalSettings,
-    BackupSettings,
     BrokerCredentials,
     BrokerSettings,
     ChecklistSettings,
@@ -45,11 +45,9 @@ from velox_core.settings.values import (
     InfluxSettings,
     ItemSeverity,
     LatenessMinutes,
-    LogSettings,
     MarketSettings,
     MetricsSettings,
     PrefectSettings,
-    RetentionSettings,
     RiskSettings,
     Settings,
     SimulationSettings,

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict
 
 from velox_core.feeds.options import NaiveTimes, Stamps
+from velox_core.settings.keeping import LogLevel
 from velox_core.settings.rules import (
     CLASS_PATH_PATTERN,
     FILE_PATTERN,
@@ -33,7 +34,7 @@ from velox_core.settings.rules import (
     time_of_day,
     whole,
 )
-from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, LogLevel, MetricsFlavour, StopPolicy
+from velox_core.settings.values import AlertLevel, BrokerType, ItemSeverity, MetricsFlavour, StopPolicy
 
 Flag = Annotated[bool, flag()]
 Rupees = Annotated[int, scaled("a plain number of rupees", "0.01", str(RUPEES_MAX), scale=100, decimals=2)]
@@ -245,6 +246,9 @@ class Logs(Section):
 
     max_megabytes: Annotated[int, whole("megabytes", 1, 10_000)] = 20
     keep_files: Annotated[int, whole("files", 1, 1000)] = 10
+    keep_days: Annotated[int, whole("days", 1, 3650)] = 30
+    archive_days: Annotated[int, whole("days", 1, 36_500)] = 1_825
+    archive_megabytes: Annotated[int, whole("megabytes", 1, 10_000_000)] = 10_000
     level: Annotated[LogLevel, choice(LogLevel)] = LogLevel.INFO
 
 

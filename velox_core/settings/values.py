@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from velox_core.feeds.options import NOTHING_SAID, SourceOptions
 from velox_core.risk.limits import RiskLimits
+from velox_core.settings.keeping import BackupSettings, LogSettings, RetentionSettings
 
 Value = TypeVar("Value")
 
@@ -82,15 +83,6 @@ class AlertLevel(StrEnum):
     INFO = "INFO"
     WARNING = "WARNING"
     CRITICAL = "CRITICAL"
-
-
-class LogLevel(StrEnum):
-    """The least level that is written to the log files."""
-
-    DEBUG = "DEBUG"
-    INFO = "INFO"
-    WARNING = "WARNING"
-    ERROR = "ERROR"
 
 
 @final
@@ -386,29 +378,6 @@ class PrefectSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackupSettings:
-    """Backups: an absolute folder or a URL, None for `backups` below the var folder, and more of them.
-
-    Kept is the newest backup of each of the newest `keep_days` days, `keep_weeks` weeks and `keep_months` months that have one.
-    """
-
-    destination: str | None
-    keep_days: int
-    copies: tuple[str, ...] = ()
-    keep_weeks: int = 8
-    keep_months: int = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """Rotation and level of the log files."""
-
-    max_megabytes: int
-    keep_files: int
-    level: LogLevel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalSettings:
     """Whether a person must approve the day after its checklist, and for how many minutes market open waits for the answer."""
 
@@ -423,13 +392,6 @@ class ChecklistSettings:
     severities: FrozenMapping[ItemSeverity]
     max_total_positions_reason: str
     approval: ApprovalSettings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionSettings:
-    """How many days Prefect keeps a run that has ended."""
-
-    prefect_days: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,7 @@ def test_commands_are_those_of_the_readme() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names == {
         "day",
+        "eod",
         "run",
         "stop",
         "halt",

@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
 import pytest
+import zstandard
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, day_events, tamper, write_journal
@@ -20,6 +23,7 @@ from velox_core.backup.destinations import FolderDestination, UrlDestination
 from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
 from velox_core.backup.packing import unpack
 from velox_core.brokers.book import SqliteBook
+from velox_core.journal.schema import HEAD_REVISION
 from velox_core.journal.verify import head_of_day, run_heads
 from velox_core.operations.backup import backup_day, list_backups, verify_backups
 from velox_core.settings import Paths, Settings, load_settings
@@ -68,7 +72,7 @@ def test_backup_holds_the_days_stores_and_says_so_in_its_manifest(run: Path, set
         parts
     )
     journal = parts[f"{RUN_FOLDER}/journal.db.zst"]
-    assert journal.revision == "0003"
+    assert journal.revision == HEAD_REVISION
     assert journal.tables["event"].rows == len(day_events(3))
     assert journal.tables["fill"].rows == 3
     heads = run_heads(f"sqlite:///{run / 'journal.db'}")
@@ -178,6 +182,36 @@ def test_one_flipped_bit_in_any_file_of_a_backup_is_found(run: Path, settings_wi
     assert "halt.jsonl.zst" in verdict.problems[0]
     with pytest.raises(BackupError, match="there is no backup 2024-02-01"):
         verify_backups(settings, paths, name="2024-02-01")
+
+
+def test_part_that_was_exchanged_for_another_whole_file_is_found(run: Path, settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    folder = stored(paths) / backup_day(settings, paths, DAY).name / RUN_FOLDER
+    (paths.var / "other").write_text("something else")
+    (folder / "status.json.zst").unlink()
+    make.pack(paths.var / "other", folder / "status.json.zst")
+    content = zstandard.ZstdDecompressor().decompressobj().decompress((folder / "halt.jsonl.zst").read_bytes())
+    (folder / "halt.jsonl.zst").write_bytes(zstandard.ZstdCompressor(level=19).compress(content + b" ")[:-1] + b"x")
+    (verdict,) = verify_backups(settings, paths)
+    assert [problem.partition(": ")[2] for problem in verdict.problems if "status" in problem] == [
+        "the file is not the one that was written"
+    ]
+    assert len(verdict.problems) == 2
+
+
+def test_database_whose_rows_can_be_read_and_whose_index_is_damaged_is_found(
+    run: Path, settings_with: Load, paths: Paths
+) -> None:
+    with closing(sqlite3.connect(run / "journal.db")) as connection:
+        query = "SELECT rootpage FROM sqlite_master WHERE type = 'index' AND tbl_name = 'run' AND sql IS NULL"
+        page = connection.execute(query).fetchone()[0]
+        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    with (run / "journal.db").open("r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+    outcome = backup_day(settings_with(), paths, DAY)
+    assert "SQLite finds it damaged" in outcome.manifest.missing[0]
+    assert not outcome.good
 
 
 def test_two_backups_at_once_are_refused_with_the_process_that_works(run: Path, settings_with: Load, paths: Paths) -> None:
@@ -332,3 +366,19 @@ def test_destination_that_cannot_be_written_or_read_is_told(run: Path, settings_
     settings = settings_with("\n  backup: {destination: 'nosuchscheme://x'}\n")
     (listed,) = list_backups(settings, paths)
     assert "cannot read nosuchscheme://x" in listed.problem
+
+
+def test_what_is_made_anew_from_the_journal_makes_no_backup_incomplete_and_is_told(
+    run: Path, settings_with: Load, paths: Paths
+) -> None:
+    (paths.var / "redis").mkdir(parents=True)
+    (paths.var / "redis" / "redis.lock").mkdir()  # no server can be started there
+    influx = "\n  metrics: {influxdb: {enabled: true, url: 'http://127.0.0.1:1'}}\n"
+    outcome = backup_day(settings_with(influx), paths, DAY)
+    assert outcome.name == "2024-01-15"
+    assert outcome.manifest.good
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["redis-dump/dump.rdb", "metrics/day"]
+    assert (outcome.good, outcome.exit_code) == (False, 1)
+    assert "without (it is made anew from the journal): redis-dump/dump.rdb: the embedded Redis" in outcome.sentences[1]
+    (verdict,) = verify_backups(settings_with(influx), paths)
+    assert verdict.problems == ()

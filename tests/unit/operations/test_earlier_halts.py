@@ -18,7 +18,10 @@ from velox_core.operations.checklist import ItemResult, Verdict
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.day_pass import check_day_pass
 from velox_core.operations.earlier_halts import earlier_halt
+from velox_core.operations.eod_record import RECORD_FILE
+from velox_core.operations.json_file import write_json
 from velox_core.operations.market_open import ChecklistFailed, arm_day
+from velox_core.operations.unended_day import unended_day
 from velox_core.runs import RunState, write_state
 from velox_core.settings import Paths, Settings
 
@@ -72,7 +75,7 @@ def test_halt_that_no_end_of_day_cleared_is_named_with_what_to_do(settings: Sett
         "run 2024-01-15-crash-1 of 2024-01-15 is halted (20240115-LOSS-1: daily loss 2000.00 reached the limit 2000.00), "
         "and its end of day never ran"
     )
-    assert "flows.end_of_day" in line.advice
+    assert "velox eod --config" in line.advice
     assert "--date 2024-01-15 --scenario crash" in line.advice
 
 
@@ -111,7 +114,7 @@ def test_journal_that_cannot_be_read_counts_as_a_halt_with_the_way_out(settings:
     assert line is not None
     assert "JOURNAL-UNREADABLE" in line.measured
     assert f"restore {folder / 'journal.db'}" in line.advice
-    assert "flows.end_of_day" in line.advice
+    assert "velox eod --config" in line.advice
     write_state(folder, RunState.CLOSED)
     assert earlier_halt(settings, paths, TODAY) is None
 
@@ -126,6 +129,26 @@ def test_more_earlier_runs_than_are_looked_at_refuse_the_day(
     assert line is not None
     assert "2 runs of earlier days have no end of day" in line.measured
     assert "--date 2024-01-15 --scenario crash" in line.advice
+
+
+def test_end_of_day_that_never_ran_or_left_a_step_undone_is_a_warning_with_the_command(
+    settings: Settings, paths: Paths, folder: Path
+) -> None:
+    line = unended_day(settings, paths, TODAY)
+    assert line is not None
+    assert line.verdict is Verdict.WARNED
+    assert "the end of day of 2024-01-15 (run 2024-01-15-crash-1) never ran" in line.measured
+    assert "eod --config" in line.advice
+    assert "--date 2024-01-15 --scenario crash" in line.advice
+    write_state(folder, RunState.CLOSED)
+    assert unended_day(settings, paths, TODAY) is None
+    step = {"step": "archive", "state": "FAILED", "text": "no room", "wall_ms": 1, "data": {}}
+    body = {"run_id": "2024-01-15-crash-1", "trading_date": "2024-01-15", "last_word": {}, "steps": {"archive": step}}
+    write_json(folder / RECORD_FILE, body)
+    line = unended_day(settings, paths, TODAY)
+    assert line is not None
+    assert "is not complete: archive failed" in line.measured
+    assert unended_day(settings, paths, YESTERDAY) is None
 
 
 def test_own_date_and_later_ones_are_not_asked(settings: Settings, paths: Paths, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from velox_core.domain.errors import VeloxError
 from velox_core.operations import prefect_embedded
-from velox_core.operations.prefect_embedded import EmbeddedPrefect
+from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import is_healthy
 
 HEALTHY = """
@@ -56,3 +57,14 @@ def test_server_answers_where_it_says_and_ends_whole_when_it_is_stopped(server: 
 def test_server_that_does_not_come_up_is_told_with_what_to_do(server: EmbeddedPrefect) -> None:
     with pytest.raises(VeloxError, match=r"ended with code \d+ before it answered.*velox up"):
         server.wait()
+
+
+def test_server_without_tls_is_met_with_one_authority_and_one_with_tls_with_all(tmp_path: Path) -> None:
+    (name, file), *others = without_authorities("http://127.0.0.1:4200/api", tmp_path / "prefect").items()
+    assert (name, others) == ("PREFECT_API_SSL_CERT_FILE", [])
+    context = ssl.create_default_context(cafile=file)
+    assert len(context.get_ca_certs()) == 1
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert without_authorities("https://prefect.example/api", tmp_path / "prefect") == {}
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert without_authorities("http://127.0.0.1:4200/api", tmp_path / "file" / "prefect") == {}

@@ -151,15 +151,6 @@ def test_dropped_text_counts_rows_by_rule() -> None:
     assert text == "4 rows dropped (outside the session: 3, price not positive: 1)"
 
 
-def test_not_closed_says_what_failed_and_is_never_flat() -> None:
-    from velox_core.operations.eod import not_closed
-
-    proof = not_closed(VeloxError("the lease is held by host:1"))
-    assert not proof.flat
-    assert "the lease is held by host:1" in proof.text
-    assert "end of day again" in proof.remedy
-
-
 def test_date_of_data_whose_times_have_no_offset_says_that_it_is_missing(settings_with: Load, tmp_path: Path) -> None:
     file = tmp_path / "notz.csv"
     file.write_text("ts,symbol,open,high,low,close,volume\n2024-01-15 09:15:00,TCS,1,1,1,1,1\n")

@@ -14,6 +14,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.scope import Scope
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
+from velox_core.operations import session_report
 from velox_core.operations.json_file import write_json
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.session_report import make_report, page_path, tell_session
@@ -87,3 +88,16 @@ def test_make_report_to_a_place_that_cannot_be_written_says_so(
     (tmp_path / "file").write_text("")
     with pytest.raises(VeloxError, match="cannot be written"):
         make_report(settings, paths, recorded, output=tmp_path / "file" / "page.html")
+
+
+def test_getting_ready_to_draw_fails_nobody_when_the_library_is_broken(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def broken(scratch: Path) -> None:
+        asked.append(scratch)
+        raise ImportError("no drawing library")
+
+    monkeypatch.setattr("velox_core.operations.charts.get_ready", broken)
+    thread = session_report.get_ready_to_draw(paths)
+    thread.join(30)
+    assert (thread.is_alive(), asked) == (False, [session_report.scratch_folder(paths)])

@@ -41,7 +41,16 @@ def test_text_of_a_file_is_kept_as_it_is(place):
 
 @pytest.mark.parametrize(
     "content",
-    [PRIVATE, "", f"broker: {{api_kee: {PRIVATE}}}", {"broker": {"api_key": 5}}, {"broker": PRIVATE}, {}, f"{{ {PRIVATE}"],
+    [
+        {"broker": {"api_key": "good", "api_kee": PRIVATE}},
+        PRIVATE,
+        "",
+        f"broker: {{api_kee: {PRIVATE}}}",
+        {"broker": {"api_key": 5}},
+        {"broker": PRIVATE},
+        {},
+        f"{{ {PRIVATE}",
+    ],
 )
 def test_what_is_no_secrets_file_replaces_nothing_and_is_not_shown(place, content):
     write_secret_file(place, WANTED)

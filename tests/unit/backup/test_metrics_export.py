@@ -1,0 +1,70 @@
+"""The day's metrics in a backup: what is asked of each server, and what is told when it does not answer."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.http_server import Reply, Request, serving
+from velox_core.backup.manifest import BackupError
+from velox_core.backup.metrics_export import check, export_day
+from velox_core.metrics.server import Flavour
+
+LINES = "".join(
+    json.dumps({"metric": {"__name__": name}, "values": [1, 2], "timestamps": [1, 2]}) + "\n" for name in ("a", "b", "c")
+)
+CSV = "#datatype,string,long\r\n,result,table,_value\r\n,_result,0,1\r\n,_result,0,2\r\n\r\n"
+
+
+def export(target: Path, url: str, flavour: Flavour) -> dict[str, Any]:
+    tags = {"broker": "simulated", "account": "primary"}
+    return export_day(target, flavour=flavour, url=url, org="o", bucket="b", token="t0ken", tags=tags, day=date(2024, 1, 15))
+
+
+def test_victoria_exports_the_accounts_day_and_the_points_are_counted_again(tmp_path: Path) -> None:
+    with serving(lambda request: Reply(status=200, body=LINES)) as server:
+        notes = export(tmp_path / "day", server.url, Flavour.VICTORIA)
+        (request,) = server.requests
+    assert request.path.startswith("/api/v1/export?match%5B%5D=%7Bbroker%3D%22simulated%22%2Caccount%3D%22primary%22%7D")
+    assert "start=1705257000.0&end=1705343400.0" in request.path  # the day in India
+    assert notes["points"] == 6
+    assert check(tmp_path / "day", notes) == ""
+    (tmp_path / "day").write_text(LINES[: LINES.index("\n") + 1])
+    assert check(tmp_path / "day", notes) == "it has 2 points, 6 were saved"
+    (tmp_path / "day").write_text("{")
+    assert "it is no export of metrics" in check(tmp_path / "day", notes)
+
+
+def test_influx_is_asked_in_flux_with_the_token_in_a_header(tmp_path: Path) -> None:
+    with serving(lambda request: Reply(status=200, body=CSV)) as server:
+        notes = export(tmp_path / "day", server.url, Flavour.INFLUX2)
+        (request,) = server.requests
+    assert (request.method, request.path) == ("POST", "/api/v2/query?org=o")
+    assert request.body == (
+        'from(bucket: "b") |> range(start: 2024-01-15T00:00:00+05:30, stop: 2024-01-16T00:00:00+05:30) |> '
+        'filter(fn: (r) => r["broker"] == "simulated" and r["account"] == "primary")'
+    )
+    assert {name.lower(): value for name, value in request.headers.items()}["authorization"] == "Token t0ken"
+    assert notes["points"] == 2
+    assert check(tmp_path / "day", notes) == ""
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"), [(Reply(status=401), "it answers 401"), (Reply(status=200, body="x", tears=True), "exports nothing")]
+)
+def test_server_that_refuses_or_goes_half_way_is_told_without_its_token(tmp_path: Path, reply: Reply, said: str) -> None:
+    def rule(_: Request) -> Reply:
+        return reply
+
+    with serving(rule) as server, pytest.raises(BackupError, match=said) as told:
+        export(tmp_path / "day", server.url, Flavour.VICTORIA)
+    assert "t0ken" not in str(told.value)
+
+
+def test_influx_3_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="InfluxDB 3 has no export that fits"):
+        export(tmp_path / "day", "http://127.0.0.1:1", Flavour.INFLUX3)
