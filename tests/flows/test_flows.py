@@ -234,7 +234,7 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     assert is_alive(pid)
 
     # as another process would: it is not the engine's parent
-    child = engine_process._CHILDREN.pop(pid)
+    child = engine_process._CHILDREN.pop(engine_process.process_holder(pid))
     third = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
     while "attached to" not in caplog.text and not third.done():
         await asyncio.sleep(0.05)
