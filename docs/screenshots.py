@@ -59,8 +59,8 @@ def main() -> None:
         settings = load_settings(None, environ)
         places = paths(environ, settings.root)
         environ["VELOX__PREFECT__PORT"] = str(_free_port())
-        subprocess.run([*VELOX, "up", "--detach"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
         try:
+            subprocess.run([*VELOX, "up", "--detach"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
             status = _run_day(environ, places, settings.account)
             _photograph_prefect(browser, f"http://127.0.0.1:{environ['VELOX__PREFECT__PORT']}")
         finally:
