@@ -42,7 +42,7 @@ GRACE_SECONDS: Final = 30  # Prefect's own time-out comes later than ours, so th
 class DayApproval(RunInput):
     """The form: who says whether the day may be traded."""
 
-    approve: Literal["no", "yes"] = Field(
+    decision: Literal["no", "yes"] = Field(
         title="May the day be traded?", description="yes arms the day; no leaves it unarmed, and nothing trades."
     )
     name: str = Field(
@@ -71,7 +71,7 @@ async def ask_approval(day: Day, results: Sequence[ItemResult]) -> State[Any] | 
     leave_waiting(day.paths, "")
     if answer is None and standing_approval(day.settings, day.paths, day.trading_date) is not None:
         return None  # somebody said yes meanwhile, and this form was left: silence takes no yes back
-    if answer is not None and answer.approve == "yes":
+    if answer is not None and answer.decision == "yes":
         if standing_approval(day.settings, day.paths, day.trading_date) is None:
             keep_answer(day, approved=True, by=answer.name, note=answer.note)
         summary_logger().info("%s is approved by %s: %s", day.trading_date, answer.name, answer.note or "no note")
@@ -112,7 +112,7 @@ async def _resume_when_on_record(day: Day) -> None:
             if found is None:
                 continue
             async with get_client() as client:
-                given = {"approve": "yes", "name": found.by, "note": found.note}
+                given = {"decision": "yes", "name": found.by, "note": found.note}
                 await client.resume_flow_run(run_id, run_input=given)
         except (VeloxError, PrefectException, httpx.HTTPError) as error:
             summary_logger().warning("the approval on record could not be looked at, it is tried again: %s", error)

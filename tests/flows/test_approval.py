@@ -74,14 +74,14 @@ async def test_market_open_pauses_with_a_form_and_a_yes_arms_the_day_in_that_nam
         await intraday(config=str(day.settings.source), date=DATE)  # meanwhile nothing is armed
     schema, text = await form_of(run)
     fields = schema["properties"]
-    assert fields["approve"]["enum"] == ["no", "yes"]
-    assert all(fields[name]["description"] for name in ("approve", "name", "note"))
-    assert set(schema["required"]) == {"approve", "name"}
+    assert fields["decision"]["enum"] == ["no", "yes"]
+    assert all(fields[name]["description"] for name in ("decision", "name", "note"))
+    assert set(schema["required"]) == {"decision", "name"}
     assert "May 2024-01-15 be traded?" in text
     assert "**InfluxDB" in text  # what the checklist warned of
-    refused = await answer(run, approve="perhaps", name="Asha")
+    refused = await answer(run, decision="perhaps", name="Asha")
     assert refused.status.value == "REJECT"
-    assert (await answer(run, approve="yes", name="Asha", note="small size today")).status.value == "ACCEPT"
+    assert (await answer(run, decision="yes", name="Asha", note="small size today")).status.value == "ACCEPT"
     assert await running == DATE
     found = day_pass(day)
     assert (found.approved_by, found.approval_note) == ("Asha", "small size today")
@@ -92,7 +92,7 @@ async def test_no_ends_the_whole_day_unarmed_in_a_named_state_that_says_who_and_
     running = asyncio.create_task(trading_day(config=str(day.settings.source), date=DATE, speed=0.0))
     run = await paused_run()
     await form_of(run)
-    await answer(run, approve="no", name="Ravi", note="the feed looks odd")
+    await answer(run, decision="no", name="Ravi", note="the feed looks odd")
     with pytest.raises(NotApproved, match=r"Ravi said no \(the feed looks odd\).*run market_open again") as caught:
         await running
     assert caught.value.exit_code == EXIT_CHECKLIST_FAILED

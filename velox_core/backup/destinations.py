@@ -24,7 +24,7 @@ PARTIAL: Final = ".partial-"
 class Destination(Protocol):
     """One place with the backups of one account. Every method raises BackupError."""
 
-    place: str  # for people
+    where: str  # for people
 
     def names(self) -> list[str]:
         """Return the backups that are there, oldest first."""
@@ -64,7 +64,7 @@ class FolderDestination:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.place = str(folder)
+        self.where = str(folder)
 
     def names(self) -> list[str]:
         """Return the backups that are there, oldest first."""
@@ -114,14 +114,14 @@ class FolderDestination:
         try:
             yield
         except OSError as error:
-            raise BackupError(_said(self.place, doing, error)) from error
+            raise BackupError(_said(self.where, doing, error)) from error
 
 
 class UrlDestination:
     """Backups at a URL, through fsspec. Keys and passwords come from its own places (environment, agent), never from here."""
 
     def __init__(self, url: str, account_folder: str) -> None:
-        self.place = f"{url.rstrip('/')}/{account_folder}"
+        self.where = f"{url.rstrip('/')}/{account_folder}"
         self._opened: tuple[Any, str] | None = None
 
     def names(self) -> list[str]:
@@ -137,7 +137,7 @@ class UrlDestination:
         """Return the manifest of one."""
         with self._told("read"):
             fs, root = self._open()
-            return read_manifest(fs.cat_file(f"{root}/{name}/{MANIFEST_FILE}"), f"{self.place}/{name}")
+            return read_manifest(fs.cat_file(f"{root}/{name}/{MANIFEST_FILE}"), f"{self.where}/{name}")
 
     def put(self, staged: Path, name: str) -> None:
         """Send a whole backup, read each file back, rename, and send the manifest last."""
@@ -145,7 +145,7 @@ class UrlDestination:
             fs, root = self._open()
             partial, final = f"{root}/{PARTIAL}{name}", f"{root}/{name}"
             if fs.exists(final):
-                raise BackupError(f"{self.place}/{name} is there already: take the backup again")
+                raise BackupError(f"{self.where}/{name} is there already: take the backup again")
             try:
                 _remove_tree(fs, partial)
                 for source in _files(staged):
@@ -175,13 +175,13 @@ class UrlDestination:
         fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         fs.put_file(str(source), target)
         if _digest(_remote_blocks(fs, target)) != _digest(blocks(source)):
-            raise BackupError(f"{self.place}: {source.name} was read back as something else: see the store's own health")
+            raise BackupError(f"{self.where}: {source.name} was read back as something else: see the store's own health")
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
             from fsspec.core import url_to_fs
 
-            fs, root = url_to_fs(self.place)
+            fs, root = url_to_fs(self.where)
             self._opened = fs, str(root).rstrip("/")
         return self._opened
 
@@ -193,10 +193,10 @@ class UrlDestination:
             raise
         except ImportError as error:
             raise BackupError(
-                f"{self.place}: {error}: install what its kind needs, velox[s3] for s3://, velox[sftp] for sftp://"
+                f"{self.where}: {error}: install what its kind needs, velox[s3] for s3://, velox[sftp] for sftp://"
             ) from error
         except Exception as error:  # each store has errors of its own
-            raise BackupError(_said(self.place, doing, error)) from error
+            raise BackupError(_said(self.where, doing, error)) from error
 
 
 def _said(place: str, doing: str, error: Exception) -> str:

@@ -59,7 +59,7 @@ class Request:
 class Delivery:
     """What became of a backup in one destination: '' or what went wrong, and the old ones that were removed."""
 
-    place: str
+    where: str
     problem: str = ""
     removed: tuple[str, ...] = ()
 
@@ -161,18 +161,18 @@ def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: R
     try:
         destination.put(staged, manifest.name)
     except BackupError as error:
-        return Delivery(place=destination.place, problem=str(error))
+        return Delivery(where=destination.where, problem=str(error))
     removed: list[str] = []
     if not manifest.good:
-        return Delivery(place=destination.place)
+        return Delivery(where=destination.where)
     try:
         for name in to_remove(destination.names(), rule, keep=manifest.name):
             destination.remove(name)
             removed.append(name)
     except BackupError as error:
         problem = f"the backup is there, but old ones were not removed: {error}"
-        return Delivery(place=destination.place, problem=problem, removed=tuple(removed))
-    return Delivery(place=destination.place, removed=tuple(removed))
+        return Delivery(where=destination.where, problem=problem, removed=tuple(removed))
+    return Delivery(where=destination.where, removed=tuple(removed))
 
 
 def verify_stored(destination: Destination, name: str, scratch: Path) -> list[str]:

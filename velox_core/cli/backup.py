@@ -97,7 +97,7 @@ def verify(
         _print_json([verdict.to_json() for verdict in verdicts])
     else:
         for verdict in verdicts:
-            typer.echo(f"{'NOT OK' if verdict.problems else 'ok':<8}{verdict.name:<24}{verdict.place}")
+            typer.echo(f"{'NOT OK' if verdict.problems else 'ok':<8}{verdict.name:<24}{verdict.where}")
             for problem in verdict.problems:
                 typer.echo(f"        {problem}")
     raise typer.Exit(1 if any(verdict.problems for verdict in verdicts) else 0)
@@ -166,7 +166,7 @@ def _listed(stored: StoredBackup) -> tuple[str, ...]:
         _moment(manifest.made_wall_ms),
         f"{manifest.packed_bytes / 1e6:.1f} MB",
         str(len(manifest.parts)),
-        stored.place,
+        stored.where,
     )
 
 
@@ -179,7 +179,7 @@ def _moment(wall_ms: int) -> str:
 
 
 def _show_restore(outcome: RestoreOutcome) -> None:
-    title = f"{'Restored' if outcome.done else 'Would be restored'}: {outcome.name} from {outcome.place}"
+    title = f"{'Restored' if outcome.done else 'Would be restored'}: {outcome.name} from {outcome.where}"
     rows = [(step.action.value, str(step.target), step.why) for step in outcome.steps]
     _show(title, ("What", "Where", "Why"), rows)
     for moved in outcome.moved:

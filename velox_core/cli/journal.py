@@ -34,9 +34,9 @@ def verify(
         _print_json(report.to_json())
         raise typer.Exit(report.exit_code)
     for finding in report.findings:
-        what = finding.run or finding.place
+        what = finding.run or finding.where
         if finding.problem:
-            typer.echo(f"NOT OK  {what}: {finding.problem} ({finding.place})")
+            typer.echo(f"NOT OK  {what}: {finding.problem} ({finding.where})")
         else:
             typer.echo(f"ok      {what:<32}{finding.events:>9} events  {finding.digest[:16]}")
     if not report.findings:

@@ -75,7 +75,7 @@ class BackupOutcome:
         said += [f"without (it is made anew from the journal): {text}" for text in manifest.without]
         for delivery in self.deliveries:
             removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
-            said.append(f"NOT in {delivery.place}: {delivery.problem}" if delivery.problem else f"in {delivery.place}{removed}")
+            said.append(f"NOT in {delivery.where}: {delivery.problem}" if delivery.problem else f"in {delivery.where}{removed}")
         if manifest.head:
             said.append(f"head of the day {manifest.head}")
         return said
@@ -83,7 +83,7 @@ class BackupOutcome:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         places = [
-            {"place": delivery.place, "problem": delivery.problem, "removed": list(delivery.removed)}
+            {"place": delivery.where, "problem": delivery.problem, "removed": list(delivery.removed)}
             for delivery in self.deliveries
         ]
         return {"good": self.good, "destinations": places, "seconds": round(self.seconds, 3), **self.manifest.to_json()}
@@ -93,7 +93,7 @@ class BackupOutcome:
 class StoredBackup:
     """A backup in a destination; `problem` says why its manifest cannot be read."""
 
-    place: str
+    where: str
     name: str
     manifest: Manifest | None
     problem: str = ""
@@ -101,7 +101,7 @@ class StoredBackup:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         manifest = self.manifest
-        body: dict[str, Any] = {"place": self.place, "name": self.name, "problem": self.problem}
+        body: dict[str, Any] = {"place": self.where, "name": self.name, "problem": self.problem}
         if manifest is not None:
             body |= {"good": manifest.good, "trading_date": manifest.trading_date.isoformat(), "bytes": manifest.packed_bytes}
             body |= {"made_wall_ms": manifest.made_wall_ms, "verified_wall_ms": manifest.verified_wall_ms}
@@ -114,20 +114,20 @@ class StoredBackup:
 class BackupVerdict:
     """What a look at a stored backup found: nothing, or problems."""
 
-    place: str
+    where: str
     name: str
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {"place": self.place, "name": self.name, "ok": not self.problems, "problems": list(self.problems)}
+        return {"place": self.where, "name": self.name, "ok": not self.problems, "problems": list(self.problems)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOutcome:
     """What a restore did, or would do: the steps, and what was moved aside."""
 
-    place: str
+    where: str
     name: str
     steps: tuple[Step, ...]
     moved: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ class RestoreOutcome:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         steps = [step.to_json() for step in self.steps]
-        return {"place": self.place, "name": self.name, "done": self.done, "steps": steps, "moved_aside": list(self.moved)}
+        return {"place": self.where, "name": self.name, "done": self.done, "steps": steps, "moved_aside": list(self.moved)}
 
 
 def destinations(settings: Settings, paths: Paths, at: str | None = None) -> list[Destination]:
@@ -179,13 +179,13 @@ def list_backups(settings: Settings, paths: Paths, *, at: str | None = None) -> 
         try:
             names = destination.names()
         except BackupError as error:
-            found.append(StoredBackup(place=destination.place, name="", manifest=None, problem=str(error)))
+            found.append(StoredBackup(where=destination.where, name="", manifest=None, problem=str(error)))
             continue
         for name in names:
             try:
-                found.append(StoredBackup(place=destination.place, name=name, manifest=destination.manifest(name)))
+                found.append(StoredBackup(where=destination.where, name=name, manifest=destination.manifest(name)))
             except BackupError as error:
-                found.append(StoredBackup(place=destination.place, name=name, manifest=None, problem=str(error)))
+                found.append(StoredBackup(where=destination.where, name=name, manifest=None, problem=str(error)))
     return found
 
 
@@ -201,14 +201,14 @@ def verify_backups(
         if (name is not None and stored.name != name) or (on is not None and date_of(stored.name) != on):
             continue
         problems = (stored.problem,) if stored.problem else _problems(settings, paths, at, stored)
-        verdicts.append(BackupVerdict(place=stored.place, name=stored.name, problems=problems))
+        verdicts.append(BackupVerdict(where=stored.where, name=stored.name, problems=problems))
     if not verdicts:
         raise BackupError(f"there is no backup {name or on or 'yet'}; take one: {velox('backup', settings=settings)}")
     return verdicts
 
 
 def _problems(settings: Settings, paths: Paths, at: str | None, stored: StoredBackup) -> tuple[str, ...]:
-    destination = next(place for place in destinations(settings, paths, at) if place.place == stored.place)
+    destination = next(place for place in destinations(settings, paths, at) if place.where == stored.where)
     with tempfile.TemporaryDirectory(prefix="velox-verify-") as scratch:
         try:
             return tuple(verify_stored(destination, stored.name, Path(scratch)))
@@ -246,7 +246,7 @@ def restore(
         return _elsewhere(destination, manifest, Path(os.path.abspath(to)), dry_run=dry_run)
     steps = plan_in_place(manifest, paths.var)
     if dry_run:
-        return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps))
+        return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps))
     scope = account_scope(settings)
     with alone(paths.var / scope.folder), _no_engine(settings, paths, steps):
         steps = plan_in_place(manifest, paths.var)
@@ -265,7 +265,7 @@ def restore(
             moved = apply(acting, ready, aside, paths.var)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True)
+    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True)
 
 
 def _choose(
@@ -279,7 +279,7 @@ def _choose(
             wanted = [each for each in names if each == name] if name is not None else _good(names)
             if wanted:
                 return destination, destination.manifest(wanted[-1])
-            unusable += [f"{each} in {destination.place} is incomplete: name it with --name to use it" for each in names]
+            unusable += [f"{each} in {destination.where} is incomplete: name it with --name to use it" for each in names]
         except BackupError as error:
             unusable.append(str(error))
     listing = velox("backups", "list", settings=settings)
@@ -299,7 +299,7 @@ def _elsewhere(destination: Destination, manifest: Manifest, folder: Path, *, dr
             apply(steps, ready, folder.with_name(f".{folder.name}.aside"), folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps), done=not dry_run)
+    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), done=not dry_run)
 
 
 def _into_server(destination: Destination, manifest: Manifest, url: str, *, dry_run: bool) -> RestoreOutcome:
@@ -314,7 +314,7 @@ def _into_server(destination: Destination, manifest: Manifest, url: str, *, dry_
         with tempfile.TemporaryDirectory(prefix="velox-restore-") as scratch:
             ready = fetch_checked(destination, manifest, steps, Path(scratch))
             load_server_journal(ready[journals[0].path], url)
-    return RestoreOutcome(place=destination.place, name=manifest.name, steps=tuple(steps), done=not dry_run)
+    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), done=not dry_run)
 
 
 @contextmanager

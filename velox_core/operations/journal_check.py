@@ -31,7 +31,7 @@ EMERGENCY_FILES = "emergency*.jsonl*"
 class JournalFinding:
     """One run's journal, or one emergency file: '' or the first thing that is wrong, and the event where it is."""
 
-    place: str
+    where: str
     run: str
     events: int
     digest: str
@@ -134,7 +134,7 @@ def _findings(url: str, place: str, noted: list[RunHead]) -> list[JournalFinding
         _bring_to_head(url)
         verdicts = verify_runs(url, noted)
     except JournalUnavailable as error:
-        return [JournalFinding(place=place, run="", events=0, digest="", problem=str(error))]
+        return [JournalFinding(where=place, run="", events=0, digest="", problem=str(error))]
     there = {_identity(verdict.head) for verdict in verdicts}
     gone = {_identity(head): head for head in noted if _identity(head) not in there}
     return [_finding(place, verdict) for verdict in verdicts] + [
@@ -156,7 +156,7 @@ def _finding(place: str, verdict: RunVerdict) -> JournalFinding:
     head = verdict.head
     run = head.run_id or f"{head.trading_date} {head.scope_key}"
     return JournalFinding(
-        place=place, run=run, events=head.events, digest=head.digest, problem=verdict.problem, sequence=verdict.sequence
+        where=place, run=run, events=head.events, digest=head.digest, problem=verdict.problem, sequence=verdict.sequence
     )
 
 
@@ -164,9 +164,9 @@ def _file_finding(path: Path) -> JournalFinding:
     try:
         broken = verify_chain(path)
     except JournalUnavailable as error:
-        return JournalFinding(place=path.name, run="", events=0, digest="", problem=str(error))
+        return JournalFinding(where=path.name, run="", events=0, digest="", problem=str(error))
     problem = "" if broken is None else f"event {broken} was edited, removed or damaged"
-    return JournalFinding(place=path.name, run="", events=0, digest="", problem=problem, sequence=broken)
+    return JournalFinding(where=path.name, run="", events=0, digest="", problem=problem, sequence=broken)
 
 
 def _noted_heads(settings: Settings, paths: Paths) -> list[RunHead]:

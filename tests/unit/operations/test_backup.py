@@ -324,7 +324,7 @@ def test_backup_goes_to_every_destination_and_each_can_be_verified(
     outcome = backup_day(settings, paths, DAY)
     assert outcome.good
     verdicts = verify_backups(settings, paths)
-    assert [(verdict.place.rpartition("//")[2].split("/")[0], verdict.problems) for verdict in verdicts][2] == ("far", ())
+    assert [(verdict.where.rpartition("//")[2].split("/")[0], verdict.problems) for verdict in verdicts][2] == ("far", ())
     assert [verdict.problems for verdict in verdicts] == [(), (), ()]
     assert backup_day(settings, paths, DAY).deliveries[2].removed == ("2024-01-15",)
     assert UrlDestination("failing://far/velox", "simulated/primary").names() == ["2024-01-15-2"]
@@ -341,7 +341,7 @@ def test_destination_that_fills_or_goes_half_way_is_told_and_stops_no_other(
     outcome = backup_day(settings, paths, DAY)
     assert (outcome.good, outcome.exit_code) == (False, 1)
     first, second = outcome.deliveries
-    assert first.place in first.problem
+    assert first.where in first.problem
     assert str(error.args[-1]) in first.problem
     assert second.problem == ""
     assert UrlDestination("failing://far", "simulated/primary").names() == []
