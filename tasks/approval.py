@@ -69,6 +69,8 @@ async def ask_approval(day: Day, results: Sequence[ItemResult]) -> State[Any] | 
         return None
     answer, why = await _answer(day, results)
     leave_waiting(day.paths, "")
+    if answer is None and standing_approval(day.settings, day.paths, day.trading_date) is not None:
+        return None  # somebody said yes meanwhile, and this form was left: silence takes no yes back
     if answer is not None and answer.approve == "yes":
         if standing_approval(day.settings, day.paths, day.trading_date) is None:
             keep_answer(day, approved=True, by=answer.name, note=answer.note)

@@ -1,7 +1,8 @@
 """What the API says of this very flow run: whether somebody cancelled it.
 
 - A SIGTERM alone is no cancel: a stopped worker or a machine that goes down sends one too, and the engine then trades on.
-- An API that does not answer says nothing. `velox stop` reaches the engine without it.
+- A run that another flow run started is cancelled with it: only the outermost one says so at once.
+- An API that does not answer says nothing, so it is asked again within a bound. `velox stop` reaches the engine without it.
 - The look is bounded, never raises, and is made beside the relay: the orchestrator's own notice of a cancel is lost when the
   server was away for some seconds.
 """
@@ -20,7 +21,8 @@ from prefect.exceptions import PrefectException
 
 LOOK_SECONDS: Final = 3.0  # between two looks
 ANSWER_SECONDS_MAX: Final = 3.0
-DEPTH_MAX: Final = 3  # runs within runs
+AGAIN_SECONDS: Final = 0.5  # between two questions while the process is being ended
+DEPTH_MAX: Final = 5  # flow runs within flow runs; there are two
 SHUTTING_DOWN: Final = "shutting down"  # in the state's message, where the runner ends its runs because it ends itself
 
 
@@ -32,18 +34,35 @@ def means_cancel(state: State | None) -> bool:
 
 
 async def is_cancelled() -> bool:
-    """Ask the API whether this run was cancelled, or one that it is a part of; False when it does not answer in time."""
+    """Ask the API once whether this run was cancelled; False when it does not answer in time."""
+    return await _answer(ANSWER_SECONDS_MAX) is True
+
+
+async def was_cancelled(seconds: float) -> bool:
+    """Ask the API until it says whether this run was cancelled; False when it does not answer within a bound."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    while (left := until - clock()) > 0:
+        answer = await _answer(min(ANSWER_SECONDS_MAX, left))
+        if answer is not None:
+            return answer
+        await asyncio.sleep(min(AGAIN_SECONDS, max(0.0, until - clock())))
+    return False
+
+
+async def _answer(seconds: float) -> bool | None:
+    """Return whether this run, or one that it is a part of, was cancelled; None when the API does not say in time."""
     run_id = prefect.runtime.flow_run.id
     if not run_id:
         return False
     try:
-        async with asyncio.timeout(ANSWER_SECONDS_MAX), get_client() as client:
-            return await _is_cancelled(client, UUID(run_id))
+        async with asyncio.timeout(seconds), get_client() as client:
+            return await _any_cancelled(client, UUID(str(run_id)))
     except (PrefectException, httpx.HTTPError, OSError, RuntimeError, TimeoutError):
-        return False
+        return None
 
 
-async def _is_cancelled(client: PrefectClient, run_id: UUID) -> bool:
+async def _any_cancelled(client: PrefectClient, run_id: UUID) -> bool:
     """Walk up from a run: a person cancels the trading day, and its intraday run's own state says nothing of it."""
     for _ in range(DEPTH_MAX):
         run = await client.read_flow_run(run_id)

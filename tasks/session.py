@@ -22,11 +22,11 @@ from prefect.exceptions import PrefectException
 
 from tasks.artifacts import artifact_key
 from tasks.events import emit_end, emit_news
-from tasks.own_state import OwnState, is_cancelled
+from tasks.own_state import OwnState, was_cancelled
 from tasks.policy import once
 from tasks.summary import summary_logger, worth_telling
 from velox_core.domain.errors import VeloxError
-from velox_core.engine_lock import ProcessLock
+from velox_core.engine_lock import ProcessLock, own_holder
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod
 from velox_core.operations.day import Day
@@ -41,12 +41,14 @@ from velox_core.operations.run_logs import logs_folder
 from velox_core.operations.status import Status
 from velox_core.operations.view import progress_line
 from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_watch, watches_of
+from velox_core.ports import LockHolder
 
 POLL_SECONDS: Final = 0.25
 REPLAY_LINE_SECONDS: Final = 5.0
 LIVE_LINE_SECONDS: Final = 60.0
 LOG_LINES_MAX: Final = 200
 CANCEL_WAIT_SECONDS: Final = 25.0  # Prefect kills a cancelled process after 30 s
+STATE_WAIT_SECONDS: Final = 20.0  # of it: so long a busy API may take to say whether somebody cancelled
 SPEAK_SECONDS_MAX: Final = 120.0  # so long a process may have the day's run without a word
 STOP_REASON: Final = "Ctrl-C in velox day"
 
@@ -111,6 +113,7 @@ def launch_engine(day: Day, found: DayEngine, watch: DayWatch, no_pass: str) -> 
     if found.stage is Stage.UNFINISHED:
         exits = f"; there is no valid day pass, so it makes no entry ({no_pass})" if no_pass else ""
         logger.warning("%s; another engine takes the run up again%s", found.text, exits)
+    watch.is_starting = True
     engine = _start(day, no_pass)
     watch.watches_over(engine.holder)
     logger.info("engine started as process %s%s", engine.pid, f", output in {engine.output}" if engine.output else "")
@@ -221,8 +224,10 @@ async def _start_progress(day: Day) -> UUID | None:
 
 async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
     """Do what the end of this process means: ask the engine to stop when the run was cancelled, else let it trade on."""
-    if await is_cancelled():
-        await ask_to_stop(day, watch, reason)
+    clock = asyncio.get_running_loop().time
+    until = clock() + CANCEL_WAIT_SECONDS
+    if await was_cancelled(STATE_WAIT_SECONDS):
+        await ask_to_stop(day, watch, reason, wait_seconds=max(0.0, until - clock()))
         return
     watch.end(WatchEnd.ENDED_BEFORE)
     summary_logger().warning(
@@ -231,25 +236,48 @@ async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:
     )
 
 
-async def ask_to_stop(day: Day, watch: DayWatch, reason: str) -> None:
+async def ask_to_stop(day: Day, watch: DayWatch, reason: str, *, wait_seconds: float = CANCEL_WAIT_SECONDS) -> None:
     """Ask the watched engine to stop and wait for its end within a bound; what is left, it finishes on its own."""
     watch.end(WatchEnd.CANCELLED)
     logger = summary_logger()
-    process = watch.engine or look(day).holder
-    if process is None:
-        logger.info("there is no engine to stop: nothing was started")
-        return
-    engine = EngineProcess(process, day.settings, day.paths)
+    clock = asyncio.get_running_loop().time
+    until = clock() + wait_seconds
     try:
+        process = await _engine_to_stop(day, watch, wait_seconds)
+        if process is None:
+            logger.info("there is no engine to stop: nothing was started")
+            return
+        watch.watches_over(process)
+        engine = EngineProcess(process, day.settings, day.paths)
         engine.request_stop(by="intraday flow", reason=reason)
     except VeloxError as error:
-        logger.error("the stop request could not be left: %s", error)
+        logger.error("the engine was not asked to stop: %s. Ask it: velox stop", error)
         return
-    ended = await asyncio.to_thread(engine.wait, CANCEL_WAIT_SECONDS)
+    ended = await asyncio.to_thread(engine.wait, max(0.0, until - clock()))
     word = how_it_ended(engine.run_folder) if ended and engine.run_folder is not None else ""
     logger.info("%s", word or f"process {engine.pid} still stops on its own")
     if ended:
         watch.end(WatchEnd.SAW_THE_END)
+
+
+async def _engine_to_stop(day: Day, watch: DayWatch, seconds: float) -> LockHolder | None:
+    """Return the engine to stop, None when there is none and none comes.
+
+    A cancel may come while the engine's start is under way: whoever was started is known when it has its run, so it is
+    waited for. Raises VeloxError when it is not known in time.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    while watch.engine is None or watch.engine == own_holder():
+        found = look(day)
+        if found.holder is not None and found.holder != own_holder():
+            return found.holder
+        if found.stage is not Stage.SILENT and not watch.is_starting:
+            return None
+        if clock() >= until:
+            raise VeloxError(f"one may just be starting, and it was not found within {seconds:.0f} s")
+        await asyncio.sleep(POLL_SECONDS)
+    return watch.engine
 
 
 @once("session-result")

@@ -25,6 +25,7 @@ from tasks.summary import summary_logger
 from velox_core.domain.errors import HaltedError, VeloxError
 from velox_core.operations import engine_process, handover
 from velox_core.operations.day import DayRequest, open_day, too_late
+from velox_core.operations.eod_steps import STEP_NAMES
 from velox_core.operations.market_open import ChecklistFailed
 from velox_core.operations.processes import is_alive
 from velox_core.operations.status import account_folders, newest_status
@@ -120,6 +121,7 @@ async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var:
     assert report["flat"] is True
     assert (report["trading_date"], report["exit_code"], report["synthetic"]) == (DAY, 0, False)
     assert report["broker_says"] == "the broker says flat"
+    assert {step["step"]: step["state"] for step in report["steps"]} == dict.fromkeys(STEP_NAMES, "DONE")
     assert report["net_paise"] == report["realised_paise"] - report["charges_paise"]
     assert report["fill_count"] > 0
     names = {run.name for run in await newest_runs(4)}
@@ -239,7 +241,7 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     assert is_alive(pid)
 
     # as another process would: it is not the engine's parent
-    child = engine_process._CHILDREN.pop(pid)
+    child = engine_process._CHILDREN.pop(engine_process.process_holder(pid))
     third = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
     while "attached to" not in caplog.text and not third.done():
         await asyncio.sleep(0.05)

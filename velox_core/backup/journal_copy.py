@@ -22,12 +22,12 @@ from velox_core.journal.schema import JournalTable
 ROWS_AT_ONCE: Final = 2_000
 _TABLES: Final = JournalTable.metadata.sorted_tables
 _RUN: Final = JournalTable.metadata.tables["run"]
-_COUNTED: Final = (("run", "run_key"), ("checklist", "checklist_key"))  # keys that a server counts up by itself
+_COUNTED: Final = (("run", "run_key"), ("checklist", "checklist_key"), ("approval", "approval_key"))  # a server counts these up
 
 
 def save_server_journal(url: str, scope_key: str, target: Path) -> None:
     """Copy an account's rows from a server into a new SQLite journal. Raises JournalUnavailable."""
-    server = open_database(url, writer=False)
+    server = open_database(url, create=False)  # of an older revision it is migrated first
     try:
         with connect_to_read(server) as reading:
             if server.dialect.name != "sqlite":

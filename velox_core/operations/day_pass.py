@@ -3,6 +3,7 @@
 - Kept in the account's journal beside the checklists; bound to account, date and the configuration's hash.
 - Given only when no item refused; a later refusal takes it away. A changed configuration needs a new checklist.
 - Where the configuration asks a person, it carries the yes that stands; without one the date waits, and is not armed.
+  A no that comes later ends the pass.
 - The intraday flow starts no engine without it. A journal that cannot be read means no pass.
 """
 
@@ -91,7 +92,13 @@ def check_day_pass(settings: Settings, paths: Paths, trading_date: date) -> str:
         return _not_approved(settings, trading_date)
     if found.config_hash != settings.config_hash:
         return f"the configuration changed since the checklist of {trading_date} was passed: run market_open again"
-    return _not_approved(settings, trading_date) if is_approval_required(settings) and not found.approved_by else ""
+    if not is_approval_required(settings):
+        return ""
+    try:
+        stands = bool(found.approved_by) and standing_approval(settings, paths, trading_date) is not None
+    except JournalUnavailable as error:
+        return f"the approval of {trading_date} cannot be read: {error}"
+    return "" if stands else _not_approved(settings, trading_date)
 
 
 def newest_checklist(settings: Settings, paths: Paths, trading_date: date) -> list[ItemResult]:

@@ -38,7 +38,7 @@ MESSAGE_MARK: Final = "velox: "
 WAIT_POLL_SECONDS: Final = 0.1
 
 
-_CHILDREN: Final[dict[int, subprocess.Popen[bytes]]] = {}  # the engines that this process started: only it can reap them
+_CHILDREN: Final[dict[LockHolder, subprocess.Popen[bytes]]] = {}  # the engines started here: only this process can reap them
 
 
 class EngineDied(VeloxError):
@@ -114,7 +114,7 @@ class EngineProcess:
         self.holder = holder
         self.pid = holder.pid
         self.output = output
-        self._child = _CHILDREN.get(holder.pid)
+        self._child = _CHILDREN.get(holder)
         self._settings = settings
         self._paths = paths
         self._exit_status = exit_status
@@ -211,7 +211,7 @@ def start_engine(
         raise VeloxError(f"the engine cannot be started: {error}") from error
     holder = process_holder(process.pid)
     lock.name(holder)
-    _CHILDREN[process.pid] = process
+    _CHILDREN[holder] = process
     leave_engine(paths, process.pid)
     return EngineProcess(holder, settings, paths, output=output)
 

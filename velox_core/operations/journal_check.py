@@ -2,7 +2,7 @@
 
 - Heads are noted in a run's summary at its end, and in the manifest of each backup; both outlive a change of the journal.
 - Emergency files, which have chains of their own, are checked too.
-- Reads only, beside a running engine or without one.
+- Changes nothing, beside a running engine or without one, but that a journal of an older revision is migrated first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from velox_core.backup.sources import account_scope
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, JournalUnavailable
+from velox_core.journal.database import open_database
 from velox_core.journal.file import verify_chain
 from velox_core.journal.verify import RunHead, RunVerdict, head_of_day, run_heads, verify_runs
 from velox_core.operations.backup import list_backups
@@ -87,7 +88,10 @@ def verify_journals(
 
 def day_head(settings: Settings, paths: Paths, trading_date: date) -> str:
     """Return the hash of a day's events as they stand (hex), '' without a run. Raises JournalUnavailable."""
-    heads = [head for url, _, _ in _journals(settings, paths, trading_date, None) for head in run_heads(url)]
+    heads: list[RunHead] = []
+    for url, _, _ in _journals(settings, paths, trading_date, None):
+        _bring_to_head(url)
+        heads += run_heads(url)
     return head_of_day(head for head in _of_account(settings, heads) if head.trading_date == trading_date.isoformat())
 
 
@@ -127,6 +131,7 @@ def _is_wanted(recorded: RecordedRun, on: date | None, run_id: str | None) -> bo
 def _findings(url: str, place: str, noted: list[RunHead]) -> list[JournalFinding]:
     """Return what was found of a journal. `noted` are the heads that belong into it: a run of them that is gone is told."""
     try:
+        _bring_to_head(url)
         verdicts = verify_runs(url, noted)
     except JournalUnavailable as error:
         return [JournalFinding(place=place, run="", events=0, digest="", problem=str(error))]
@@ -136,6 +141,11 @@ def _findings(url: str, place: str, noted: list[RunHead]) -> list[JournalFinding
         _finding(place, RunVerdict(head=head, problem="the run, which was noted elsewhere, is missing"))
         for head in gone.values()
     ]
+
+
+def _bring_to_head(url: str) -> None:
+    """Migrate a journal of an older revision, as every command does that reads one; its events stay what they are."""
+    open_database(url, create=False).dispose()
 
 
 def _identity(head: RunHead) -> tuple[str, str, str]:

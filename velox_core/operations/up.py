@@ -28,8 +28,9 @@ from velox_core.operations.prefect_home import export_line, prefect_address
 from velox_core.operations.prefect_services import PrefectServe, PrefectServer
 from velox_core.operations.service_process import KILL_SECONDS, ServiceProcess, holder_of
 from velox_core.operations.services import Kept, Service, ServiceState, Supervisor, end_services
-from velox_core.operations.status import account_folders
+from velox_core.operations.status import account_folders, read_status
 from velox_core.operations.stop import running_engines
+from velox_core.operations.watch import START_LOCKS
 from velox_core.ports import Alerts, CloserHold, EndOfHolder, LockHolder
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.settings import Paths, Settings
@@ -182,11 +183,24 @@ def engines_at_work(settings: Settings, paths: Paths, flattened: frozenset[str] 
         holder = LockView(folder / ENGINE_LOCK).holder()
         if holder is not None:
             running[folder] = holder.pid
-    return [
+    at_work = [
         f"the engine of run {folder.name} runs (process {pid})"
         for folder, pid in running.items()
         if folder.name not in flattened
     ]
+    return [*at_work, *_engines_starting(settings, paths, frozenset(running.values()))]
+
+
+def _engines_starting(settings: Settings, paths: Paths, known: frozenset[int]) -> list[str]:
+    """Return the engines that a flow has started and that have no run yet. One that writes its report trades no more."""
+    statuses = [status for folder in _run_folders(settings, paths) if (status := read_status(folder)) is not None]
+    ended = {(status.number("pid"), status.text("started")) for status in statuses if status.ended}
+    found = []
+    for path in sorted(guard_folder(settings, paths).glob(START_LOCKS)):
+        holder = LockView(path).holder()
+        if holder is not None and holder.pid not in known and (holder.pid, holder.started) not in ended:
+            found.append(f"an engine of {path.stem} is being started (process {holder.pid or 'unknown'})")
+    return found
 
 
 def open_runs(settings: Settings, paths: Paths, flattened: frozenset[str] = frozenset()) -> list[str]:

@@ -25,6 +25,7 @@ from velox_core.operations.json_file import read_json, write_json
 from velox_core.ports import LockHolder
 
 WATCHES_KEPT_MAX: Final = 50
+START_LOCKS: Final = "watch/*.engine"  # of all days, below the account's folder
 SEEN_SECONDS: Final = 5.0  # so often a watcher that lives says so
 
 
@@ -90,6 +91,7 @@ class DayWatch:
         self._own = own
         self._next_seen = 0.0
         self.engine: LockHolder | None = None  # the engine that is watched, from the moment it is known
+        self.is_starting = False  # an engine is being started, or was: one may be there that is not known yet
         self.trouble = ""  # why the record could not be written
         self._write()
 

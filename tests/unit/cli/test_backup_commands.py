@@ -108,3 +108,14 @@ def test_journal_that_cannot_be_read_and_a_damaged_emergency_file_are_findings(v
     assert "emergency.jsonl: event 1 was edited, removed or damaged" in damaged.output
     (run / "journal.db").write_bytes(b"no database")
     assert "is not a journal" in velox("journal", "verify").output
+
+
+def test_journal_of_an_older_revision_is_migrated_and_its_chain_is_whole(velox: Invoke, run: Path) -> None:
+    columns = ("approved_by", "approval_note", "approved_wall_ms")
+    tamper(
+        run / "journal.db",
+        "DROP TABLE approval",
+        *(f"ALTER TABLE day_pass DROP COLUMN {column}" for column in columns),
+        "UPDATE alembic_version SET version_num = '0003'",
+    )
+    assert f"ok      {RUN_ID}" in velox("journal", "verify").output

@@ -155,3 +155,10 @@ def test_journal_of_before_approvals_is_brought_up_when_the_day_opens(day: Day, 
     assert wait_for_approval(day, PASSED) is True
     approve_day(day, PASSED, by="Asha", note="")
     assert arm_day(day, PASSED) == "2024-01-16"
+
+
+def test_no_that_comes_after_the_day_was_armed_ends_its_pass(day: Day) -> None:
+    approve_day(day, PASSED, by="Asha", note="")
+    arm_day(day, PASSED)
+    record_answer(day.settings, day.paths, DATE, approved=False, by="Ravi", note="not today")
+    assert "nobody approved it" in check_day_pass(day.settings, day.paths, DATE)

@@ -23,6 +23,7 @@ from velox_core.backup.destinations import FolderDestination, UrlDestination
 from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
 from velox_core.backup.packing import unpack
 from velox_core.brokers.book import SqliteBook
+from velox_core.journal.schema import HEAD_REVISION
 from velox_core.journal.verify import head_of_day, run_heads
 from velox_core.operations.backup import backup_day, list_backups, verify_backups
 from velox_core.settings import Paths, Settings, load_settings
@@ -71,7 +72,7 @@ def test_backup_holds_the_days_stores_and_says_so_in_its_manifest(run: Path, set
         parts
     )
     journal = parts[f"{RUN_FOLDER}/journal.db.zst"]
-    assert journal.revision == "0003"
+    assert journal.revision == HEAD_REVISION
     assert journal.tables["event"].rows == len(day_events(3))
     assert journal.tables["fill"].rows == 3
     heads = run_heads(f"sqlite:///{run / 'journal.db'}")

@@ -53,6 +53,8 @@ def test_a_started_engine_is_known_by_its_lock_from_its_first_moment_and_died_wh
     assert engine.wait(20.0)
     assert engine.outcome().exit_code is None
     assert "signal 9" in engine.outcome().cause
+    later = EngineProcess(replace(engine.holder, started="a later process with the same id"), settings, paths)
+    assert "signal 9" not in later.outcome().cause
     assert LockView(tmp_path / "start").holder() is None
 
 

@@ -16,9 +16,18 @@ from typer.testing import CliRunner
 from tests.fakes.outside import FakeAlerts
 from tests.fakes.services import FakeService, process
 from velox_core.cli.app import app
-from velox_core.engine_lock import CloserLockFile, EngineLock
+from velox_core.engine_lock import CloserLockFile, EngineLock, ProcessLock, own_holder
 from velox_core.operations.guard_status import guard_folder
-from velox_core.operations.up import RedisService, bring_down, engines_at_work, open_runs, services_of, supervise
+from velox_core.operations.up import (
+    RedisService,
+    bring_down,
+    engines_at_work,
+    open_runs,
+    services_of,
+    supervise,
+    work_at_hand,
+)
+from velox_core.operations.watch import start_lock
 from velox_core.runs import RunState, write_state
 from velox_core.settings import Paths, Settings
 
@@ -85,6 +94,24 @@ def test_engine_at_work_is_one_that_holds_its_lock_before_it_says_anything(setti
     lock = EngineLock(paths.var / "replay" / "primary" / RUN / "engine.lock")
     assert engines_at_work(settings, paths) == [f"the engine of run {RUN} runs (process {os.getpid()})"]
     lock.release()
+
+
+def test_engine_that_a_flow_just_started_is_at_work_before_it_has_a_run_and_not_while_it_writes_its_report(
+    settings_with: Load, paths: Paths
+) -> None:
+    settings = settings_with()
+    lock = ProcessLock(start_lock(guard_folder(settings, paths), "2024-01-15"))
+    lock.take()
+    assert engines_at_work(settings, paths) == [f"an engine of 2024-01-15 is being started (process {os.getpid()})"]
+    assert work_at_hand(settings, paths, frozenset({RUN})) == engines_at_work(settings, paths)
+    engine = EngineLock(paths.var / "replay" / "primary" / RUN / "engine.lock")
+    assert engines_at_work(settings, paths) == [f"the engine of run {RUN} runs (process {os.getpid()})"]
+    assert engines_at_work(settings, paths, frozenset({RUN})) == []
+    engine.release()
+    own = own_holder()
+    run_of(paths, run_state=RunState.ENDED, state="DONE", pid=own.pid, started=own.started, positions=[])
+    assert engines_at_work(settings, paths) == []
+    lock.close()
 
 
 @pytest.mark.parametrize("place", ["simulated/other/guard.lock", "simulated/other/up.lock", "replay/other/r-1/engine.lock"])
