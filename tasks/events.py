@@ -25,7 +25,7 @@ import httpx
 import prefect.runtime
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.checklist import ItemResult, Verdict
@@ -223,9 +223,10 @@ def _event(news: News) -> dict[str, Any]:
 
 def post_event(event: Mapping[str, Any]) -> None:
     """Send one event to the API of the surrounding settings, tried once. Raises what an absent server raises."""
-    once: Any = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: REQUEST_SECONDS}
+    once: Any = {PREFECT_CLIENT_MAX_RETRIES: 0}
+    own = {"timeout": httpx.Timeout(REQUEST_SECONDS)}  # else a task's client is handed out again, which has ended with the task
     route: Any = "/events"
-    with temporary_settings(once), get_client(sync_client=True) as client:
+    with temporary_settings(once), get_client(httpx_settings=own, sync_client=True) as client:
         client.request("POST", route, json=[dict(event)]).raise_for_status()
 
 

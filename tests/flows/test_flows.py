@@ -20,6 +20,7 @@ from flows.end_of_day import end_of_day
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.trading_day import trading_day
+from tasks.events import flush_events
 from tasks.summary import summary_logger
 from velox_core.domain.errors import HaltedError, VeloxError
 from velox_core.operations import engine_process, handover
@@ -158,12 +159,18 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     assert report["worst_loss_paise"] >= report["loss_limit_paise"]
     assert [(halt["kind"], halt["cleared"]) for halt in report["halts"]] == [("LOSS", True)]
     halt_id = report["halts"][0]["halt_id"]
+    assert await asyncio.to_thread(flush_events, 60.0)  # this process lives on; a flow's own does it at its end
     told = json.loads((var / "replay" / "primary" / report["run_id"] / "events.json").read_text(encoding="utf-8"))["told"]
     assert set(told) == {f"breach:{halt_id}", f"flat:{halt_id}", f"halt:{halt_id}", f"ended:{engine_of(var).number('pid')}"}
+    of_run: list[Any] = []
     async with get_client() as client:
-        body = {"filter": {"event": {"prefix": ["velox."]}}, "limit": 50}
-        events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
-    of_run = [event for event in events if event["payload"]["run_id"] == report["run_id"]]
+        for _ in range(WAIT_TURNS):
+            body = {"filter": {"event": {"prefix": ["velox."]}}, "limit": 50}
+            events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
+            of_run = [event for event in events if event["payload"]["run_id"] == report["run_id"]]
+            if any(event["payload"].get("said_by") == "broker" for event in of_run):
+                break
+            await asyncio.sleep(0.1)  # the server stores them in batches
     names = [event["event"] for event in of_run if event["event"] != "velox.heartbeat"]
     assert sorted(names) == ["velox.breach", "velox.ended", "velox.flat", "velox.flat", "velox.halt", "velox.reset"]
     by_broker = [event["payload"] for event in of_run if event["payload"].get("said_by") == "broker"]
