@@ -134,15 +134,17 @@ def _photograph(browser: str, page: Path, picture: Path) -> None:
 
 
 def _photograph_prefect(browser: str, server: str) -> None:
-    """Take Prefect's pages of the day: its runs, what they keep, the report among it, and the form for an emergency."""
+    """Take Prefect's pages of the day: its run, what it keeps, the report among it, and the form for an emergency."""
     from playwright.sync_api import sync_playwright
 
     artifacts = httpx.post(f"{server}/api/artifacts/latest/filter", json={}).raise_for_status().json()
     report = next(str(artifact["latest_id"]) for artifact in artifacts if str(artifact["key"]).startswith("session"))
     named = {"deployments": {"name": {"any_": ["emergency-flatten"]}}}
     (flatten,) = httpx.post(f"{server}/api/deployments/filter", json=named).raise_for_status().json()
+    started = {"flow_runs": {"name": {"any_": [f"trading-day {DAY} simulated"]}}}
+    day = httpx.post(f"{server}/api/flow_runs/filter", json=started).raise_for_status().json()[0]["id"]
     pages = {  # where, and what is there once the page has come
-        "prefect-runs": ("/runs", f"end-of-day {DAY} simulated"),
+        "prefect-day": (f"/runs/flow-run/{day}", f"trading-day {DAY} simulated"),
         "prefect-artifacts": ("/artifacts", "session"),
         "prefect-report": (f"/artifacts/artifact/{report}", "Net"),
         "prefect-emergency": (f"/deployments/deployment/{flatten['id']}/run", "kept in the halt record"),
