@@ -42,7 +42,7 @@ SHOWN_FROM: Final = "12:45:00"
 WIDTH, PAGE_WIDTH, PAGE_HEIGHT = 96, 1100, 1010
 BYTES_MAX: Final = 300_000
 DAY_SECONDS_MAX: Final = 300.0
-UI_WIDTH, UI_HEIGHT, UI_COLOURS, UI_SECONDS = 1200, 1000, 64, 120
+UI_WIDTH, UI_HEIGHT, UI_COLOURS, UI_SECONDS = 1200, 1200, 64, 120
 VELOX: Final = (sys.executable, "-m", "velox_core.cli")
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome")
 FONT_FACE: Final = re.compile(r"@font-face \{.*?\}", re.DOTALL)  # they would be fetched from elsewhere
@@ -59,8 +59,8 @@ def main() -> None:
         settings = load_settings(None, environ)
         places = paths(environ, settings.root)
         environ["VELOX__PREFECT__PORT"] = str(_free_port())
-        subprocess.run([*VELOX, "up", "--detach"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
         try:
+            subprocess.run([*VELOX, "up", "--detach"], cwd=ROOT, env=environ, check=True, stdout=subprocess.DEVNULL)
             status = _run_day(environ, places, settings.account)
             _photograph_prefect(browser, f"http://127.0.0.1:{environ['VELOX__PREFECT__PORT']}")
         finally:
@@ -142,7 +142,7 @@ def _photograph_prefect(browser: str, server: str) -> None:
     named = {"deployments": {"name": {"any_": ["emergency-flatten"]}}}
     (flatten,) = httpx.post(f"{server}/api/deployments/filter", json=named).raise_for_status().json()
     pages = {  # where, and what is there once the page has come
-        "prefect-runs": ("/runs", f"trading-day {DAY} simulated"),
+        "prefect-runs": ("/runs", f"end-of-day {DAY} simulated"),
         "prefect-artifacts": ("/artifacts", "session"),
         "prefect-report": (f"/artifacts/artifact/{report}", "Net"),
         "prefect-emergency": (f"/deployments/deployment/{flatten['id']}/run", "kept in the halt record"),

@@ -42,6 +42,7 @@ QUIET_SECONDS: Final = 10.0  # after a server did not take an event
 HURRIED_SECONDS: Final = 0.5  # the same, while somebody waits for the end of it
 TRIES_MAX: Final = 30  # of one event; a heartbeat has one
 FLUSH_SECONDS: Final = 6.0
+JOIN_SECONDS_MAX: Final = 60.0  # a request under way has its own bound; a thread that is torn from one aborts the process
 HEARTBEAT_SECONDS: Final = 60.0
 STATUS_AGE_SECONDS_MAX: Final = 30.0  # an engine that lives publishes every second
 _FAILURES: Final = (httpx.HTTPError, PrefectException, OSError, RuntimeError, ValueError)
@@ -85,6 +86,7 @@ class Sender:
         self._told: dict[Path, set[str]] = {}
         self._heartbeats: dict[str, float] = {}
         self._hurried = 0  # who waits for the end of it
+        self._closing = False
         self._thread: threading.Thread | None = None
         self._busy = False
         self.sent = 0
@@ -97,7 +99,7 @@ class Sender:
             place = (folder, news.key) if folder is not None and news.key else None
             if place is not None and (place in self._pending or news.key in self._told_in(place[0])):
                 return False
-            if len(self._waiting) >= WAITING_MAX:
+            if self._closing or len(self._waiting) >= WAITING_MAX:
                 self.dropped += 1
                 return False
             if place is not None:
@@ -134,10 +136,21 @@ class Sender:
             self._told[folder] = {str(key) for key in keys} if isinstance(keys, list) else set()
         return self._told[folder]
 
+    def close(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Let what waits leave within a bound, then end the thread after the request that is under way."""
+        self.flush(seconds)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS_MAX)
+
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
+                self._changed.wait_for(lambda: self._closing or bool(self._waiting))
+                if self._closing:
+                    return
                 letter, self._busy = self._waiting.popleft(), True
             taken = self._send(letter)
             with self._changed:
@@ -150,11 +163,11 @@ class Sender:
     def _rest(self) -> None:
         """Leave the server alone for a while, a short one when somebody waits for the end."""
         until = time.monotonic() + self._quiet_seconds
-        while (left := until - time.monotonic()) > 0 and not self._hurried:
+        while (left := until - time.monotonic()) > 0 and not self._hurried and not self._closing:
             self._changed.wait(left)
         if left > 0:
             hurried_until = time.monotonic() + min(left, HURRIED_SECONDS)
-            while (left := hurried_until - time.monotonic()) > 0:
+            while (left := hurried_until - time.monotonic()) > 0 and not self._closing:
                 self._changed.wait(left)
 
     def _send(self, letter: _Letter) -> bool:
@@ -224,7 +237,7 @@ def flush_events(seconds: float = FLUSH_SECONDS) -> bool:
     return _sender.flush(seconds)
 
 
-atexit.register(flush_events)  # the last events of a flow leave with it, within the bound
+atexit.register(_sender.close)  # the last events of a flow leave with it, within the bound
 
 
 def emit_news(day: Day, before: Status | None, now: Status, *, sender: Sender | None = None) -> list[str]:

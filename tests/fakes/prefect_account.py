@@ -189,7 +189,7 @@ class PrefectAccount:
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """Return the JSON lines of a file of the run's folder."""
-        return [json.loads(line) for line in (self.run / name).read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in (self.run / name).read_text(encoding="utf-8").splitlines() if line]
 
     def engine_pid(self) -> int:
         """Return the process that last published, 0 for none."""

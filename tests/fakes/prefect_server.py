@@ -134,7 +134,7 @@ class PrefectServer:
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API, and return the answer as JSON values; None for an empty one."""
         for _ in range(BUSY_TRIES):
-            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=30.0)
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=WAIT_SECONDS)
             if answer.status_code != BUSY:
                 break
             time.sleep(1.0)

@@ -173,6 +173,18 @@ def test_flush_hurries_a_pause_and_is_bounded_itself(day: Day, tmp_path: Path) -
     assert server.names == ["velox.ended"]
 
 
+def test_close_ends_the_thread_after_the_request_under_way_and_takes_nothing_more(day: Day) -> None:
+    server = Server()
+    server.go.clear()
+    sender = Sender(server, quiet_seconds=3_600.0)
+    emit_reset(day, ["h"], reason="r", by="b", run_id="", sender=sender)
+    threading.Timer(0.3, server.go.set).start()
+    sender.close(0.0)
+    assert [thread.name for thread in threading.enumerate() if thread is sender._thread] == []
+    emit_reset(day, ["i"], reason="r", by="b", run_id="", sender=sender)
+    assert len(server.events) == 1
+
+
 def test_a_server_that_hangs_holds_nobody_up_and_what_waits_is_bounded(day: Day, tmp_path: Path) -> None:
     server = Server()
     server.go.clear()

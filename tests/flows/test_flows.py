@@ -24,6 +24,7 @@ from tasks.summary import summary_logger
 from velox_core.domain.errors import HaltedError, VeloxError
 from velox_core.operations import engine_process, handover
 from velox_core.operations.day import DayRequest, open_day, too_late
+from velox_core.operations.eod_steps import STEP_NAMES
 from velox_core.operations.market_open import ChecklistFailed
 from velox_core.operations.processes import is_alive
 from velox_core.operations.status import account_folders, newest_status
@@ -119,6 +120,7 @@ async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var:
     assert report["flat"] is True
     assert (report["trading_date"], report["exit_code"], report["synthetic"]) == (DAY, 0, False)
     assert report["broker_says"] == "the broker says flat"
+    assert {step["step"]: step["state"] for step in report["steps"]} == dict.fromkeys(STEP_NAMES, "DONE")
     assert report["net_paise"] == report["realised_paise"] - report["charges_paise"]
     assert report["fill_count"] > 0
     names = {run.name for run in await newest_runs(4)}

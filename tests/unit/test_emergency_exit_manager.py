@@ -442,6 +442,17 @@ def test_reset_of_a_loss_halt_is_not_for_its_own_date(day: date, session_over: b
     assert rig.journal.bodies(EventKind.HALT_CLEARED) == []
 
 
+def test_end_of_a_session_clears_its_own_and_earlier_halts_and_leaves_those_of_a_later_date() -> None:
+    rig = Rig()
+    halts = [record(HaltKind.LOSS, n, day=day) for n, day in enumerate((date(2024, 1, 15), DAY, date(2024, 1, 17)), start=1)]
+    rig.halt_file.kept.extend(halts)
+    rig.emergency.load()
+    cleared = rig.emergency.reset("over", "end of day", NOW_MS, session_over=True)
+    assert [clear.clears for clear in cleared] == [halt.halt_id for halt in halts[:2]]
+    assert rig.emergency.halt_ids == [halts[2].halt_id]
+    assert rig.emergency.active
+
+
 def test_reset_while_not_flat_is_refused() -> None:
     rig = Rig()
     rig.hold()

@@ -266,5 +266,12 @@ def test_rotated_file_goes_only_when_it_is_old_and_each_of_its_lines_is_archived
     rotated.write_text(rotated.read_text(encoding="utf-8") + line("one"), encoding="utf-8")  # once more than archived
     assert "1 of its lines" in prune(late_ms + DAY_MS)[1][0]
     rotated.write_text(line("one"), encoding="utf-8")
+    stored = archive_folder(root, DAY, "production") / "system.log.zst"
+    sound = stored.read_bytes()
+    stored.write_bytes(sound + b"\0")
+    removed, kept = prune(late_ms + DAY_MS)
+    assert removed == ()
+    assert "changed or damaged" in kept[0]
+    stored.write_bytes(sound)
     assert prune(late_ms + DAY_MS)[0] == (str(rotated),)
     assert (source / LOG).exists()
