@@ -2,6 +2,7 @@
 
 - Registers the deployments, their schedules and the automations by name, then starts what is due, each run a process.
 - Needs no worker and no work pool; both are made for those who run workers beside it.
+- An emergency has places of its own: however many missed, waiting or hung runs there are, it starts at once.
 - One for each account: a kernel lock. `serve.json` beside it says what was registered, and whether it is ready.
 - SIGTERM cancels its runs and ends it. The engine is no part of it and trades on.
 - After an outage of the server it ends with `EXIT_AGAIN` as soon as no run is in flight (`deployments.outage`).
@@ -15,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 SERVER_SECONDS_MAX: Final = 240.0  # an empty database takes its time on a slow machine
 WATCH_SECONDS: Final = 1.0
 HEALTH_SECONDS: Final = 2.0
-RUNS_MAX: Final = 20  # at once; one intraday run takes a place all day, an emergency must find one
+RUNS_MAX: Final = 20  # at once, of each lane; one intraday run takes a place all day
+LANES: Final = ("ordinary", "emergency")  # each has a runner with places of its own
 DEAF_TITLE: Final = "Cancelling in Prefect does not reach the run in flight"
 DEAF_TEXT: Final = (
     "The Prefect server was away while a run was in flight; from then on a cancel in the UI is not heard. The engine trades "
@@ -128,22 +130,30 @@ async def _run(settings: Settings, state: ServeState, alerts: Alerts) -> int:
     """Register, then start runs until a signal or an outage ends it."""
     from prefect.runner import Runner
 
-    runner = Runner(name=f"velox {settings.account}", pause_on_shutdown=False, limit=RUNS_MAX)
-    told = await register(runner, settings)
+    by_lane = {lane: Runner(name=f"velox {settings.account} {lane}", pause_on_shutdown=False, limit=RUNS_MAX) for lane in LANES}
+    runners = tuple(by_lane.values())
+    told = await register(by_lane, settings)
     names = [f"{deployment.flow}/{deployment_name(deployment.flow, settings)}" for deployment in DEPLOYMENTS]
     state.say(ready=True, deployments=names, told=told)
     for line in [*told, f"serving {', '.join(names)}"]:
         _say(line)
-    watching = asyncio.create_task(_watch(runner, ServerWatch(), state, alerts))
+    starting = [asyncio.create_task(runner.start()) for runner in runners]
+    watching = asyncio.create_task(_watch(runners, ServerWatch(), state, alerts))  # last: it replaces the runners' handlers
     try:
-        await runner.start()
+        await asyncio.gather(*starting)
     finally:
         state.say(ready=False)
         watching.cancel()
+        await _stop(runners)
     return EXIT_AGAIN if state.body["notice"] == "again" else EXIT_DONE
 
 
-async def register(runner: Runner, settings: Settings) -> list[str]:
+def lane_of(deployment: Deployment) -> str:
+    """Return the lane of a deployment's runs."""
+    return "emergency" if "emergency" in deployment.tags else "ordinary"
+
+
+async def register(by_lane: Mapping[str, Runner], settings: Settings) -> list[str]:
     """Register deployments, schedules, work pool, queues and automations, and return what was made or removed, in sentences."""
     from prefect import get_client
 
@@ -152,6 +162,7 @@ async def register(runner: Runner, settings: Settings) -> list[str]:
 
     known: dict[UUID, Deployment] = {}
     for deployment in DEPLOYMENTS:
+        runner = by_lane[lane_of(deployment)]
         known[await runner.aadd_deployment(await runner_deployment(deployment, settings))] = deployment
     async with get_client() as client:
         made = await ensure_work_pool(client)
@@ -163,13 +174,13 @@ async def register(runner: Runner, settings: Settings) -> list[str]:
     return [*(f"made {what}" for what in made), *(f"removed a schedule, {what}" for what in removed), *automations]
 
 
-async def _watch(runner: Runner, watch: ServerWatch, state: ServeState, alerts: Alerts) -> None:
+async def _watch(runners: Sequence[Runner], watch: ServerWatch, state: ServeState, alerts: Alerts) -> None:
     """Look at the server once a second; tell, or end the runner, as `ServerWatch` says."""
-    _end_by_signal(runner)
+    _end_by_signal(runners)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         answers = await asyncio.to_thread(is_healthy, state.body["api_url"], seconds=HEALTH_SECONDS)
-        step = watch.look(time.monotonic(), answers=answers, runs_in_flight=runs_in_flight(runner))
+        step = watch.look(time.monotonic(), answers=answers, runs_in_flight=runs_in_flight(runners))
         if step is Step.TELL:
             _say(DEAF_TEXT)
             alerts.send(Severity.WARNING, DEAF_TITLE, DEAF_TEXT)
@@ -177,11 +188,16 @@ async def _watch(runner: Runner, watch: ServerWatch, state: ServeState, alerts: 
         elif step is Step.END:  # nothing may wait between the look at the runs and the runner's end
             _say(f"the server was away for {watch.longest_seconds:.0f} s: ends, to be started again")
             state.body["notice"] = "again"
-            await runner.astop()
+            await _stop(runners)
             return
 
 
-def _end_by_signal(runner: Runner) -> None:
+async def _stop(runners: Sequence[Runner]) -> None:
+    """End the runners that work, side by side."""
+    await asyncio.gather(*(runner.astop() for runner in runners if runner.started))
+
+
+def _end_by_signal(runners: Sequence[Runner]) -> None:
     """Have SIGTERM and Ctrl-C cancel the runs in flight, each within Prefect's 30 s, and then end the runner.
 
     The handler that the runner sets itself starts that and does not wait for it (Prefect 3.8.8): its runs would be killed.
@@ -190,18 +206,18 @@ def _end_by_signal(runner: Runner) -> None:
 
     def end() -> None:
         if not ending:
-            ending.add(loop.create_task(runner.astop()))
+            ending.add(loop.create_task(_stop(runners)))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
 
 
-def runs_in_flight(runner: Runner) -> int:
+def runs_in_flight(runners: Sequence[Runner]) -> int:
     """Return the runs that were taken up here and have not ended: places taken, and processes that still live."""
     import psutil
 
-    limiter = runner._limiter
-    taken = 0 if limiter is None else limiter.borrowed_tokens
+    limiters = [runner._limiter for runner in runners]
+    taken = sum(limiter.borrowed_tokens for limiter in limiters if limiter is not None)
     return max(taken, len(psutil.Process().children()))
 
 

@@ -39,6 +39,7 @@ async def emergency_flatten(
         by: who asks, kept in the halt record.
         unless_closed: do nothing when the end of day has proven the named run flat already; for automations, which come late.
     """
+    config, date, run = config.strip(), date.strip(), run.strip()  # a blank in a form is no reason to refuse
     request = day_request(config, date)
     settings = load_settings(request.config, os.environ)
     where = paths(os.environ, settings.root)

@@ -36,12 +36,16 @@ class FlattenCommand:
     run_id: str = ""
 
     def arguments(self) -> list[str]:
-        """Return the command line, after the interpreter."""
-        arguments = ["-m", "velox_core.cli", "flatten", "--yes", "--json", "--config", str(self.config)]
-        arguments += ["--reason", self.reason, "--by", self.by]
-        for option, value in (("--date", self.on), ("--run", self.run_id)):
-            arguments += [option, value] if value else []
-        return arguments
+        """Return the command line, after the interpreter; whatever somebody wrote in a hurry is a text, never an option."""
+        arguments = ["-m", "velox_core.cli", "flatten", "--yes", "--json"]
+        told = (("--config", str(self.config)), ("--reason", self.reason), ("--by", self.by))
+        chosen = tuple(pair for pair in (("--date", self.on), ("--run", self.run_id)) if pair[1])
+        return [*arguments, *(f"{option}={_as_value(value)}" for option, value in (*told, *chosen))]
+
+
+def _as_value(text: str) -> str:
+    """Return a text as an option's value: without the byte that no argument may have, and none that argparse drops."""
+    return " --" if text == "--" else text.replace("\0", " ")
 
 
 class FlattenProcess:

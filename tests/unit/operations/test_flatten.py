@@ -448,7 +448,7 @@ def test_process_that_is_not_flat_is_an_error_with_its_message(paths: Paths, tmp
     failure = process.failure()
     assert isinstance(failure, NotFlatError)
     assert (str(failure), failure.exit_code) == ("NOT FLAT: AAA", 4)
-    assert command.arguments()[-4:] == ["--by", "b", "--run", "2024-01-15-1"]
+    assert command.arguments()[-2:] == ["--by=b", "--run=2024-01-15-1"]
 
 
 def test_report_for_the_ui_has_a_line_for_each_symbol() -> None:
