@@ -44,6 +44,7 @@ async def intraday(
     speed: float | None = None,
     data: str = "",
     scenario: Scenario = "",
+    *,
     session: Session = "any",
     again: bool = False,
 ) -> Any:

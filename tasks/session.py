@@ -15,12 +15,9 @@ import os
 from typing import Final
 from uuid import UUID
 
-import httpx
 import prefect.runtime
-from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
-from prefect.exceptions import PrefectException
 
-from tasks.artifacts import artifact_key
+from tasks.artifacts import move_progress, start_progress
 from tasks.events import emit_end, emit_news
 from tasks.own_state import OwnState, was_cancelled
 from tasks.policy import once
@@ -150,7 +147,7 @@ async def relay(day: Day, engine: EngineProcess, watch: DayWatch) -> None:
     logger = summary_logger()
     logs = logs_folder(day.settings, day.paths)
     tail = LogTail(logs / name for name in LOG_FILES.values())
-    artifact = await _start_progress(day)
+    artifact = await start_progress(day.settings, day.label)
     every = LIVE_LINE_SECONDS if day.wall_clock else REPLAY_LINE_SECONDS
     clock = asyncio.get_running_loop().time
     due = clock() + 1.0
@@ -205,21 +202,7 @@ async def _tell(engine: EngineProcess, tail: LogTail, artifact: UUID | None) -> 
     if status is None:
         return
     logger.info(progress_line(status))
-    if artifact is not None:
-        try:
-            await aupdate_progress_artifact(
-                artifact, progress=round(status.progress * 100, 1), description=progress_line(status)
-            )
-        except (PrefectException, httpx.HTTPError) as error:
-            logger.warning("the progress bar could not be moved: %s", error)
-
-
-async def _start_progress(day: Day) -> UUID | None:
-    try:
-        return await acreate_progress_artifact(progress=0.0, key=artifact_key("progress", day.settings), description=day.label)
-    except (PrefectException, httpx.HTTPError) as error:
-        summary_logger().warning("there is no progress bar: %s", error)
-        return None
+    await move_progress(artifact, status.progress, progress_line(status))
 
 
 async def leave_engine_or_stop(day: Day, watch: DayWatch, reason: str) -> None:

@@ -23,7 +23,7 @@ from velox_core.cli.tables import show, summary_panel
 from velox_core.domain.scope import Scope
 from velox_core.logs import SYSTEM
 from velox_core.operations.day import DayRequest, open_day
-from velox_core.operations.engine_end import LastWord, last_word
+from velox_core.operations.engine_end import LastWord
 from velox_core.operations.engine_unit import read_request
 from velox_core.operations.hints import velox
 from velox_core.operations.hung_engine import take_over_run
@@ -49,7 +49,7 @@ def run_foreground(settings: Settings, paths: Paths, request: RunRequest, *, as_
     def folders() -> list[Path]:
         return account_folders(paths.var, broker_type=settings.broker.type.value, account=settings.account)
 
-    with stop_signals(until_exit=True) as signals, last_word(paths.var, folders) as word:
+    with stop_signals(until_exit=True) as signals, LastWord(paths.var, folders) as word:
         code = _run_foreground(settings, paths, request, signals, word, as_json=as_json, plain=plain)
         word.write(code)
         return code

@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Self
 
 from velox_core.control import process_folder
@@ -80,13 +80,26 @@ def read_end(folder: Path) -> EngineEnd | None:
 
 
 class LastWord:
-    """What this engine will have said when its process ends. `said` tells it of a session that came to its end."""
+    """What this engine will have said when its process ends. `said` tells it of a session that came to its end.
+
+    Entered around the engine, it is written when that fails; one that ends well writes it with its exit code (`write`).
+    `folders` returns those that its run may have.
+    """
 
     def __init__(self, var: Path, folders: Callable[[], list[Path]]) -> None:
         self._var = var
         self._folders = folders
         self._folder: Path | None = None
         self._body: dict[str, Any] = {"run_id": "", "flat": False, "halted": False, "stopped": "", "fault": ""}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, VeloxError):
+            self.write(error.exit_code, str(error))
+        elif error is not None:
+            self.write(EXIT_OPERATING_ERROR, f"{type(error).__name__}: {error}")
 
     def said(self, folder: Path, **body: object) -> None:
         """Keep how the session ended: run_id, flat, halted, stopped, fault."""
@@ -106,23 +119,6 @@ class LastWord:
             write_json(folder / END_FILE, {**told, "wall_ms": time.time_ns() // 1_000_000})
         except VeloxError as error:
             _log.error("[SESSION] how the engine ended could not be noted: %s", error)
-
-
-@contextmanager
-def last_word(var: Path, folders: Callable[[], list[Path]]) -> Iterator[LastWord]:
-    """Write an engine's end when it fails; one that ends well writes it with its exit code (`LastWord.write`).
-
-    `folders` returns those that its run may have.
-    """
-    word = LastWord(var, folders)
-    try:
-        yield word
-    except VeloxError as error:
-        word.write(error.exit_code, str(error))
-        raise
-    except BaseException as error:
-        word.write(EXIT_OPERATING_ERROR, f"{type(error).__name__}: {error}")
-        raise
 
 
 def _process(holder: LockHolder) -> dict[str, object]:

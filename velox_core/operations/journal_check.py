@@ -40,8 +40,8 @@ class JournalFinding:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        names = ("place", "run", "events", "digest", "problem", "sequence")
-        return {"ok": not self.problem, **{name: getattr(self, name) for name in names}}
+        names = ("run", "events", "digest", "problem", "sequence")
+        return {"ok": not self.problem, "place": self.where, **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

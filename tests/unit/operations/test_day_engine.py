@@ -14,7 +14,7 @@ from velox_core.engine_lock import ENGINE_LOCK, EngineLock, ProcessLock, own_hol
 from velox_core.halt_file import HALT_FILE, JsonLinesHaltFile
 from velox_core.operations.day import Day, DayRequest, open_day
 from velox_core.operations.day_engine import Stage, how_it_ended, look, own_end, watch_lines
-from velox_core.operations.engine_end import LastWord, last_word, read_end
+from velox_core.operations.engine_end import LastWord, read_end
 from velox_core.operations.engine_process import EngineDied, EngineOutcome, EngineProcess, engine_failure
 from velox_core.operations.watch import WatchEnd, start_lock, take_watch
 from velox_core.ports import LockHolder
@@ -139,7 +139,7 @@ def test_last_word_is_written_by_whoever_had_the_run_and_by_nobody_who_was_turne
     folder = tmp_path / "run"
 
     def fail(error: BaseException) -> None:
-        with pytest.raises(type(error)), last_word(tmp_path, lambda: [folder]):
+        with pytest.raises(type(error)), LastWord(tmp_path, lambda: [folder]):
             raise error
 
     folder.mkdir()
