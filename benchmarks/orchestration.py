@@ -3,12 +3,13 @@
     python -m benchmarks.orchestration --rounds 5 --json
 
 - `bare`: `velox run`, a process that trades the day and writes its report.
+- `commands`: `velox check`, `velox run`, `velox eod`, one after the other: all steps of the day, and no Prefect.
 - `embedded`: `python -m flows trading_day`, what `velox day` starts; it brings a Prefect server of its own. Its database is
   migrated before, and the charts' font list is made, as on every day but the first of a folder.
 - `running`: the same against a Prefect server that runs beside it all the time, as `velox up` keeps one.
-- Each is timed from the start of its process to its end, in turns, in a folder of its own; medians are shown, and `added_s`
-  is against `bare`. What is added holds Prefect's start, the checklist of twelve items, the engine's start as a process of
-  its own, and the end of day with its report and charts: all that `trading_day` does and `velox run` does not.
+- Each is timed from the start of its process to its end, in turns, in a folder of its own; medians are shown. What is added
+  over `commands` is Prefect's own. Over `bare` it holds beside that the checklist of twelve items and the end of day, with
+  its backup restored and compared, its archive, its report and charts: what `trading_day` does and `velox run` does not.
 - `cpu_s` counts the processor time of the process and all that it waited for. On a busy machine it is what can be compared:
   wall time grows with whatever else runs. The running server's own time is not in it.
 """
@@ -40,12 +41,17 @@ from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[1]
 DAY = ("--config", str(ROOT / "config" / "system_simulated.yaml"), "--date", "2024-01-15", "--speed", "max")
-BARE = (sys.executable, "-m", "velox_core.cli", "run", *DAY, "--json")
+VELOX = (sys.executable, "-m", "velox_core.cli")
+BARE = (*VELOX, "run", *DAY, "--json")
+CHECK = (*VELOX, "check", *DAY[:4])
+EOD = (*VELOX, "eod", *DAY[:4], "--json")
 FLOW = (sys.executable, "-m", "flows", "trading_day", *DAY)
+COMMANDS = {"bare": (BARE,), "commands": (CHECK, BARE, EOD), "embedded": (FLOW,), "running": (FLOW,)}
 SERVER_SECONDS_MAX = 240.0
 RUN_SECONDS_MAX = 600.0
 FONTS = "matplotlib"  # the folder below var
-WAYS = ("bare", "embedded", "running")
+WAYS = tuple(COMMANDS)
+WITHOUT_PREFECT = ("bare", "commands")
 
 
 def main() -> None:
@@ -76,20 +82,20 @@ def main() -> None:
         return
     print(f"medians of {arguments.rounds} rounds, load {answer['load']:.1f}")
     for way, figure in figures.items():
-        more = answer["added"].get(way)
-        told = f"  adds {more['wall_s']:6.2f} s, {more['cpu_s']:6.2f} s of processor" if more else ""
+        told = "".join(f", {more['wall_s']:6.2f} s over {base}" for base, more in answer["added"].get(way, {}).items())
         print(f"{way:>10}  {figure['wall_s']:6.2f} s, {figure['cpu_s']:6.2f} s of processor{told}")
 
 
-def added(figures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return what each way takes more than the bare engine, seconds."""
-    bare = figures.get("bare")
-    if bare is None:
-        return {}
+def added(figures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what each way with Prefect takes more than each way without, seconds, by way, base and figure."""
+    bases = {base: figures[base] for base in WITHOUT_PREFECT if base in figures}
     return {
-        way: {name: round(value - bare[name], 2) for name, value in figure.items()}
+        way: {
+            base: {name: round(value - base_figure[name], 2) for name, value in figure.items()}
+            for base, base_figure in bases.items()
+        }
         for way, figure in figures.items()
-        if way != "bare"
+        if way not in WITHOUT_PREFECT
     }
 
 
@@ -99,7 +105,7 @@ def one_day(way: str, var: Path, migrated: Path, url: str) -> tuple[float, float
     shutil.copytree(migrated, var / "prefect")
     shutil.copytree(migrated.with_name(FONTS), var / FONTS)
     environ = {**plain_environment(), "VELOX__VAR": str(var)}
-    if way != "bare":
+    if way not in WITHOUT_PREFECT:
         environ = prefect_environment(var, environ)
     if way == "running":
         environ["PREFECT_API_URL"] = url
@@ -107,10 +113,11 @@ def one_day(way: str, var: Path, migrated: Path, url: str) -> tuple[float, float
         environ.pop("PREFECT_API_URL", None)
     output = var / "output.txt"
     before, began = os.times(), time.perf_counter()
+    code = 0
     with output.open("wb") as sink:
-        code = subprocess.run(
-            BARE if way == "bare" else FLOW, cwd=ROOT, env=environ, stdout=sink, stderr=sink, timeout=RUN_SECONDS_MAX
-        ).returncode
+        for command in COMMANDS[way]:
+            ended = subprocess.run(command, cwd=ROOT, env=environ, stdout=sink, stderr=sink, timeout=RUN_SECONDS_MAX)
+            code = code or ended.returncode
     wall, after = time.perf_counter() - began, os.times()
     EmbeddedRedis(var / "redis").stop()
     if code != 0:
