@@ -276,7 +276,7 @@ async def test_intraday_with_a_stop_asked_for_while_the_engine_starts_hands_it_o
         assert not is_alive(last.number("pid"))
 
         with pytest.raises(VeloxError, match="nothing was traded"):
-            await intraday(config=str(config), date=DAY, speed=60.0)
+            await intraday(config=str(config), date=DAY, speed=60.0, again=True)
         assert engine_of(var).number("pid") == last.number("pid")  # no other was started
     finally:
         handover.forget(day.paths, os.getpid())
