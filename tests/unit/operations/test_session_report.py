@@ -99,5 +99,5 @@ def test_getting_ready_to_draw_fails_nobody_when_the_library_is_broken(paths: Pa
 
     monkeypatch.setattr("velox_core.operations.charts.get_ready", broken)
     thread = session_report.get_ready_to_draw(paths)
-    thread.join(30)
+    thread.join(240)
     assert (thread.is_alive(), asked) == (False, [session_report.scratch_folder(paths)])
