@@ -267,7 +267,7 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     assert f"attached to the engine of run 2024-01-15-1, process {pid}" in caplog.text
     assert "was ended at" in caplog.text
     summary_logger().removeHandler(caplog.handler)
-    assert child.wait(timeout=20) == 0
+    assert child.wait(timeout=240) == 0
     assert len(account_folders(var, broker_type="simulated", account="primary")) == 2  # one run, beside the account's own
 
     late = await intraday(config=str(config), date=DAY, speed=60.0, return_state=True)

@@ -24,7 +24,7 @@ from velox_core.redis_server import EmbeddedRedis
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_SECONDS = 240.0
+WAIT_SECONDS = 600.0
 
 
 @pytest.fixture
