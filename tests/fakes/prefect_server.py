@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.ports import free_port
 from tests.fakes.prefect_home import migrated_home
 from velox_core.operations.prefect_home import prefect_environment
 
@@ -31,13 +31,6 @@ POLL_SECONDS = 0.5  # each look costs the server as much as its caller
 BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_COLORS": "false"}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def wait_until(done: Callable[[], object], told: Callable[[], str] = lambda: "", seconds: float = WAIT_SECONDS) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,18 +16,13 @@ import httpx
 import pytest
 
 from deployments.definitions import DEPLOYMENTS, QUEUE_PRIORITIES, WORK_POOL
+from tests.fakes.ports import free_port
 from tests.fakes.prefect_home import migrated_home
 from tests.integration.test_up import ROOT, WAIT_SECONDS, Account, wait
 from velox_core.operations.processes import is_alive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ALL = ["redis", "guard", "prefect-server", "prefect-serve"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class House(Account):
