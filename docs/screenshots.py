@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -46,7 +47,7 @@ DAY_SECONDS_MAX: Final = 300.0
 UI_WIDTH, UI_COLOURS, UI_SECONDS, UI_TRIES = 1200, 64, 60, 4
 SETTLES_MS: Final = 1_500  # a page whose requests have been answered still draws
 SCHEDULED: Final = ("market-open", "intraday", "end-of-day")
-NEXT_SECONDS: Final = 20.0  # from one run's end to the next one's time
+NEXT_SECONDS: Final = 45.0  # until a run's time; the scheduler must have seen it before
 RUN_SECONDS_MAX: Final = 300.0
 VELOX: Final = (sys.executable, "-m", "velox_core.cli")
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -164,21 +165,33 @@ def _deployment(server: str, name: str) -> dict[str, Any]:
 def _run_by_schedule(server: str, flow: str) -> None:
     """Have the server's scheduler start a deployment for the day in a moment, by one more schedule, and wait for its end."""
     identity = _deployment(server, flow)["id"]
-    at = datetime.now(UTC) + timedelta(seconds=NEXT_SECONDS)
-    once = {"rrule": f"DTSTART:{at:%Y%m%dT%H%M%S}\nRRULE:FREQ=DAILY;COUNT=1", "timezone": "UTC"}
     asked = {"date": str(DAY)} | ({"speed": float(SPEED)} if flow == "intraday" else {})
-    schedule = {"active": True, "schedule": once, "slug": "picture", "parameters": asked}
-    _ask(server, "POST", f"deployments/{identity}/schedules", [schedule])
-    named = {"flow_runs": {"name": {"any_": [f"{flow} {DAY} simulated"]}}}
     until, state = time.monotonic() + RUN_SECONDS_MAX, ""
+    for attempt in itertools.count(1):  # a busy scheduler may see a time only when it has passed
+        at = datetime.now(UTC) + timedelta(seconds=NEXT_SECONDS)
+        once = {"rrule": f"DTSTART:{at:%Y%m%dT%H%M%S}\nRRULE:FREQ=DAILY;COUNT=1", "timezone": "UTC"}
+        schedule = {"active": True, "schedule": once, "slug": f"picture-{attempt}", "parameters": asked}
+        _ask(server, "POST", f"deployments/{identity}/schedules", [schedule])
+        seen_until = time.monotonic() + NEXT_SECONDS
+        while not state and time.monotonic() < seen_until:
+            time.sleep(1.0)
+            state = _state(server, identity)
+        if state or time.monotonic() > until:
+            break
     while state not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
         if time.monotonic() > until:
             sys.exit(f"screenshots: the scheduled run of {flow} did not end, it is {state or 'absent'}")
         time.sleep(1.0)
-        runs = _ask(server, "POST", "flow_runs/filter", named)
-        state = str(runs[0]["state_type"]) if runs else ""
+        state = _state(server, identity)
     if state != "COMPLETED":
         sys.exit(f"screenshots: the scheduled run of {flow} ended {state}")
+
+
+def _state(server: str, deployment: str) -> str:
+    """Return the state of a deployment's run for the day, '' while the scheduler has made none."""
+    of_deployment = {"deployments": {"id": {"any_": [deployment]}}}
+    runs = _ask(server, "POST", "flow_runs/filter", of_deployment)
+    return next((str(run["state_type"]) for run in runs if run["parameters"].get("date") == str(DAY)), "")
 
 
 def _photograph_prefect(browser: str, server: str) -> None:
