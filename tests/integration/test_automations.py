@@ -132,9 +132,11 @@ def emit(server: PrefectServer, *names: str) -> None:
     server.api("POST", "/events", [{"event": name, "id": str(uuid.uuid4()), **common} for name in names])
 
 
-def put_state(server: PrefectServer, deployment: str, state: Mapping[str, str]) -> None:
+def put_state(server: PrefectServer, deployment: str, *states: Mapping[str, str]) -> None:
+    """Have a run of a deployment go through states."""
     run_id = server.trigger(deployment)
-    server.api("POST", f"/flow_runs/{run_id}/set_state", {"state": dict(state), "force": True})
+    for state in states:
+        server.api("POST", f"/flow_runs/{run_id}/set_state", {"state": dict(state), "force": True})
 
 
 def alerts(server: PrefectServer) -> dict[str, str]:
@@ -149,13 +151,18 @@ def test_runs_that_fail_or_are_late_and_an_engine_that_falls_silent_each_ask_for
     put_state(watched, "intraday", {"type": "FAILED", "name": "EngineDied", "message": "died without a word"})
     put_state(watched, "market-open", {"type": "FAILED", "name": "Failed", "message": "the checklist refuses"})
     put_state(watched, "trading-day", {"type": "CRASHED", "name": "Crashed", "message": "killed"})
-    put_state(watched, "end-of-day", {"type": "SCHEDULED", "name": "Late", "message": ""})
+    late = {"type": "SCHEDULED", "name": "Late", "message": ""}
+    too_late = {"type": "CANCELLED", "name": "TooLate", "message": "nothing was done"}
+    for _ in range(3):  # days off: each missed run is late, then too late, and all that is one alert
+        put_state(watched, "end-of-day", late, too_late)
+    put_state(watched, "trading-day", too_late)  # nobody marked it late before it came
     put_state(watched, "intraday", {"type": "COMPLETED", "name": "Holiday", "message": "no session"})
     wanted = {
         "The flow intraday failed": "died without a word",
         "The flow market-open failed": "the checklist refuses",
         "The flow trading-day failed": "killed",
         "The flow end-of-day is late": "velox up --status",
+        "The flow trading-day is late": "nothing was done",
     }
     wait_until(lambda: len(alerts(watched)) >= len(wanted), lambda: json.dumps(alerts(watched)))
     assert set(alerts(watched)) == set(wanted)

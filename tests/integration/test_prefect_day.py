@@ -116,6 +116,14 @@ def test_day_runs_from_its_schedules_without_a_hand(account: PrefectAccount, run
     assert (summary["flat"], summary["exit_code"], summary["trade_count"] > 0) == (True, 0, True)
     assert account.held() == {}
     assert (account.var / "reports" / "primary" / f"{RUN_ID}.html").exists()
+    asked = {"filter": {"event": {"prefix": ["velox."]}, "resource": {"id": ["velox.account.simulated.primary"]}}}
+    told = {event["event"]: event for event in server.api("POST", "/events/filter", asked)["events"]}
+    assert set(told) - {"velox.heartbeat"} == {"velox.armed", "velox.ended", "velox.flat", "velox.backup"}
+    for name, flow_run in (("velox.armed", runs[0]), ("velox.ended", runs[1]), ("velox.backup", runs[2])):
+        related = {one["prefect.resource.id"] for one in told[name]["related"]}
+        assert f"prefect.flow-run.{flow_run['id']}" in related
+    assert told["velox.armed"]["payload"]["checks"] > 0
+    assert (told["velox.backup"]["payload"]["verified"], told["velox.flat"]["payload"]["said_by"]) == (True, "broker")
 
 
 @pytest.mark.usefixtures("runs")

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +91,32 @@ def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_nex
     assert name == "AlreadyEnded", (name, message)
     assert RUN_ID in message
     assert "cancelled" in message
+
+
+def test_cancel_of_a_whole_trading_day_reaches_the_engine_that_its_intraday_run_watches(
+    prefect_server: PrefectServer, account: Callable[..., PrefectAccount]
+) -> None:
+    """A person cancels the run that they started; the run within it, which watches the engine, has no state of its own."""
+    day = account("primary")
+    day.serve()
+    run = day.trigger("trading-day")
+    engine = day.wait_until_it_holds()
+    prefect_server.cancel(run)
+    day.wait_until_flat()
+    assert prefect_server.wait_end(run)[0] == "Cancelled"
+    wait_until(lambda: day.read("end.json").get("pid") == engine, day.told)
+    day.assert_each_traded_once()
+    end = day.read("end.json")
+    assert (end["exit_code"], end["flat"], end["halted"]) == (0, True, False)
+    assert "the intraday flow was cancelled" in end["stopped"], end
+    (market_open,) = subflow_runs(prefect_server, run, "market-open")
+    (intraday,) = subflow_runs(prefect_server, run, "intraday")
+    assert market_open["state"]["name"] == "Completed"
+    assert prefect_server.wait_end(intraday["id"])[0] == "Cancelled"
+    assert subflow_runs(prefect_server, run, "end-of-day") == []  # the day was ended, its books are closed by hand
+
+
+def subflow_runs(server: PrefectServer, parent: str, flow: str) -> list[dict[str, Any]]:
+    """Return the runs of a flow that another run started, however deep."""
+    chosen = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}, "flows": {"name": {"any_": [flow]}}}
+    return list(server.api("POST", "/flow_runs/filter", chosen))

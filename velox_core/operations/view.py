@@ -153,7 +153,7 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
     if report.get("journal_head"):
-        rows.append(("Head of the day's journal", str(report["journal_head"])))
+        rows.append(("Head of the day's journal", _head_text(report["journal_head"])))
     if report.get("ticks"):
         rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
@@ -166,6 +166,13 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if report.get("halts"):
         rows.insert(0, ("Trading was halted", first_and_later(_rows(report, "halts"))))
     return rows
+
+
+def _head_text(head: object) -> str:
+    """Return the head of a run's journal for people: how many events, and the digest that the last of them closes."""
+    if not isinstance(head, Mapping):
+        return str(head)
+    return f"{head.get('events', '?')} events, digest {head.get('digest', '?')}"
 
 
 def _at_the_end(report: Mapping[str, Any]) -> str:
