@@ -137,7 +137,12 @@ def _end_spare(scratch: Path) -> None:
 
 def scratch_folder(paths: Paths) -> Path:
     """Return the folder for the font list of the charts."""
-    return paths.var / "matplotlib"
+    return scratch_below(paths.var)
+
+
+def scratch_below(var: Path) -> Path:
+    """Return the same by the folder of everything that is kept."""
+    return var.resolve() / "matplotlib"
 
 
 def draw(report: Mapping[str, Any], story: Story, scratch: Path) -> Drawing:
