@@ -104,7 +104,7 @@ def test_cancel_of_a_whole_trading_day_reaches_the_engine_that_its_intraday_run_
     prefect_server.cancel(run)
     day.wait_until_flat()
     assert prefect_server.wait_end(run)[0] == "Cancelled"
-    wait_until(lambda: day.read("end.json").get("pid") == engine, day.told)
+    prefect_server.wait_until(lambda: day.read("end.json").get("pid") == engine, day.told)
     day.assert_each_traded_once()
     end = day.read("end.json")
     assert (end["exit_code"], end["flat"], end["halted"]) == (0, True, False)
