@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import os
 import pkgutil
@@ -36,22 +38,26 @@ def main() -> None:
         sys.stderr.write(f"velox: {error}\n")
         sys.exit(error.exit_code)
     server = None if os.environ.get(API_VARIABLE) else EmbeddedPrefect(os.environ)
+    if server is not None:
+        atexit.register(server.stop)  # after Prefect's own end, which sends the last records: see `EmbeddedPrefect.stop`
+        os.environ[API_VARIABLE] = server.url
     try:
-        if server is not None:
-            os.environ[API_VARIABLE] = server.url
         for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
             os.environ.setdefault(name_of, value)
+        gc.disable()  # what is imported stays: to look through it again and again is a tenth of the import's time
         module = importlib.import_module(f"flows.{name}")
         command = importlib.import_module("flows.command")
+        gc.freeze()
+        gc.enable()
         if server is not None:
             server.wait()
-        command.run_flow(getattr(module, name))
+        try:
+            command.run_flow(getattr(module, name))
+        finally:
+            gc.freeze()  # the process ends: what it holds need not be looked through once more
     except VeloxError as error:
         sys.stderr.write(f"velox: {error}\n")
         sys.exit(error.exit_code)
-    finally:
-        if server is not None:
-            server.stop()
 
 
 def _set_environment() -> None:

@@ -2,17 +2,22 @@
 
 - Files that wait long for processes of their own come first, and those that compute long, so that no worker ends alone with
   one of them. The rest follows as collected; within a file nothing changes its place.
+- The flow tests share one server, so they stay with one worker, all files together. The others go by file, as xdist does it.
 - What starts real processes does not run under the coverage gate: most of it happens in other processes, which are not
   measured, and tracing doubles the time of what is left. The gate stands on unit, contract and simulation tests.
 - No property is judged by how long an example took, to draw or to run: a loaded machine would fail it.
+- Every worker collects everything, so collecting is made cheap: no garbage is looked for meanwhile, and what was made then is
+  never looked through again; no test module brings a server, pandas or a drawing library in at its import.
 """
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,6 +51,7 @@ LONG_FILES = (
     "unit/engine/test_session_ticks.py",
     "unit/cli/test_commands.py",
 )
+FLOWS = "tests/flows/"
 NOT_MEASURED = ("architecture", "browser", "flows", "integration")
 
 
@@ -53,7 +59,34 @@ def place(name: str) -> int:
     """Return where a file comes: tests of a real Prefect server, the long files, all others."""
     if name.startswith("integration/") and "prefect" in name:
         return -1
+    if name.startswith("flows/"):
+        return LONG_FILES.index("flows/test_flows.py")
     return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the flow tests to one worker; None is whatever was asked for on the command line."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class WithOneServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return FLOWS if nodeid.startswith(FLOWS) else str(super()._split_scope(nodeid))
+
+    return WithOneServer(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without looking for garbage: thousands of tests and their modules stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

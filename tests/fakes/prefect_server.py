@@ -3,6 +3,8 @@
 - Each server starts from a copy of a migrated home (`prefect_home`): a database from nothing costs as much as its server.
 - The API is spoken with plain httpx, so that a test need not import Prefect, and so that it asks what a person's browser asks.
 - Whatever is started here runs in a session of its own, prints to a file below the folder, and ends with `end`.
+- `PrefectServer.wait_until` is the wait for what flow runs do: what runs them is looked at at each turn (`keepers`), since it
+  may end by its own wish at any time after the server was away, or did not answer because the machine is busy.
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ class PrefectServer:
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.process: subprocess.Popen[bytes] | None = None
+        self.was_away = False
+        self.keepers: list[Callable[[], None]] = []
 
     # the server itself
 
@@ -99,6 +103,7 @@ class PrefectServer:
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it by a signal."""
         assert self.process is not None
+        self.was_away = True
         self.process.send_signal(number)
         self.process.wait(timeout=WAIT_SECONDS)
 
@@ -129,7 +134,19 @@ class PrefectServer:
         for process in reversed(self.processes):
             end_session(process)
 
-    # its API
+    # what it is asked, and its API
+
+    def wait_until(
+        self, done: Callable[[], object], told: Callable[[], str] = lambda: "", seconds: float = WAIT_SECONDS
+    ) -> None:
+        """Wait until something is so, within a bound, and keep alive meanwhile what runs flows."""
+
+        def kept() -> object:
+            for keep in self.keepers:
+                keep()
+            return done()
+
+        wait_until(kept, told, seconds)
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API, and return the answer as JSON values; None for an empty one."""
@@ -180,7 +197,7 @@ class PrefectServer:
     def wait_state(self, run_id: str, names: Iterable[str], seconds: float = WAIT_SECONDS) -> tuple[str, str]:
         """Wait until a run is in one of some states, and return name and message."""
         wanted = frozenset(names)
-        wait_until(
+        self.wait_until(
             lambda: self.state(run_id)[0] in wanted,
             lambda: f"{self.state(run_id)}, wanted {sorted(wanted)}: {self.logs(run_id)}",
             seconds,
@@ -189,7 +206,7 @@ class PrefectServer:
 
     def wait_end(self, run_id: str, seconds: float = WAIT_SECONDS) -> tuple[str, str]:
         """Wait until a run has ended, and return the state's name and message."""
-        wait_until(
+        self.wait_until(
             lambda: self.flow_run(run_id)["state_type"] in FINAL_TYPES,
             lambda: f"{self.state(run_id)}: {self.logs(run_id)}",
             seconds,

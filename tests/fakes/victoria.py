@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = shutil.which("victoria-metrics")
-START_SECONDS_MAX = 30.0
+START_SECONDS_MAX = 240.0
 
 
 class Victoria:
@@ -37,7 +37,7 @@ class Victoria:
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> str:
         url = self.url + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             return str(answer.read().decode())
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.prefect_account import PrefectAccount
-from tests.fakes.prefect_server import ROOT, PrefectServer, wait_until
+from tests.fakes.prefect_server import ROOT, PrefectServer
 
 SHIPPED = ROOT / "config" / "system_simulated.yaml"
 DAY = "2024-01-15"
@@ -65,7 +65,7 @@ def compressed(server: PrefectServer, deployment: str) -> dict[str, Any] | None:
 
 def ended(server: PrefectServer, deployment: str) -> dict[str, Any]:
     """Wait until the run of a deployment for the compressed day has ended, and return it."""
-    wait_until(lambda: compressed(server, deployment), lambda: server.printed("serve"))
+    server.wait_until(lambda: compressed(server, deployment), lambda: server.printed("serve"))
     run = compressed(server, deployment)
     assert run is not None
     server.wait_end(run["id"])

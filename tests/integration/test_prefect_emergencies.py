@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.prefect_account import RUN_ID, PrefectAccount
-from tests.fakes.prefect_server import PrefectServer, wait_until
+from tests.fakes.prefect_server import PrefectServer
 
 PREFECT_WAITS_SECONDS = 30.0  # for a cancelled flow, before it kills it
 
@@ -75,7 +75,7 @@ def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_nex
     flow = slow.flow_pid(run)
     cancelled = time.monotonic()
     prefect_server.cancel(run)
-    wait_until(lambda: slow.flow_pid(run) != flow, slow.told)
+    prefect_server.wait_until(lambda: slow.flow_pid(run) != flow, slow.told)
     left_after = time.monotonic() - cancelled
     still_held = slow.held()
     assert prefect_server.wait_end(run)[0] == "Cancelled"
@@ -84,7 +84,7 @@ def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_nex
     assert still_held
     assert left_after < flat_after
     assert flat_after > PREFECT_WAITS_SECONDS
-    wait_until(lambda: slow.read("end.json").get("pid") == engine, slow.told)
+    prefect_server.wait_until(lambda: slow.read("end.json").get("pid") == engine, slow.told)
     slow.assert_each_traded_once()
     after = slow.trigger("intraday")
     name, message = prefect_server.wait_end(after)
@@ -104,7 +104,7 @@ def test_cancel_of_a_whole_trading_day_reaches_the_engine_that_its_intraday_run_
     prefect_server.cancel(run)
     day.wait_until_flat()
     assert prefect_server.wait_end(run)[0] == "Cancelled"
-    wait_until(lambda: day.read("end.json").get("pid") == engine, day.told)
+    prefect_server.wait_until(lambda: day.read("end.json").get("pid") == engine, day.told)
     day.assert_each_traded_once()
     end = day.read("end.json")
     assert (end["exit_code"], end["flat"], end["halted"]) == (0, True, False)

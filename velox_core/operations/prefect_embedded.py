@@ -91,7 +91,11 @@ class EmbeddedPrefect:
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """End it, within a bound; what it has taken is written by then."""
+        """End it, within a bound; what it has taken is written by then.
+
+        Prefect sends its last log lines and events when the interpreter ends its threads, and tries for 75 s when nobody
+        answers: so this belongs to `atexit`, whose turn comes after the threads'.
+        """
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -119,7 +119,7 @@ def test_systemd_itself_finds_nothing_wrong_with_the_units(tmp_path: Path) -> No
         known = re.compile(r"(#.*|\[(Unit|Service|Install)\]|[A-Z][A-Za-z]+=.*|)")
         assert all(known.fullmatch(line) for name in names for line in Path(name).read_text().splitlines())
         return
-    done = subprocess.run([program, "verify", "--user", *names], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, "verify", "--user", *names], capture_output=True, text=True, timeout=240, check=False)
     ours = [line for line in done.stderr.splitlines() if "velox" in line]
     assert (ours, [line for line in ours if "Unknown" in line]) == ([], [])
 
