@@ -202,7 +202,7 @@ def _photograph_prefect(browser: str, server: str) -> None:
     report = next(str(artifact["latest_id"]) for artifact in artifacts if str(artifact["key"]).startswith("session"))
     flatten = _deployment(server, "emergency-flatten")["id"]
     pages = {  # where, what is there once the page has come, and how high the picture is
-        "prefect-day": ("/runs", f"market-open {DAY} simulated", 1000),
+        "prefect-day": ("/runs", f"market-open {DAY} simulated", 1050),
         "prefect-artifacts": ("/artifacts", "session-simulated", 480),
         "prefect-report": (f"/artifacts/artifact/{report}", "Net P&L", 1250),
         "prefect-emergency": (f"/deployments/deployment/{flatten}/run", "kept in the halt record", 1260),

@@ -100,6 +100,8 @@ def test_up_brings_prefect_up_twice_is_once_and_a_dead_server_comes_back_with_it
     assert [(row["name"], row["state"]) for row in view["services"]] == [(name, "RUNNING") for name in ALL]
     assert view["places"]["ui"] == f"http://127.0.0.1:{house.port}"
     assert f"PREFECT_API_URL=http://127.0.0.1:{house.port}/api" in view["places"]["prefect"]
+    shown = httpx.get(f"http://127.0.0.1:{house.port}/ui-settings", timeout=30).json()
+    assert shown["api_url"] == f"http://127.0.0.1:{house.port}/api"  # else the pages look elsewhere and stay empty
     before, pids = house.registered(), house.pids()
     assert {f"deployment {one.flow}" for one in DEPLOYMENTS} <= set(before)
     assert len([name for name in before if name.startswith("automation ")]) > 3

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.serve import await_server
+from deployments.server import server_environment
 from tests.fakes.http_server import Reply, serving
 from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import CloserLockFile
@@ -46,6 +47,15 @@ def test_server_of_another_var_folder_is_not_served_at(paths: Paths) -> None:
             await_server(settings(), paths, address, seconds=WAIT_SECONDS)
     with pytest.raises(VeloxError, match=r"no Prefect server of this account answers at \S+ within 0 s: velox up --status"):
         await_server(settings(), paths, address, seconds=WAIT_SECONDS)
+
+
+def test_ui_is_told_where_its_api_listens_unless_the_environment_says_so_already(tmp_path: Path) -> None:
+    made = server_environment(tmp_path, {}, 4321)
+    assert made["PREFECT_SERVER_UI_API_URL"] == "http://127.0.0.1:4321/api"
+    assert made["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    for name in ("PREFECT_SERVER_UI_API_URL", "PREFECT_UI_API_URL"):
+        proxied = server_environment(tmp_path, {name: "https://prefect.example/api"}, 4321)
+        assert [proxied[key] for key in proxied if key.endswith("UI_API_URL")] == ["https://prefect.example/api"]
 
 
 def test_server_that_the_configuration_names_is_served_at_whoever_started_it(paths: Paths) -> None:
