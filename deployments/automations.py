@@ -41,7 +41,8 @@ PAGE: Final = 200  # automations in one answer, the server's own bound
 PAGES_MAX: Final = 50
 OWNER: Final = "velox"
 FAILED_TYPES: Final = ("FAILED", "CRASHED")
-LATE_NAMES: Final = ("Late", "TooLate")
+LATE_NAMES: Final = ("Late", "TooLate")  # by the server while it waits, and by our own guard when it comes
+LATE_ONCE_SECONDS: Final = 3_600  # days off miss many runs, each of them twice over: late, then too late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Watch:
         match: labels of the event's resource.
         flows: flows whose deployments' runs are meant; none for events of the account.
         within_seconds: 0 for what has come, else the bound within which it must come.
+        once_within_seconds: of runs: so long it does not fire again for the same deployment; 0 fires for each run.
         run: the deployment that is started, by its flow.
         parameters: of that run; templates of the event where they begin with '{{'.
     """
@@ -69,6 +71,7 @@ class Watch:
     after: tuple[str, ...] = ()
     flows: tuple[str, ...] = ()
     within_seconds: int = 0
+    once_within_seconds: int = 0
 
 
 def watches(settings: Settings) -> tuple[Watch, ...]:
@@ -127,13 +130,12 @@ def watches(settings: Settings) -> tuple[Watch, ...]:
 
 
 def _failed(flow: str, config: str) -> Watch:
-    return Watch(
+    return _of_runs(
+        flow,
         name=f"{flow} failed",
         description=f"A run of {flow} failed or crashed. What failed has sent its own alert where it could.",
-        expect=("prefect.flow-run.*",),
-        match={"prefect.resource.id": "prefect.flow-run.*", "prefect.state-type": list(FAILED_TYPES)},
-        flows=(flow,),
-        run=ALERT,
+        label="prefect.state-type",
+        values=FAILED_TYPES,
         parameters=_alert(
             config,
             f"The flow {flow} failed",
@@ -144,19 +146,45 @@ def _failed(flow: str, config: str) -> Watch:
 
 
 def _late(flow: str, config: str) -> Watch:
-    return Watch(
+    return _of_runs(
+        flow,
         name=f"{flow} late",
-        description=f"A run of {flow} did not start when it was due: nobody serves it, or it came too late to be of use.",
-        expect=("prefect.flow-run.*",),
-        match={"prefect.resource.id": "prefect.flow-run.*", "prefect.state-name": list(LATE_NAMES)},
-        flows=(flow,),
-        run=ALERT,
+        description=(
+            f"A run of {flow} did not start when it was due: nobody serves it, or it came too late to be of use. Told once "
+            f"within {LATE_ONCE_SECONDS // 60} minutes, however many runs were missed."
+        ),
+        label="prefect.state-name",
+        values=LATE_NAMES,
         parameters=_alert(
             config,
             f"The flow {flow} is late",
-            "{{ event.resource['prefect.resource.name'] }} was not started when it was due. "
-            "{{ event.resource['prefect.state-message'] }} Look: velox up --status",
+            "{{ event.resource['prefect.resource.name'] }} was not started when it was due, and others of it may not have been "
+            "either. {{ event.resource['prefect.state-message'] }} Look: velox up --status",
         ),
+        once_within_seconds=LATE_ONCE_SECONDS,
+    )
+
+
+def _of_runs(
+    flow: str,
+    *,
+    name: str,
+    description: str,
+    label: str,
+    values: tuple[str, ...],
+    parameters: Mapping[str, str | bool],
+    once_within_seconds: int = 0,
+) -> Watch:
+    """Return what alerts a person when a run of a flow comes into a state, by a label of the state."""
+    return Watch(
+        name=name,
+        description=description,
+        expect=("prefect.flow-run.*",),
+        match={"prefect.resource.id": "prefect.flow-run.*", label: list(values)},
+        flows=(flow,),
+        once_within_seconds=once_within_seconds,
+        run=ALERT,
+        parameters=parameters,
     )
 
 
@@ -181,10 +209,10 @@ def automation_of(settings: Settings, watch: Watch, deployment_ids: Mapping[str,
         after=set(watch.after),
         match=dict(watch.match),
         match_related=related,
-        for_each={"prefect.resource.id"},
+        for_each={"related:deployment:prefect.resource.id" if watch.once_within_seconds else "prefect.resource.id"},
         posture=Posture.Proactive if is_absence else Posture.Reactive,
         threshold=1,
-        within=timedelta(seconds=watch.within_seconds),
+        within=timedelta(seconds=watch.within_seconds or watch.once_within_seconds),
     )
     action = RunDeployment(
         source="selected",

@@ -3,6 +3,8 @@
 - Registers the deployments, their schedules and the automations by name, then starts what is due, each run a process.
 - Needs no worker and no work pool; both are made for those who run workers beside it.
 - An emergency has places of its own: however many missed, waiting or hung runs there are, it starts at once.
+- Serves at the server of its own var folder, or at the one that the configuration names; never at whatever listens there:
+  the deployments of another checkout have the same names, and its forms would then flatten this account.
 - One for each account: a kernel lock. `serve.json` beside it says what was registered, and whether it is ready.
 - SIGTERM cancels its runs and ends it. The engine is no part of it and trades on.
 - After an outage of the server it ends with `EXIT_AGAIN` as soon as no run is in flight (`deployments.outage`).
@@ -34,6 +36,7 @@ from velox_core.operations.prefect_home import (
     is_healthy,
     prefect_address,
     prefect_home,
+    running_server,
     service_environment,
 )
 from velox_core.operations.services import EXIT_AGAIN
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lock = CloserLockFile(guard_folder(settings, places) / SERVE_LOCK)
         if lock.take() is CloserHold.ELSEWHERE:
             raise VeloxError(f"{lock.holder} serves the deployments of account {settings.account} already")
-        _await_server(address)
+        await_server(settings, places, address)
         return _serve(settings, places, address)
     except VeloxError as error:
         sys.stderr.write(f"velox: {error}\n")
@@ -87,11 +90,23 @@ def _with_environment(places: Paths, address: str) -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 
 
-def _await_server(address: str) -> None:
-    until = time.monotonic() + SERVER_SECONDS_MAX
-    while not is_healthy(address, seconds=HEALTH_SECONDS):
+def await_server(settings: Settings, places: Paths, address: str, *, seconds: float = SERVER_SECONDS_MAX) -> None:
+    """Wait until the account's server answers: the configured one, else the one that holds the lock of the var folder.
+
+    Raises: VeloxError when it does not within the bound, or when the var folder's server listens elsewhere.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        found = address if settings.prefect.api_url else running_server(places.var)
+        if found == address and is_healthy(address, seconds=HEALTH_SECONDS):
+            return
+        if found not in ("", address):
+            raise VeloxError(f"the Prefect server of {places.var} listens at {found}, not at {address}: start again")
         if time.monotonic() >= until:
-            raise VeloxError(f"no Prefect server answers at {address} within {SERVER_SECONDS_MAX:g} s: velox up --status")
+            foreign = ": what answers there belongs to another var folder" if not found and is_healthy(address) else ""
+            raise VeloxError(
+                f"no Prefect server of this account answers at {address} within {seconds:g} s{foreign}: velox up --status"
+            )
         time.sleep(WATCH_SECONDS / 2)
 
 

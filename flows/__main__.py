@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import os
 import pkgutil
@@ -16,9 +18,11 @@ from typing import Final
 
 import flows
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+from velox_core.operations.drawing import get_ready_ahead, scratch_below
 from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
 
+FLOWS_THAT_DRAW: Final = frozenset({"trading_day", "end_of_day"})
 NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
 
 
@@ -36,22 +40,28 @@ def main() -> None:
         sys.stderr.write(f"velox: {error}\n")
         sys.exit(error.exit_code)
     server = None if os.environ.get(API_VARIABLE) else EmbeddedPrefect(os.environ)
+    if server is not None:
+        atexit.register(server.stop)  # after Prefect's own end, which sends the last records: see `EmbeddedPrefect.stop`
+        os.environ[API_VARIABLE] = server.url
+    elif name in FLOWS_THAT_DRAW:  # beside the imports; with a server that is started there is no core to spare for it
+        get_ready_ahead(scratch_below(Path(os.environ[HOME_VARIABLE]).parent))
     try:
-        if server is not None:
-            os.environ[API_VARIABLE] = server.url
         for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
             os.environ.setdefault(name_of, value)
+        gc.disable()  # what is imported stays: to look through it again and again is a tenth of the import's time
         module = importlib.import_module(f"flows.{name}")
         command = importlib.import_module("flows.command")
+        gc.freeze()
+        gc.enable()
         if server is not None:
             server.wait()
-        command.run_flow(getattr(module, name))
+        try:
+            command.run_flow(getattr(module, name))
+        finally:
+            gc.freeze()  # the process ends: what it holds need not be looked through once more
     except VeloxError as error:
         sys.stderr.write(f"velox: {error}\n")
         sys.exit(error.exit_code)
-    finally:
-        if server is not None:
-            server.stop()
 
 
 def _set_environment() -> None:

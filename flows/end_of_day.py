@@ -11,10 +11,9 @@ from prefect import flow
 
 from flows.guards import Session, failed, reason_not_to_start
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
-from tasks.evening import do_steps
+from tasks.evening import do_steps, find_session
 from tasks.report import show_summary
 from tasks.retention import prune_prefect
-from tasks.session import find_session
 from velox_core.operations.evening import open_evening
 
 

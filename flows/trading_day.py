@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
+from threading import Thread
 from typing import Any, Final
 
 from prefect import flow
 from prefect.states import Cancelled, Completed
 
-from flows.end_of_day import end_of_day
 from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
-from velox_core.operations.session_report import get_ready_to_draw
+from velox_core.operations.drawing import get_ready_ahead, scratch_folder
 
-DRAWING_SECONDS_MAX: Final = 30.0
+END_OF_DAY: Final = "flows.end_of_day"
 
 
 @flow(name="trading-day", flow_run_name=run_name("trading-day"), retries=0, persist_result=False)
@@ -41,14 +42,18 @@ async def trading_day(
         return ended
     chosen = day.trading_date.isoformat()
     await market_open(config=config, date=chosen, data=data, scenario=scenario)
-    drawing = get_ready_to_draw(day.paths)  # while the engine trades
+    get_ready_ahead(scratch_folder(day.paths))
+    getting_ready = Thread(target=import_module, args=(END_OF_DAY,), daemon=True)  # while the engine trades
+    getting_ready.start()
     again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
     traded = await intraday(
         config=config, date=chosen, speed=speed, data=data, scenario=scenario, again=again, return_state=True
     )
     if traded.name == ALREADY_RUNNING:
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
-    await asyncio.to_thread(drawing.join, DRAWING_SECONDS_MAX)
+    await asyncio.to_thread(getting_ready.join)
+    from flows.end_of_day import end_of_day  # it brings most of the packages, and the day's start does not wait for them
+
     closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
     if traded.is_cancelled():
         return Cancelled(name=traded.name, message=traded.message)

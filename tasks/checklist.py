@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
 
 from tasks.artifacts import CHECKLIST, publish_table
 from tasks.events import emit_armed
@@ -36,7 +37,7 @@ async def check_all(day: Day) -> list[ItemResult]:
     results = []
     for item in CHECKLIST_ITEMS:
         named: Any = check_item.with_options(name=item, task_run_name=item)
-        state: State[Any] = named(day, item, return_state=True)
+        state: State[Any] = named(quote(day), item, return_state=True)  # see tasks.policy
         answer = await state.aresult(raise_on_failure=False)
         results.append(answer if isinstance(answer, ItemResult) else broken_item(item, ITEM_TITLES[item], answer))
     return results

@@ -9,13 +9,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
 
 from tasks.events import emit_backup, emit_proven_flat, emit_reset
+from tasks.policy import once
+from tasks.session import untold
 from tasks.summary import summary_logger
+from velox_core.operations import eod
+from velox_core.operations.day import Day
 from velox_core.operations.eod import RESET_BY, RESET_REASON
 from velox_core.operations.eod_record import StepResult, StepState
 from velox_core.operations.eod_steps import STEPS, Evening, Step
 from velox_core.operations.evening import EveningOutcome, outcome, run_step
+from velox_core.operations.recorded import RecordedRun
 
 STATE_NAMES: Final = {
     StepState.DONE: "Done",
@@ -25,6 +31,15 @@ STATE_NAMES: Final = {
     StepState.FAILED: "Failed",
     StepState.BLOCKED: "Blocked",
 }
+
+
+@once("find-session")
+def find_session(day: Day) -> RecordedRun:
+    """Find the newest run of the day, and tell what no flow run could tell of it."""
+    session = eod.find_session(day)
+    for line in untold(day, session):
+        summary_logger().warning(line)
+    return session
 
 
 @task(name="end-of-day-step", retries=0, cache_policy=NO_CACHE, persist_result=False)
@@ -39,7 +54,7 @@ def do_steps(work: Evening) -> EveningOutcome:
     """Do every step, each as its own task run, also after one has failed."""
     for step in STEPS:
         named: Any = eod_step.with_options(name=step.name, task_run_name=step.name)
-        named(work, step, return_state=True)
+        named(quote(work), quote(step), return_state=True)  # see tasks.policy
         _tell(work, work.results.get(step.name))
     return outcome(work)
 

@@ -25,7 +25,6 @@ from tasks.summary import summary_logger, worth_telling
 from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import ProcessLock, own_holder
 from velox_core.logs import LOG_FILES
-from velox_core.operations import eod
 from velox_core.operations.day import Day
 from velox_core.operations.day_engine import DayEngine, Stage, how_it_ended, look, watch_lines
 from velox_core.operations.day_pass import check_day_pass
@@ -41,6 +40,7 @@ from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_wat
 from velox_core.ports import LockHolder
 
 POLL_SECONDS: Final = 0.25
+REPLAY_POLL_SECONDS: Final = 0.1
 REPLAY_LINE_SECONDS: Final = 5.0
 LIVE_LINE_SECONDS: Final = 60.0
 LOG_LINES_MAX: Final = 200
@@ -148,13 +148,13 @@ async def relay(day: Day, engine: EngineProcess, watch: DayWatch) -> None:
     logs = logs_folder(day.settings, day.paths)
     tail = LogTail(logs / name for name in LOG_FILES.values())
     artifact = await start_progress(day.settings, day.label)
-    every = LIVE_LINE_SECONDS if day.wall_clock else REPLAY_LINE_SECONDS
+    every, poll = (LIVE_LINE_SECONDS, POLL_SECONDS) if day.wall_clock else (REPLAY_LINE_SECONDS, REPLAY_POLL_SECONDS)
     clock = asyncio.get_running_loop().time
     due = clock() + 1.0
     handed_on, own, before = False, OwnState(), None
     try:
         while not engine.has_ended():
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(poll)
             if own.cancelled():
                 raise FlowCancelled
             before = _tell_news(day, engine, before)
@@ -278,12 +278,3 @@ def read_session(day: Day, engine: EngineProcess, watch: DayWatch) -> str:
 def untold(day: Day, session: RecordedRun) -> list[str]:
     """Return what no flow run could tell: which could not see the run through, and how its engine ended then."""
     return watch_lines(day.settings, day.paths, session.folder)
-
-
-@once("find-session")
-def find_session(day: Day) -> RecordedRun:
-    """Find the newest run of the day, and tell what no flow run could tell of it."""
-    session = eod.find_session(day)
-    for line in untold(day, session):
-        summary_logger().warning(line)
-    return session

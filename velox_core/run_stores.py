@@ -35,7 +35,7 @@ from velox_core.lease import NEVER, REQUEST_SECONDS_MAX, HeldLease, LeasedCloser
 from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
-from velox_core.runs import JOURNAL_DATABASE, RunFolder
+from velox_core.runs import JOURNAL_DATABASE, RunFolder, read_state
 from velox_core.settings import BrokerType, Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
@@ -100,10 +100,12 @@ def open_stores(
 ) -> RunStores:
     """Open the stores of a run; `stack` closes them.
 
-    Raises: VeloxError when another process trades the run; ConfigError when the run was begun on other data.
+    Raises: VeloxError when another process trades the run, or did since it was chosen; ConfigError when the run was begun on
+        other data.
     """
     lock = EngineLock(run.folder / ENGINE_LOCK)
     stack.callback(lock.release)
+    _check_still_as_chosen(run)
     is_simulated = settings.broker.type is BrokerType.SIMULATED  # its requests end with the process
     closer_lock = CloserLockFile(run.folder / CLOSER_LOCK, request_seconds=0.0 if is_simulated else REQUEST_SECONDS_MAX)
     stack.callback(closer_lock.close)
@@ -128,6 +130,19 @@ def open_stores(
         epoch=epoch,
         exits_only=exits_only,
     )
+
+
+def _check_still_as_chosen(run: RunFolder) -> None:
+    """Raise VeloxError when another process traded the run between the choice of its number and the lock.
+
+    Two that start at the same moment choose the same number. The lock has one winner while that trades; whoever comes to the
+    lock after it has ended would trade into an ended run.
+    """
+    if read_state(run.folder) is not run.state:
+        raise VeloxError(
+            f"run {run.run_id} was traded by another process since this one chose it: nothing was started here. Look at it "
+            "with velox status, and start again"
+        )
 
 
 def _what_was_begun(settings: Settings, run: RunFolder, identity: RunIdentity) -> tuple[HighWater, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operations.test_session_page import EVIL, session
-from velox_core.operations.session_report import draw_page
+from velox_core.operations.drawing import draw_page
 from velox_core.operations.session_sections import report_sections
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -115,7 +115,7 @@ class Awaited(OffLoopBroker):
         self._broker.cancel = lambda *given: found.append(inner(*given)) or found[-1]  # type: ignore[func-returns-value]
         try:
             assert super().cancel(broker_order_id, now_ms).status is SendStatus.PENDING
-            assert self._sends.wait_until_answered(30)
+            assert self._sends.wait_until_answered(120)
         finally:
             self._broker.cancel = inner
         return found[0]

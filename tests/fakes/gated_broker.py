@@ -10,7 +10,7 @@ from typing import TypeVar
 from velox_core.ports import Broker, BrokerEvent, BrokerFill, BrokerOrder, BrokerPosition, Funds, SendOutcome
 from velox_core.risk.approval import ApprovedOrder
 
-WAIT_SECONDS_MAX = 30.0
+WAIT_SECONDS_MAX = 240.0
 Result = TypeVar("Result")
 
 

@@ -64,7 +64,7 @@ def serving(rule: Callable[[Request], Reply]) -> Iterator[Served]:
             served.requests.append(request)
             reply = served.rule(request)
             if reply.hangs:
-                served.end.wait(60)
+                served.end.wait(240)
                 return
             if reply.tears:
                 self._tear(reply)

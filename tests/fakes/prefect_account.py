@@ -2,6 +2,8 @@
 
 - Truth is the simulated broker's own book; the engine's status says which process trades.
 - The day is synthetic, its engine holds one share of each symbol from the first minutes to the end.
+- What runs flows is kept alive in every wait, as `velox up` does it: after the server was away `deployments.serve` ends by its
+  own wish as soon as no run is in flight, and on a busy machine a server that does not answer is away.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from tests.fakes.prefect_server import ROOT, WAIT_SECONDS, PrefectServer, end_se
 from velox_core.operations.checklist import run_checklist
 from velox_core.operations.day import DayRequest, open_day
 from velox_core.operations.market_open import arm_day
+from velox_core.operations.services import EXIT_AGAIN
 from velox_core.redis_server import EmbeddedRedis
 
 DAY = "2024-01-16"
@@ -94,6 +97,8 @@ class PrefectAccount:
         self.run = self.var / "replay" / account / RUN_ID
         self.environ = {"VELOX__VAR": str(self.var)}
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.kept: subprocess.Popen[bytes] | None = None
+        server.keepers.append(self.keep)
         self.parameters: dict[str, object] = {"config": str(self.config), "date": DAY}
 
     # processes
@@ -117,6 +122,7 @@ class PrefectAccount:
 
     def end(self) -> None:
         """End what runs flows for it, lest that take the runs of the next account, the engine, and Redis."""
+        self.server.keepers.remove(self.keep)
         for process in reversed(self.processes):
             end_session(process)
         pid = self.engine_pid()
@@ -136,13 +142,23 @@ class PrefectAccount:
         day = open_day(DayRequest(config=self.config, date=date.fromisoformat(DAY)), self.environ)
         arm_day(day, run_checklist(day.settings, day.paths))
 
-    def serve(self, name: str = "serve") -> subprocess.Popen[bytes]:
+    def serve(self) -> subprocess.Popen[bytes]:
         """Serve the deployments, and return the process once the server knows them and it looks for runs."""
-        printed = self.server.printed(name).count("serving ")
-        process = self.start(name, "-m", "deployments.serve", "--config", str(self.config))
-        self._wait_for(process, name, lambda: self.server.printed(name).count("serving ") > printed)
+        printed = self.server.printed("serve").count("serving ")
+        process = self.start("serve", "-m", "deployments.serve", "--config", str(self.config))
+        self._wait_for(process, "serve", lambda: self.server.printed("serve").count("serving ") > printed)
         self.server.pause_schedules()
+        self.kept = process
         return process
+
+    def keep(self) -> None:
+        """Serve again when what served has ended; a person takes `kept` away before it is ended by hand."""
+        if self.kept is None or self.kept.poll() is None:
+            return
+        ended = f"serve ended with {self.kept.returncode}: {self.server.printed('serve')[-3000:]}"
+        assert self.kept.returncode == EXIT_AGAIN or self.server.was_away, ended
+        if self.server.is_up():
+            self.serve()
 
     def worker(self, name: str = "worker") -> subprocess.Popen[bytes]:
         """Start a worker of the pool `velox`, and return it once it looks for runs."""
@@ -206,7 +222,7 @@ class PrefectAccount:
     def trades_on(self, pid: int) -> bool:
         """Return whether the engine process is the one, alive, and takes another minute of the market."""
         before = self.status()
-        wait_until(lambda: self.status().get("engine_ms") != before.get("engine_ms"), self.told)
+        self.server.wait_until(lambda: self.status().get("engine_ms") != before.get("engine_ms"), self.told)
         return self.engine_pid() == pid and self.is_engine(pid) and self.status().get("state") == "RUNNING"
 
     def told(self) -> str:
@@ -233,12 +249,12 @@ class PrefectAccount:
 
     def wait_until_it_holds(self) -> int:
         """Wait until one share of each symbol is open, and return the engine's process."""
-        wait_until(lambda: len(self.held()) == len(self.symbols), self.told)
+        self.server.wait_until(lambda: len(self.held()) == len(self.symbols), self.told)
         return self.engine_pid()
 
     def wait_until_flat(self, seconds: float = WAIT_SECONDS) -> None:
         """Wait until the broker holds nothing."""
-        wait_until(lambda: not self.held(), self.told, seconds)
+        self.server.wait_until(lambda: not self.held(), self.told, seconds)
 
     def assert_each_traded_once(self) -> None:
         """Each symbol was bought once and sold once, one share, nothing else was traded, and nothing works."""

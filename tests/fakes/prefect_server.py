@@ -3,13 +3,14 @@
 - Each server starts from a copy of a migrated home (`prefect_home`): a database from nothing costs as much as its server.
 - The API is spoken with plain httpx, so that a test need not import Prefect, and so that it asks what a person's browser asks.
 - Whatever is started here runs in a session of its own, prints to a file below the folder, and ends with `end`.
+- `PrefectServer.wait_until` is the wait for what flow runs do: what runs them is looked at at each turn (`keepers`), since it
+  may end by its own wish at any time after the server was away, or did not answer because the machine is busy.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,22 +21,16 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.ports import free_port
 from tests.fakes.prefect_home import migrated_home
 from velox_core.operations.prefect_home import prefect_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 300.0
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5  # each look costs the server as much as its caller
 BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_COLORS": "false"}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def wait_until(done: Callable[[], object], told: Callable[[], str] = lambda: "", seconds: float = WAIT_SECONDS) -> None:
@@ -81,6 +76,10 @@ class PrefectServer:
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.process: subprocess.Popen[bytes] | None = None
+        # one client for all questions: making one reads every authority of the machine, for a server that needs none
+        self.client = httpx.Client(verify=False, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        self.was_away = False
+        self.keepers: list[Callable[[], None]] = []
 
     # the server itself
 
@@ -92,13 +91,14 @@ class PrefectServer:
     def is_up(self) -> bool:
         """Return whether it answers."""
         try:
-            return httpx.get(f"{self.url}/api/health", timeout=5.0).status_code == 200
+            return self.client.get(f"{self.url}/api/health", timeout=5.0).status_code == 200
         except httpx.HTTPError:
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it by a signal."""
         assert self.process is not None
+        self.was_away = True
         self.process.send_signal(number)
         self.process.wait(timeout=WAIT_SECONDS)
 
@@ -128,13 +128,26 @@ class PrefectServer:
         """End every process that was started here, with what belongs to its session."""
         for process in reversed(self.processes):
             end_session(process)
+        self.client.close()
 
-    # its API
+    # what it is asked, and its API
+
+    def wait_until(
+        self, done: Callable[[], object], told: Callable[[], str] = lambda: "", seconds: float = WAIT_SECONDS
+    ) -> None:
+        """Wait until something is so, within a bound, and keep alive meanwhile what runs flows."""
+
+        def kept() -> object:
+            for keep in self.keepers:
+                keep()
+            return done()
+
+        wait_until(kept, told, seconds)
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API, and return the answer as JSON values; None for an empty one."""
         for _ in range(BUSY_TRIES):
-            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=WAIT_SECONDS)
+            answer = self.client.request(method, f"{self.url}/api{path}", json=body, timeout=WAIT_SECONDS)
             if answer.status_code != BUSY:
                 break
             time.sleep(1.0)
@@ -180,7 +193,7 @@ class PrefectServer:
     def wait_state(self, run_id: str, names: Iterable[str], seconds: float = WAIT_SECONDS) -> tuple[str, str]:
         """Wait until a run is in one of some states, and return name and message."""
         wanted = frozenset(names)
-        wait_until(
+        self.wait_until(
             lambda: self.state(run_id)[0] in wanted,
             lambda: f"{self.state(run_id)}, wanted {sorted(wanted)}: {self.logs(run_id)}",
             seconds,
@@ -189,7 +202,7 @@ class PrefectServer:
 
     def wait_end(self, run_id: str, seconds: float = WAIT_SECONDS) -> tuple[str, str]:
         """Wait until a run has ended, and return the state's name and message."""
-        wait_until(
+        self.wait_until(
             lambda: self.flow_run(run_id)["state_type"] in FINAL_TYPES,
             lambda: f"{self.state(run_id)}: {self.logs(run_id)}",
             seconds,

@@ -17,6 +17,7 @@ class FakeService:
         self.name = name
         self.where = "nowhere"
         self.is_shared = is_shared
+        self.unready_seconds_max: float | None = None
         self.output = f"{name}.log"
         self.log = [] if log is None else log
         self.alive: LockHolder | None = None
@@ -51,6 +52,12 @@ class FakeService:
         self.log.append(f"end {self.name} {holder.pid}")
         self.alive = None
         return "ended"
+
+    def kill(self, holder: LockHolder) -> None:
+        if self.fault:
+            raise VeloxError(self.fault)
+        self.log.append(f"kill {self.name} {holder.pid}")
+        self.alive = None
 
     def die(self, code: int = -9) -> None:
         self.alive, self.code = None, code

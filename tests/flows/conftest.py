@@ -13,15 +13,6 @@ import pytest
 # Prefect makes its home when it is imported; without this it would be the user's
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="velox-prefect-")
 
-from prefect.settings import (
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_HOME,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    temporary_settings,
-)
-from prefect.testing import utilities
-from prefect.testing.utilities import prefect_test_harness
-
 from tests.fakes.prefect_home import DATABASE, migrated_home
 from velox_core.redis_server import EmbeddedRedis
 
@@ -44,7 +35,19 @@ def folder_with_database() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One server for all flow tests of a worker, on a database of its own, with nothing sent to anybody."""
+    """One server for all flow tests of a worker, on a database of its own, with nothing sent to anybody.
+
+    Imported here: the harness brings the whole server in, and every worker collects these tests, the one that runs them or not.
+    """
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        PREFECT_SERVER_ANALYTICS_ENABLED,
+        temporary_settings,
+    )
+    from prefect.testing import utilities
+    from prefect.testing.utilities import prefect_test_harness
+
     home = tmp_path_factory.mktemp("prefect")
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_HOME: home}
     with pytest.MonkeyPatch.context() as patch, temporary_settings(quiet):

@@ -41,7 +41,7 @@ def start_flow(config: Path, speed: str) -> subprocess.Popen[bytes]:
 
 
 async def wait_until_held(var: Path) -> Any:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         status = engine_of(var)
         if status is not None and status.positions:

@@ -80,6 +80,16 @@ def test_failed_and_late_runs_are_those_of_the_accounts_own_deployment(flow: str
         "prefect.resource.id": [f"prefect.deployment.{IDS[flow]}"],
     }
     assert failed.match.model_dump()["prefect.state-type"] == ["FAILED", "CRASHED"]
+    assert (failed.for_each, failed.within.total_seconds()) == ({"prefect.resource.id"}, 0)  # every one of them is told
+
+
+@pytest.mark.parametrize("flow", SCHEDULED)
+def test_late_runs_of_a_deployment_are_told_once_in_an_hour(flow: str, settings: Settings) -> None:
+    late = trigger_of(f"{flow} late", settings)
+    assert late.match.model_dump()["prefect.state-name"] == ["Late", "TooLate"]
+    assert (late.posture, late.threshold, late.after) == (Posture.Reactive, 1, set())
+    assert late.for_each == {"related:deployment:prefect.resource.id"}
+    assert late.within.total_seconds() == 3_600
 
 
 def test_every_parameter_and_event_that_an_automation_names_exists(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,29 +28,40 @@ from velox_core.operations.day import Day, DayRequest, open_day
 from velox_core.operations.status import Status
 
 DAY = "2024-01-16"
+WAIT_SECONDS = 240.0
 LOSS = {"halt_id": "20240116-LOSS-1", "kind": "LOSS", "reason": "why", "by": "engine", "at_ms": 7}
 
 
 class Server:
-    """Takes events, refuses them, or hangs until it is let go."""
+    """Takes events, refuses them, the first ones or all, or hangs until it is let go."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.refuses = False
+        self.refused_first = 0
         self.asked = 0
         self.go = threading.Event()
         self.go.set()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         self.asked += 1
-        self.go.wait(30)
-        if self.refuses:
+        if self.asked > self.refused_first:
+            self.go.wait(240)
+        if self.refuses or self.asked <= self.refused_first:
             raise httpx.ConnectError("nobody is there")
         self.events.append(dict(event))
 
     @property
     def names(self) -> list[str]:
         return [event["event"] for event in self.events]
+
+
+def within_bound(done: Callable[[], bool]) -> bool:
+    """Wait until something is so, and return whether it came to that."""
+    until = time.monotonic() + WAIT_SECONDS
+    while not done() and time.monotonic() < until:
+        time.sleep(0.02)
+    return done()
 
 
 @pytest.fixture
@@ -87,7 +98,7 @@ def test_emit_news_tells_each_thing_once_also_to_a_watcher_that_comes_later(day:
     assert emit_news(day, hit, hit, sender=sender) == []
     closed = status(tmp_path, halts=[LOSS], positions=[])
     assert len(emit_news(day, hit, closed, sender=sender)) == 1
-    assert sender.flush(10)
+    assert sender.flush(120)
     assert server.names == ["velox.heartbeat", "velox.breach", "velox.halt", "velox.flat"]
     assert json.loads((tmp_path / TOLD_FILE).read_text())["told"] == [
         "breach:20240116-LOSS-1",
@@ -96,7 +107,7 @@ def test_emit_news_tells_each_thing_once_also_to_a_watcher_that_comes_later(day:
     ]
     attached = Sender(server)
     assert len(emit_news(day, None, closed, sender=attached)) == 3  # a person reads them again, nobody is sent them again
-    assert attached.flush(10)
+    assert attached.flush(120)
     assert server.names[4:] == ["velox.heartbeat"]
     breach = server.events[1]
     assert breach["resource"]["prefect.resource.id"] == "velox.account.simulated.primary"
@@ -110,7 +121,7 @@ def test_two_watchers_that_tell_at_once_give_one_id(day: Day, tmp_path: Path) ->
     for sender in senders:
         emit_news(day, None, status(tmp_path, wall_ms=0, halts=[LOSS]), sender=sender)
     server.go.set()
-    assert all(sender.flush(10) for sender in senders)
+    assert all(sender.flush(120) for sender in senders)
     ids = [event["id"] for event in server.events if event["event"] == "velox.breach"]
     assert (len(ids), len(set(ids))) == (2, 1)
 
@@ -120,11 +131,11 @@ def test_emit_news_of_a_stale_or_ended_engine_is_no_heartbeat_and_one_a_minute_i
     sender = Sender(server, monotonic=lambda: clock[0])
     for changes in ({"wall_ms": time.time_ns() // 1_000_000 - 31_000}, {"state": "DONE"}):
         emit_news(day, None, status(tmp_path, **changes), sender=sender)
-    assert (sender.flush(10), server.events) == (True, [])
+    assert (sender.flush(120), server.events) == (True, [])
     for now in (0.0, 59.9, 60.0):
         clock[0] = now
         emit_news(day, None, status(tmp_path), sender=sender)
-    assert sender.flush(10)
+    assert sender.flush(120)
     assert server.names == ["velox.heartbeat"] * 2
 
 
@@ -132,19 +143,16 @@ def test_an_absent_server_costs_no_waiting_and_a_heartbeat_and_the_rest_is_told_
     day: Day, tmp_path: Path
 ) -> None:
     server = Server()
-    server.refuses = True
+    server.refused_first = 4
+    server.go.clear()
     sender = Sender(server, quiet_seconds=0.05)
     hit = status(tmp_path, halts=[LOSS])
     emit_news(day, None, hit, sender=sender)
     emit_news(day, hit, hit, sender=sender)  # it is on its way: not a second time
-    for _ in range(200):
-        if server.asked >= 4:
-            break
-        time.sleep(0.02)
-    assert server.asked >= 4
+    assert within_bound(lambda: server.asked == 5)
     assert not (tmp_path / TOLD_FILE).exists()
-    server.refuses = False
-    assert sender.flush(10)
+    server.go.set()
+    assert sender.flush(120)
     assert server.names == ["velox.breach", "velox.halt"]
     assert (sender.sent, sender.failed) == (2, 1)
 
@@ -155,11 +163,11 @@ def test_an_event_that_nobody_ever_takes_is_given_up_and_offered_again_by_the_ne
     sender = Sender(server, quiet_seconds=0.0)
     hit = status(tmp_path, wall_ms=0, halts=[LOSS])
     emit_news(day, None, hit, sender=sender)
-    assert sender.flush(10)
+    assert sender.flush(120)
     assert (server.asked, sender.failed) == (2 * TRIES_MAX, 2)
     server.refuses = False
     emit_news(day, hit, hit, sender=sender)
-    assert sender.flush(10)
+    assert sender.flush(120)
     assert server.names == ["velox.breach", "velox.halt"]
 
 
@@ -170,7 +178,7 @@ def test_flush_hurries_a_pause_and_is_bounded_itself(day: Day, tmp_path: Path) -
     emit_end(day, status(tmp_path, state="FAILED", positions=[]), 1, sender=sender)
     assert not sender.flush(0.05)
     server.refuses = False
-    assert sender.flush(30)
+    assert sender.flush(120)
     assert server.names == ["velox.ended"]
 
 
@@ -195,7 +203,7 @@ def test_a_server_that_hangs_holds_nobody_up_and_what_waits_is_bounded(day: Day,
     assert not sender.flush(0.01)
     assert sender.dropped in (19, 20)  # one may be on its way already
     server.go.set()
-    assert sender.flush(10)
+    assert sender.flush(120)
     assert len(server.events) == WAITING_MAX + 20 - sender.dropped
 
 
@@ -205,11 +213,11 @@ def test_emit_end_tells_what_was_not_seen_and_the_end_once_for_each_engine(day: 
     last = status(tmp_path, state="DONE", halts=[LOSS], positions=[])
     for _ in range(2):
         sentence = emit_end(day, last, 0, sender=sender)
-        assert sender.flush(10)
+        assert sender.flush(120)
     assert sentence == "the engine has ended (exit code 0), flat"
     assert server.names == ["velox.breach", "velox.halt", "velox.flat", "velox.ended"]
     emit_end(day, None, None, cause="killed", sender=sender)
-    assert sender.flush(10)
+    assert sender.flush(120)
     assert server.events[-1]["payload"] | {"flat": False, "exit_code": -1, "cause": "killed"} == server.events[-1]["payload"]
 
 
@@ -246,7 +254,7 @@ def speaks(halt_id: str, folder: str) -> None:
         logging.getLogger(name).critical("not for the UI")
     day = open_day(DayRequest(config=Path(folder) / "config" / "system.yaml", date=date(2024, 1, 16)), os.environ)
     emit_in_a_task(day, halt_id)
-    flush_events(60)
+    flush_events(120)
 
 
 @pytest.mark.slow
@@ -255,7 +263,7 @@ async def test_of_our_loggers_only_the_summary_reaches_prefect_and_an_event_its_
     state = await asyncio.to_thread(speaks, "h-1", str(config.parent.parent), return_state=True)
     run_id = state.state_details.flow_run_id
     async with get_client() as client:
-        for _ in range(100):
+        for _ in range(600):
             logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
             if any(line.name == SUMMARY for line in logs) and any("Finished" in line.message for line in logs):
                 break
@@ -263,7 +271,7 @@ async def test_of_our_loggers_only_the_summary_reaches_prefect_and_an_event_its_
         assert {line.name for line in logs} == {SUMMARY, "prefect.flow_runs", "prefect.task_runs"}
         assert [line.message for line in logs if line.name == SUMMARY] == ["for a person"]
         body = {"filter": {"event": {"name": ["velox.reset"]}}}
-        for _ in range(100):
+        for _ in range(600):
             told = (await client.request("POST", "/events/filter", json=body)).json()["events"]
             found = [event for event in told if event["payload"]["halt_ids"] == ["h-1"]]
             if found:
@@ -291,9 +299,11 @@ def test_an_event_with_the_same_id_is_stored_once() -> None:
         body = {
             "filter": {"resource": {"id": ["velox.account.simulated.twice"]}, "occurred": {"since": "2026-11-28T09:00:00Z"}}
         }
-        for _ in range(100):
-            found = client.request("POST", route, json=body).json()["events"]
-            if found:
-                break
-            time.sleep(0.2)
+        found: list[Any] = []
+
+        def stored() -> bool:
+            found[:] = client.request("POST", route, json=body).json()["events"]
+            return bool(found)
+
+        assert within_bound(stored)
     assert len(found) == 1

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Failed
 
 from flows.end_of_day import end_of_day
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.trading_day import trading_day
 from tasks.events import flush_events
+from tasks.policy import once
 from tasks.summary import summary_logger
 from velox_core.domain.errors import HaltedError, VeloxError
 from velox_core.operations import engine_process, handover
@@ -185,6 +186,21 @@ async def test_trading_day_on_a_date_without_data_fails_with_the_engines_reason(
         await trading_day(config=str(config), date="2024-01-17", speed=0.0)
 
 
+async def test_task_is_handed_what_it_is_given_as_it_is() -> None:
+    """Prefect would look through all of it for results of tasks, and refuse to run on a failed one."""
+    given = {"day": [Failed(message="no result of a task")]}
+
+    @once("take")
+    def take(value: object, *, named: object) -> bool:
+        return value is given and named is given
+
+    @flow(name="takes")
+    def takes() -> bool:
+        return take(given, named=given)
+
+    assert takes()
+
+
 async def wait_for_engine(var: Path, state: str = "RUNNING") -> Any:
     for _ in range(WAIT_TURNS):
         status = engine_of(var)
@@ -251,7 +267,7 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     assert f"attached to the engine of run 2024-01-15-1, process {pid}" in caplog.text
     assert "was ended at" in caplog.text
     summary_logger().removeHandler(caplog.handler)
-    assert child.wait(timeout=20) == 0
+    assert child.wait(timeout=240) == 0
     assert len(account_folders(var, broker_type="simulated", account="primary")) == 2  # one run, beside the account's own
 
     late = await intraday(config=str(config), date=DAY, speed=60.0, return_state=True)

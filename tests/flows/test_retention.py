@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -101,16 +102,44 @@ async def test_no_more_than_the_bound_goes_at_once(client: PrefectClient, monkey
     assert [await exists(client, run_id) for run_id in runs].count(True) == 1
 
 
-async def test_evening_tells_sizes_and_a_dead_server_costs_a_line(
-    var: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+async def test_evening_tells_sizes_and_leaves_what_is_younger_than_the_configured_days(
+    client: PrefectClient, var: Path, config: Path
 ) -> None:
+    young = await make(client, market_open, Completed())
     told = await evening(str(config))
     assert "0 runs older than 30 days removed" in told
     assert "MB of it free" in told
     assert "the file does not shrink" in told
+    assert await exists(client, young)
+    kept = ArtifactFilter(key=ArtifactFilterKey(any_=[retention.ARTIFACT_KEY]))
+    assert [found.data for found in await client.read_artifacts(artifact_filter=kept)] == [told]
+
+
+async def test_evening_is_held_up_by_no_server_that_is_dead_or_hangs(
+    var: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "SECONDS_MAX", 2.0)
+    with socket.socket() as silent:  # it takes the connection and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hangs = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        monkeypatch.setattr(retention, "get_client", lambda: PrefectClient(hangs))
+        assert "not all within 2 s, the rest next time" in await evening(str(config))
     monkeypatch.setattr(retention, "get_client", lambda: PrefectClient("http://127.0.0.1:9/api"))
     assert "the rest next time" in await evening(str(config))
+
+
+@pytest.mark.parametrize(
+    ("pruned", "trouble", "part"),
+    [
+        (Pruned(runs=3, artifacts=2, is_complete=True), "", "3 runs older than 30 days removed, with 2 artifacts; the size"),
+        (Pruned(runs=1_000), "", "1000 at a time, the rest next time"),
+        (Pruned(runs=7), "the server does not answer", "7 runs older than 30 days removed, with 0 artifacts; the server does"),
+        (Pruned(stuck=4, is_complete=True), "", "4 older runs have not ended as far as Prefect knows, and are kept"),
+    ],
+)
+def test_sentence_says_what_went_what_is_left_and_why(pruned: Pruned, trouble: str, part: str) -> None:
+    assert part in retention._sentence(pruned, 30, None, None, trouble)
 
 
 def test_every_flow_of_ours_is_known_to_retention() -> None:

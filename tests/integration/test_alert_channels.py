@@ -16,12 +16,14 @@ from velox_core.alerts.courier_process import CourierChannel
 from velox_core.ports import Severity
 
 PRIVATE = "s3cr3t-path"
+LONG_SECONDS = 120.0  # a busy machine is no service that hangs
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_courier_delivers_says_why_it_could_not_is_killed_when_it_hangs_and_comes_back() -> None:
     with local_hook() as hook:
-        channel = CourierChannel("hook", Severity.INFO, f"json://127.0.0.1:{hook.port}/{PRIVATE}", delivery_seconds=3.0)
+        address = f"json://127.0.0.1:{hook.port}/{PRIVATE}"
+        channel = CourierChannel("hook", Severity.INFO, address, start_seconds=240.0, delivery_seconds=LONG_SECONDS)
         try:
             assert channel.deliver(Severity.CRITICAL, "NOT FLAT", "5 TCS\nsecond line") == ""
             assert (hook.posts[0]["title"], hook.posts[0]["message"]) == ("NOT FLAT", "5 TCS\nsecond line")
@@ -36,10 +38,12 @@ def test_courier_delivers_says_why_it_could_not_is_killed_when_it_hangs_and_come
             assert channel.deliver(Severity.INFO, "again", "text") == "the service answered with status 503"
 
             hook.hangs.set()
-            assert channel.deliver(Severity.INFO, "hangs", "text") == "no answer within 3 s"
+            channel._delivery_seconds = 1.0
+            assert channel.deliver(Severity.INFO, "hangs", "text") == "no answer within 1 s"
             assert first.poll() is not None
 
             hook.hangs.clear()
+            channel._delivery_seconds = LONG_SECONDS
             hook.status = 200
             assert channel.deliver(Severity.WARNING, "back", "text") == ""
             assert hook.posts[-1]["title"] == "back"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_restart import wait_until_stopped
 from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.control import GUARD_MARK, LedgerControl
 from velox_core.domain.halts import active_halts
@@ -29,6 +30,7 @@ from velox_core.redis_server import EmbeddedRedis
 from velox_core.settings import Paths, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
+STOPPING_GUARD = str(ROOT / "tests" / "integration" / "stopping_guard.py")
 DAY = date(2024, 1, 16)
 RUN_ID = f"{DAY}-calm-1"
 SYMBOLS = ("SYN1", "SYN2", "SYN3")
@@ -71,10 +73,10 @@ class GuardedDay:
         self.folder = self.var / "replay" / "primary" / RUN_ID
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, runner: tuple[str, ...] = ("-m", "velox_core.cli")) -> subprocess.Popen[bytes]:
         """Start a command on the account."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "velox_core.cli", *arguments, "--config", str(self.config)],
+            [sys.executable, *runner, *arguments, "--config", str(self.config)],
             env={**os.environ, "VELOX__VAR": str(self.var), "PYTHONPATH": str(ROOT)},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -84,9 +86,9 @@ class GuardedDay:
         self.processes.append(process)
         return process
 
-    def start_both_and_hold(self) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    def start_both_and_hold(self, *runner: str) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
         """Start guard and engine, and wait until three positions are open and the guard watches them."""
-        guard = self.start("guard")
+        guard = self.start("guard", runner=runner or ("-m", "velox_core.cli"))
         engine = self.start("run", "--json", "--date", DAY.isoformat())
         self.wait(lambda: len(self.held()) == len(SYMBOLS), engine)
         self.wait(lambda: any(view["exposed"] for view in self.guard_views()), guard)
@@ -159,8 +161,9 @@ class GuardedDay:
         return bool(self.book("SELECT tag FROM orders WHERE substr(tag, 7, 1) = 'G'"))
 
     def wait_for_the_first_exit(self, guard: subprocess.Popen[bytes]) -> None:
-        """Wait until the guard is in the middle of closing: it sent something, and nothing is proven."""
-        self.wait(self.sent_by_the_guard, guard)
+        """Wait until the guard has stopped itself in the middle of closing: it sent something, and nothing is proven."""
+        wait_until_stopped(guard)
+        assert self.sent_by_the_guard()
         assert not self.told("FLAT, the broker confirms it")
 
     def end(self) -> None:
@@ -230,7 +233,7 @@ def test_engine_and_guard_stopped_the_guard_waits_one_bound_and_takes_over_and_t
 
 
 def test_guard_killed_in_the_middle_of_a_closing_goes_on_when_it_starts_again(day: GuardedDay) -> None:
-    guard, engine = day.start_both_and_hold()
+    guard, engine = day.start_both_and_hold(STOPPING_GUARD)
     engine.kill()
     day.wait_for_the_first_exit(guard)
     guard.kill()
@@ -242,10 +245,9 @@ def test_guard_killed_in_the_middle_of_a_closing_goes_on_when_it_starts_again(da
 
 
 def test_guard_stopped_in_the_middle_of_a_closing_beside_an_engine_that_comes_back_reverses_nothing(day: GuardedDay) -> None:
-    guard, engine = day.start_both_and_hold()
+    guard, engine = day.start_both_and_hold(STOPPING_GUARD)
     engine.kill()
     day.wait_for_the_first_exit(guard)
-    guard.send_signal(signal.SIGSTOP)
     back = day.start("run", "--json", "--date", DAY.isoformat())
     day.wait(lambda: day.told("EMERGENCY EXIT TRIGGERED") and day.pid_of_the_status() == back.pid, back)
     time.sleep(1.0)

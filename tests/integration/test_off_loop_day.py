@@ -57,7 +57,7 @@ class AnsweredFeed:
         return self._market.ended
 
     def next_row(self, wait_seconds: float) -> MinuteRow | None:
-        assert self._broker._sends.wait_until_answered(30)
+        assert self._broker._sends.wait_until_answered(120)
         return self._market.next_row(wait_seconds)
 
     def hasten(self) -> None:

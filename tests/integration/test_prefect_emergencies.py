@@ -10,15 +10,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.prefect_account import RUN_ID, PrefectAccount
-from tests.fakes.prefect_server import PrefectServer, wait_until
+from tests.fakes.prefect_server import PrefectServer
 
 PREFECT_WAITS_SECONDS = 30.0  # for a cancelled flow, before it kills it
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_nex
     flow = slow.flow_pid(run)
     cancelled = time.monotonic()
     prefect_server.cancel(run)
-    wait_until(lambda: slow.flow_pid(run) != flow, slow.told)
+    prefect_server.wait_until(lambda: slow.flow_pid(run) != flow, slow.told)
     left_after = time.monotonic() - cancelled
     still_held = slow.held()
     assert prefect_server.wait_end(run)[0] == "Cancelled"
@@ -83,10 +84,39 @@ def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_nex
     assert still_held
     assert left_after < flat_after
     assert flat_after > PREFECT_WAITS_SECONDS
-    wait_until(lambda: slow.read("end.json").get("pid") == engine, slow.told)
+    prefect_server.wait_until(lambda: slow.read("end.json").get("pid") == engine, slow.told)
     slow.assert_each_traded_once()
     after = slow.trigger("intraday")
     name, message = prefect_server.wait_end(after)
     assert name == "AlreadyEnded", (name, message)
     assert RUN_ID in message
     assert "cancelled" in message
+
+
+def test_cancel_of_a_whole_trading_day_reaches_the_engine_that_its_intraday_run_watches(
+    prefect_server: PrefectServer, account: Callable[..., PrefectAccount]
+) -> None:
+    """A person cancels the run that they started; the run within it, which watches the engine, has no state of its own."""
+    day = account("primary")
+    day.serve()
+    run = day.trigger("trading-day")
+    engine = day.wait_until_it_holds()
+    prefect_server.cancel(run)
+    day.wait_until_flat()
+    assert prefect_server.wait_end(run)[0] == "Cancelled"
+    prefect_server.wait_until(lambda: day.read("end.json").get("pid") == engine, day.told)
+    day.assert_each_traded_once()
+    end = day.read("end.json")
+    assert (end["exit_code"], end["flat"], end["halted"]) == (0, True, False)
+    assert "the intraday flow was cancelled" in end["stopped"], end
+    (market_open,) = subflow_runs(prefect_server, run, "market-open")
+    (intraday,) = subflow_runs(prefect_server, run, "intraday")
+    assert market_open["state"]["name"] == "Completed"
+    assert prefect_server.wait_end(intraday["id"])[0] == "Cancelled"
+    assert subflow_runs(prefect_server, run, "end-of-day") == []  # the day was ended, its books are closed by hand
+
+
+def subflow_runs(server: PrefectServer, parent: str, flow: str) -> list[dict[str, Any]]:
+    """Return the runs of a flow that another run started, however deep."""
+    chosen = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}, "flows": {"name": {"any_": [flow]}}}
+    return list(server.api("POST", "/flow_runs/filter", chosen))

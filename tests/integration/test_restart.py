@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,10 +41,10 @@ class Trial:
         self.folder = var / "replay" / "primary" / RUN_ID
 
     def start_process(self) -> subprocess.Popen[bytes]:
-        """Start an engine as a process of its own, a minute each 30 ms."""
+        """Start an engine as a process of its own, a minute each 60 ms."""
         command = [sys.executable, "-m", "velox_core.cli", "run", "--json", "--config", str(CONFIG)]
         return subprocess.Popen(
-            [*command, "--date", DAY.isoformat(), "--speed", "2000"],
+            [*command, "--date", DAY.isoformat(), "--speed", "1000"],
             env={**os.environ, "VELOX__VAR": str(self.var)},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
@@ -52,15 +55,40 @@ class Trial:
     def kill_while_holding(self, *, fills: int) -> None:
         """Start an engine and kill it with -9 once it holds a position after so many fills."""
         process = self.start_process()
+        self.stop_while_holding(process, fills=fills)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=WAIT_SECONDS)
+
+    def stop_while_holding(self, process: subprocess.Popen[Any], *, fills: int = 1) -> None:
+        """Stop an engine with SIGSTOP once it holds a position after so many fills.
+
+        What its status said may have changed before the signal reached it, so the broker's book is asked while it stands
+        still; one that holds nothing any more goes on to its next position.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             status = self.status()
-            if status.get("positions") and int(str(status.get("fills", 0))) >= fills and status.get("pid") == process.pid:
-                break
             assert process.poll() is None, "the engine ended before it held a position"
+            if status.get("positions") and int(str(status.get("fills", 0))) >= fills and status.get("pid") == process.pid:
+                os.kill(process.pid, signal.SIGSTOP)
+                wait_until_stopped(process)
+                if self.held_at_the_broker():
+                    return
+                os.kill(process.pid, signal.SIGCONT)
             time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=WAIT_SECONDS)
+        raise AssertionError(f"the engine never stood still with a position: {self.status()}")
+
+    def held_at_the_broker(self) -> dict[str, int]:
+        """Return the net positions by the broker's trades."""
+        held: dict[str, int] = {}
+        for symbol, side, quantity in self.book("SELECT symbol, side, quantity FROM trades"):
+            held[symbol] = held.get(symbol, 0) + (quantity if side == "BUY" else -quantity)
+        return {symbol: quantity for symbol, quantity in held.items() if quantity}
+
+    def book(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the broker's own book."""
+        with closing(sqlite3.connect(self.folder / "broker.db")) as connection:
+            return connection.execute(query).fetchall()
 
     def status(self) -> dict[str, object]:
         """Return what the engine last published."""
@@ -85,6 +113,17 @@ class Trial:
         events = reader.events(run.run_key)
         reader.close()
         return events
+
+
+def wait_until_stopped(process: subprocess.Popen[Any]) -> None:
+    """Wait until SIGSTOP has stopped a process."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the engine ended before it stopped"
+        if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            return
+        time.sleep(0.01)
+    raise AssertionError("the engine never stopped")
 
 
 @pytest.fixture
@@ -156,6 +195,7 @@ def test_second_engine_on_one_run_is_refused_while_the_first_lives(trial: Trial)
     try:
         deadline = time.monotonic() + WAIT_SECONDS
         while trial.status().get("pid") != process.pid and time.monotonic() < deadline:
+            assert process.poll() is None, "the engine ended before it said anything"
             time.sleep(0.01)
         with pytest.raises(VeloxError, match=f"process {process.pid}"):
             trial.run_again()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 
-from tests.integration.test_restart import Trial, entries
+from tests.integration.test_restart import Trial, entries, wait_until_stopped
 from velox_core.domain.events import EventKind
 from velox_core.engine_lock import LockView
 from velox_core.lease import LEASE_SECONDS, SEND_AGE_SECONDS_MAX
@@ -53,8 +52,8 @@ class Account(Trial):
             text=True,
         )
 
-    def start(self, *, point: str = "", role: str = "", speed: str = "2000") -> subprocess.Popen[str]:
-        """Start an engine, by default a minute each 30 ms; with a point it stops itself there."""
+    def start(self, *, point: str = "", role: str = "", speed: str = "1000") -> subprocess.Popen[str]:
+        """Start an engine, by default a minute each 60 ms; with a point it stops itself there."""
         runner = (str(RUNNER), point, role) if point else ("-m", "velox_core.cli")
         return self.velox("run", "--json", "--date", DAY.isoformat(), "--speed", speed, runner=runner)
 
@@ -65,36 +64,12 @@ class Account(Trial):
         _, said = process.communicate(timeout=WAIT_SECONDS)
         return process.returncode, said
 
-    def held_at_the_broker(self) -> dict[str, int]:
-        """Return the net positions by the broker's trades."""
-        held: dict[str, int] = {}
-        for symbol, side, quantity in self.book("SELECT symbol, side, quantity FROM trades"):
-            held[symbol] = held.get(symbol, 0) + (quantity if side == "BUY" else -quantity)
-        return {symbol: quantity for symbol, quantity in held.items() if quantity}
-
-    def book(self, query: str) -> list[tuple]:  # type: ignore[type-arg]
-        """Ask the broker's own book."""
-        with closing(sqlite3.connect(self.folder / "broker.db")) as connection:
-            return connection.execute(query).fetchall()
-
 
 @pytest.fixture
 def account(tmp_path: Path) -> Iterator[Account]:
     """An account whose embedded Redis is ended afterwards."""
     yield Account(tmp_path / "var")
     EmbeddedRedis(tmp_path / "var" / "redis").stop()
-
-
-def wait_until_stopped(process: subprocess.Popen[str]) -> None:
-    """Wait for the process' own SIGSTOP."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the engine ended before it stopped"
-        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state == "T":
-            return
-        time.sleep(0.01)
-    raise AssertionError("the engine never stopped")
 
 
 def wait_for_a_position(account: Account, process: subprocess.Popen[str]) -> None:
@@ -108,9 +83,7 @@ def wait_for_a_position(account: Account, process: subprocess.Popen[str]) -> Non
 def stop_while_holding(account: Account) -> subprocess.Popen[str]:
     """Start an engine and stop it with SIGSTOP between two minutes, once it holds a position."""
     process = account.start()
-    wait_for_a_position(account, process)
-    os.kill(process.pid, signal.SIGSTOP)
-    wait_until_stopped(process)
+    account.stop_while_holding(process)
     return process
 
 

@@ -23,27 +23,33 @@ def check(
     ] = None,
     note: Annotated[str, typer.Option("--note", help="A note kept with the approval.")] = "",
     date: Annotated[
-        str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The date to approve; the default is the day's own.")
+        str | None,
+        typer.Option(
+            "--date", metavar="YYYY-MM-DD", help="Check, or approve, this day.", show_default="the configuration's own"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the pre-production checklist; 3 when it refuses.
 
-    Exit code 3 when an item refuses the day, 2 when the strategies or the data cannot be traded. With --approve-as a day
-    that nothing refuses is approved, for configurations that ask for it; market open, waiting or later, then arms it.
+    Exit code 3 when an item refuses the day, 2 when the strategies or the data cannot be traded. With --date also what an
+    earlier date left undone counts, as in market open. With --approve-as a day that nothing refuses is approved, for
+    configurations that ask for it; market open, waiting or later, then arms it.
     """
     from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_CHECKLIST_FAILED, EXIT_DONE
     from velox_core.operations.checklist import refusals, run_checklist
     from velox_core.operations.readiness import standing_problems
 
-    if approve_as is None and (note or date):
-        raise typer.BadParameter("--note and --date go with --approve-as NAME")
+    if approve_as is None and note:
+        raise typer.BadParameter("--note goes with --approve-as NAME")
+    chosen = optional_date(date)
     settings, paths = open_settings(config)
     results = run_checklist(settings, paths)
-    problems = standing_problems(config, os.environ)
+    # an approval may be for a synthetic day, whose date no file has: market open itself looks at its data
+    problems = standing_problems(config, os.environ, None if approve_as is not None else chosen)
     approved = None
-    if approve_as is not None:
-        results, approved = _approve(settings, results, None if problems else approve_as, note, optional_date(date))
+    if approve_as is not None or chosen is not None:
+        results, approved = _of_day(settings, results, None if problems else approve_as, note, chosen)
     failed = refusals(results)
     if as_json:
         _print_json(settings, results, problems, approved)
@@ -53,10 +59,13 @@ def check(
     raise typer.Exit(EXIT_CHECKLIST_FAILED if failed else EXIT_BAD_USAGE if problems else EXIT_DONE)
 
 
-def _approve(
+def _of_day(
     settings: Settings, results: list[ItemResult], name: str | None, note: str, chosen: date_of_day | None
 ) -> tuple[list[ItemResult], date_of_day | None]:
-    """Approve the day in this name, if there is one and nothing refuses; returns all lines, and the date if approved."""
+    """Add the lines of earlier dates, and approve the day if there is a name and nothing refuses.
+
+    Returns: all lines, and the date if approved.
+    """
     from velox_core.operations.day import DayRequest, open_day
     from velox_core.operations.market_open import approve_day, with_earlier_halt
 

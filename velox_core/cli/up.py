@@ -173,6 +173,8 @@ def _detached(settings: Settings, paths: Paths, *, as_json: bool) -> int:
             )
     except OSError as error:
         raise VeloxError(f"the supervisor cannot be started: {error}") from error
+    if not as_json:
+        _say("starting in the background; a first start may take a minute")
     until = time.monotonic() + DETACH_SECONDS_MAX
     while time.monotonic() < until:
         if process.poll() is not None and process.returncode != EXIT_DONE:
@@ -206,7 +208,7 @@ def _show(settings: Settings, paths: Paths, *, as_json: bool) -> int:
 
 def _print_table(view: dict[str, Any], start: str) -> None:
     supervisor = view["supervisor"]
-    rows = [("service", "state", "process", "since", "restarts", "where", "output")]
+    rows = [("service", "state", "process", "since (IST)", "restarts", "where", "output")]
     state = "RUNNING" if supervisor["running"] else "ABSENT"
     rows.append(("supervisor", state, _number(supervisor["pid"]), _since(supervisor), "", f"account {view['account']}", ""))
     for row in view["services"]:

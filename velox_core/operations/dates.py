@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from velox_core.calendar import load_calendar
@@ -60,5 +61,15 @@ def choose_date(settings: Settings, *, given: date | None, data: Path | None, sc
 
 
 def market_calendar(settings: Settings) -> SessionCalendar:
-    """Return the session calendar of a configuration. Raises CalendarError."""
-    return load_calendar(settings.calendar_path)
+    """Return the session calendar of a configuration, read again when its file was changed. Raises CalendarError."""
+    path = settings.calendar_path
+    try:
+        stamp = path.stat()
+    except OSError:
+        return load_calendar(path)  # it says what is wrong
+    return _calendar_at(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=4)
+def _calendar_at(path: Path, _changed_ns: int, _size: int) -> SessionCalendar:
+    return load_calendar(path)

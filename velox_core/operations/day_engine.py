@@ -104,9 +104,19 @@ def _unheld(day: Day, folder: Path) -> DayEngine:
     if status is not None and lives(_speaker(status)):
         text = f"process {status.number('pid')} has ended run {folder.name} and writes its report"
         return DayEngine(stage=Stage.SILENT, text=text, folder=folder, holder=_speaker(status))
-    if state is RunState.NEW or (state is RunState.CLOSED and not day.wall_clock):
+    if state is RunState.NEW or (state is RunState.CLOSED and not day.wall_clock) or _is_of_another_day(day, status, state):
         return DayEngine(stage=Stage.NONE, text="no run of the day is under way")
     return DayEngine(stage=_stage(folder, state, status), text=how_it_ended(folder), folder=folder)
+
+
+def _is_of_another_day(day: Day, status: Status | None, state: RunState) -> bool:
+    """Return whether what ended in a live account's one folder ended on another date.
+
+    What did not end, or ended halted, is today's business whatever its date.
+    """
+    if not day.wall_clock or status is None or state not in (RunState.ENDED, RunState.CLOSED):
+        return False
+    return status.text("trading_date") not in ("", day.trading_date.isoformat())
 
 
 def _stage(folder: Path, state: RunState, status: Status | None) -> Stage:

@@ -2,7 +2,8 @@
 
 - Prefect would bring up the same server by itself, but only at its first call, and after it has imported the whole server
   into the flow's process too; that was the larger half of what a day by hand waited for.
-- It listens on this machine, keeps its records in the home that a later server shows, and ends with the flow process.
+- It listens on this machine, keeps its records in the home that a later server shows, and ends with the flow process, also
+  with one that is killed: the kernel tells it.
 - It has no schedules and no UI. Prefect itself is not imported here.
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,7 @@ from velox_core.operations.prefect_home import LOOPBACK, api_url, is_healthy
 STARTUP_SECONDS_MAX: Final = 240.0
 STOP_SECONDS_MAX: Final = 5.0
 POLL_SECONDS: Final = 0.05
+_PR_SET_PDEATHSIG: Final = 1  # of Linux, <linux/prctl.h>
 _FOR_ONE_PROCESS: Final = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 _APPLICATION: Final = "prefect.server.api.server:create_app"
 
@@ -69,7 +72,9 @@ class EmbeddedPrefect:
         self.url = api_url(port)
         command = [sys.executable, "-m", "uvicorn", "--factory", _APPLICATION, "--host", LOOPBACK, "--port", str(port)]
         self._process = subprocess.Popen(
-            [*command, "--log-level", "error", "--lifespan", "on"], env={**environ, **_FOR_ONE_PROCESS}
+            [*command, "--log-level", "error", "--lifespan", "on"],
+            env={**environ, **_FOR_ONE_PROCESS},
+            preexec_fn=_ends_with(os.getpid()),  # it calls one function of the kernel, and takes no lock
         )
 
     def wait(self) -> None:
@@ -86,7 +91,11 @@ class EmbeddedPrefect:
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """End it, within a bound; what it has taken is written by then."""
+        """End it, within a bound; what it has taken is written by then.
+
+        Prefect sends its last log lines and events when the interpreter ends its threads, and tries for 75 s when nobody
+        answers: so this belongs to `atexit`, whose turn comes after the threads'.
+        """
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -94,3 +103,22 @@ class EmbeddedPrefect:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def _ends_with(parent: int) -> Callable[[], None] | None:
+    """Return what has a child ended by SIGTERM when its parent is gone, however that ended; None where no kernel does that.
+
+    The kernel goes by the thread that starts the child: it must be one that lives as long as the process, the main one.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    control = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        control(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it was killed just before
+            os._exit(1)
+
+    return ask

@@ -38,6 +38,7 @@ SERVER_END_SECONDS: Final = 20.0  # open connections and its services have 10 s
 RUN_END_SECONDS: Final = 30.0  # that Prefect gives a cancelled run before it kills it, one run after another
 SERVE_END_SECONDS_REST: Final = 15.0
 RUNS_ENDED_AT_ONCE: Final = 5
+UNHEARD_SECONDS_MAX: Final = 60.0  # a busy server answers its health within this; killed, its database is as it was
 
 
 class PrefectServer:
@@ -45,6 +46,7 @@ class PrefectServer:
 
     name = "prefect-server"
     is_shared = True
+    unready_seconds_max: float | None = UNHEARD_SECONDS_MAX
 
     def __init__(self, settings: Settings, paths: Paths, environ: Mapping[str, str], own_locks: tuple[Path, ...] = ()) -> None:
         self._wanted = settings.prefect.port
@@ -98,12 +100,17 @@ class PrefectServer:
         """Ask it to end, and kill it after a bound: its database survives that. Raises VeloxError when it is not ended."""
         return self._process.end(holder)
 
+    def kill(self, holder: LockHolder) -> None:
+        """Kill it. Raises VeloxError when it stays."""
+        self._process.kill(holder)
+
 
 class PrefectServe:
     """The process that serves an account's deployments and keeps its automations."""
 
     name = "prefect-serve"
     is_shared = False
+    unready_seconds_max: float | None = None  # its runs are cancelled with it: what it does in an outage it judges itself
 
     def __init__(
         self, settings: Settings, paths: Paths, environ: Mapping[str, str], needed_by: Callable[[], list[str]]
@@ -151,6 +158,10 @@ class PrefectServe:
     def end(self, holder: LockHolder) -> str:
         """Ask it to cancel its runs and end, and kill it after a bound. Raises VeloxError when it is not ended."""
         return self._process.end(holder)
+
+    def kill(self, holder: LockHolder) -> None:
+        """Kill it. Raises VeloxError when it stays."""
+        self._process.kill(holder)
 
 
 def check_port_is_free(port: int) -> None:

@@ -84,13 +84,18 @@ def day_universe(day: Day) -> tuple[str, ...]:
         ) from error
 
 
-def standing_problems(config: Path | None, environ: Mapping[str, str]) -> list[str]:
-    """Return what would keep the configuration's own day from being traded: its data, its strategies. Empty: nothing."""
+def standing_problems(config: Path | None, environ: Mapping[str, str], on: date | None = None) -> list[str]:
+    """Return what would keep a day from being traded: no session, no data, its strategies. Empty: nothing.
+
+    `on` is the day; None is the configuration's own.
+    """
     settings = load_settings(config, environ)
-    if settings.broker.type is not BrokerType.SIMULATED:
-        return strategy_problems(settings, None)  # the checklist refuses the broker
     try:
-        universe = day_universe(open_day(DayRequest(config=config), environ))
+        day = open_day(DayRequest(config=config, date=on), environ)
+        closed = [f"{day.trading_date}: no session ({day.closed_reason})"] if on is not None and day.closed_reason else []
+        if closed or settings.broker.type is not BrokerType.SIMULATED:
+            return [*closed, *strategy_problems(settings, None)]  # the checklist refuses the broker
+        universe = day_universe(day)
     except VeloxError as error:
         return [str(error), *strategy_problems(settings, None)]
     return strategy_problems(settings, universe)

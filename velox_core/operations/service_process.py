@@ -81,6 +81,11 @@ class ServiceProcess:
             return f"did not end within {self._end_seconds:g} s and was killed, process {holder.pid}"
         raise VeloxError(f"process {holder.pid} could not be ended: look at it with ps")
 
+    def kill(self, holder: LockHolder) -> None:
+        """Kill it, as one that hangs: it would not hear that it is asked to end. Raises VeloxError when it stays."""
+        if end_holder(holder, KILL_SECONDS) not in (EndOfHolder.KILLED, EndOfHolder.GONE):
+            raise VeloxError(f"process {holder.pid} hangs and could not be killed: look at it with ps")
+
 
 def holder_of(pid: int) -> LockHolder:
     """Return a process of this machine as the holder of a lock."""

@@ -4,6 +4,7 @@
 - Restarts wait 1 s, then twice as long each time up to 60 s; one that lived for a minute begins at 1 s again.
 - One that refuses its configuration (exit code 2) is told once and not started again: that mends nothing.
 - One that asks for it (exit code 75) is started again at once, and nobody is alarmed.
+- One that lives and no longer does its work, for longer than its own bound, is ended and started again.
 - No clock, no signal, no file here: `step` is given the time and returns what happened, in sentences.
 """
 
@@ -20,6 +21,8 @@ BACKOFF_SECONDS_FIRST: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 60.0
 STEADY_SECONDS: Final = 60.0  # who lived so long starts with the first wait again
 FAILURES_ALERTED: Final = 5  # in a row: then it is told as critical, once
+SLOW_SECONDS: Final = 5.0  # a start that takes longer is told of
+LOOKS_UNREADY_MIN: Final = 20  # a machine that slept, or stood still, has not asked so often
 EXIT_AGAIN: Final = 75  # a service's own wish to be started again at once: nothing is wrong with it
 
 
@@ -28,6 +31,7 @@ class Service(Protocol):
 
     name: str
     is_shared: bool  # whoever starts it, `velox down` may end it when nobody needs it
+    unready_seconds_max: float | None  # one that was ready and has not been for so long hangs; None: nobody judges that
 
     @property
     def where(self) -> str:
@@ -63,6 +67,10 @@ class Service(Protocol):
         """End that very process and say how, in a sentence. Raises VeloxError when it stays."""
         ...
 
+    def kill(self, holder: LockHolder) -> None:
+        """Kill that very process, which hangs. Raises VeloxError when it stays."""
+        ...
+
 
 class ServiceState(StrEnum):
     """How a service is. WAITING: for its next start. REFUSED: it does not take its configuration."""
@@ -77,7 +85,21 @@ class ServiceState(StrEnum):
 class Kept:
     """What the supervisor knows of one service."""
 
-    __slots__ = ("delay", "failures", "holder", "lived_from", "not_before", "ours", "reason", "restarts", "service", "state")
+    __slots__ = (
+        "delay",
+        "failures",
+        "holder",
+        "is_slow",
+        "lived_from",
+        "looks_unready",
+        "not_before",
+        "ours",
+        "ready_at",
+        "reason",
+        "restarts",
+        "service",
+        "state",
+    )
 
     def __init__(self, service: Service, ours: LockHolder | None) -> None:
         self.service = service
@@ -90,6 +112,9 @@ class Kept:
         self.delay = BACKOFF_SECONDS_FIRST
         self.not_before = 0.0
         self.lived_from = 0.0
+        self.ready_at: float | None = None  # when this process last did its work, None: it has not yet
+        self.looks_unready = 0  # since then
+        self.is_slow = False  # it was told that it still starts
 
     @property
     def is_ours(self) -> bool:
@@ -130,6 +155,13 @@ class Supervisor:
         """Return whether every service does its work, or will not without a person."""
         return all(kept.state in (ServiceState.RUNNING, ServiceState.REFUSED) for kept in self.kept)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether nothing starts at the moment, and some service failed more than once and waits for its next start."""
+        states = {kept.state for kept in self.kept}
+        waits = any(kept.state is ServiceState.WAITING and kept.failures > 1 for kept in self.kept)
+        return waits and not states & {ServiceState.ABSENT, ServiceState.STARTING}
+
     def step(self, now: float) -> list[str]:
         """Look at every service, start what is due, and say what happened. `now` is monotonic seconds."""
         news: list[str] = []
@@ -152,18 +184,45 @@ class Supervisor:
         kept.service.start()
         kept.holder = kept.ours = kept.service.life()
         kept.state, kept.lived_from, kept.reason = ServiceState.STARTING, now, ""
+        kept.ready_at, kept.looks_unready, kept.is_slow = None, 0, False
         kept.restarts += was_there
         return [f"{kept.service.name}: started{' again' * was_there}{_process(kept.holder)}"]
 
     def _alive(self, kept: Kept, now: float, life: LockHolder) -> list[str]:
         news = []
         if life != kept.holder:
-            kept.holder, kept.lived_from, kept.reason = life, now, ""
+            kept.holder, kept.lived_from, kept.reason, kept.ready_at, kept.is_slow = life, now, "", None, False
             news.append(f"{kept.service.name}: runs already{_process(life)}")
-        kept.state = ServiceState.RUNNING if kept.service.is_ready() else ServiceState.STARTING
+        if kept.service.is_ready():
+            if kept.is_slow:
+                news.append(f"{kept.service.name}: ready after {now - kept.lived_from:.0f} s")
+            kept.state, kept.ready_at, kept.looks_unready, kept.is_slow = ServiceState.RUNNING, now, 0, False
+        else:
+            if kept.ready_at is None and not kept.is_slow and now - kept.lived_from >= SLOW_SECONDS:
+                kept.is_slow = True
+                news.append(f"{kept.service.name}: still starting; a first start may take a minute")
+            kept.state, kept.looks_unready = ServiceState.STARTING, kept.looks_unready + 1
+            if self._hangs(kept, now):
+                return [*news, *self._end_hung(kept, now, life)]
         if now - kept.lived_from >= STEADY_SECONDS:
             kept.delay, kept.failures = BACKOFF_SECONDS_FIRST, 0
         return news
+
+    @staticmethod
+    def _hangs(kept: Kept, now: float) -> bool:
+        """Return whether a process that was ready has not been for too long. One that still starts has its own bounds."""
+        bound = kept.service.unready_seconds_max
+        if bound is None or kept.ready_at is None:
+            return False
+        return now - kept.ready_at >= bound and kept.looks_unready >= LOOKS_UNREADY_MIN
+
+    def _end_hung(self, kept: Kept, now: float, life: LockHolder) -> list[str]:
+        silent = now - (now if kept.ready_at is None else kept.ready_at)
+        kept.ready_at, kept.looks_unready = now, 0  # one that stays is not killed at every step
+        kept.service.kill(life)
+        kept.holder = None
+        text = f"{kept.service.name}: process {life.pid} lived and did not answer for {silent:.0f} s: killed"
+        return self._wait(kept, now, text, Severity.WARNING)
 
     def _died(self, kept: Kept, now: float) -> list[str]:
         code = kept.service.exit_code() if kept.is_ours or kept.holder is None else None
@@ -185,16 +244,18 @@ class Supervisor:
 
     def _wait(self, kept: Kept, now: float, text: str, first: Severity) -> list[str]:
         """Have a service wait for its next start, and tell a person at the first failure in a row and at the fifth."""
+        is_known = kept.reason == text and kept.failures > 0
         kept.state, kept.reason = ServiceState.WAITING, text
         kept.not_before, kept.failures = now + kept.delay, kept.failures + 1
-        text = f"{text}; starts again in {kept.delay:g} s"
+        shown = f"{kept.service.name}: the same again, {kept.failures} times now" if is_known else text
+        text, shown = (f"{words}; starts again in {kept.delay:g} s" for words in (text, shown))
         kept.delay = min(kept.delay * 2, BACKOFF_SECONDS_MAX)
         if kept.failures == 1:
             self._alerts.send(first, f"The {kept.service.name} died", text)
         elif kept.failures == FAILURES_ALERTED:
             title = f"The {kept.service.name} does not stay alive"
             self._alerts.send(Severity.CRITICAL, title, f"{kept.failures} times in a row. {text}. See {kept.service.output}")
-        return [text]
+        return [shown]
 
 
 def end_services(kept: Sequence[Kept], *, ends_shared: bool) -> tuple[list[str], bool]:

@@ -6,35 +6,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import Any, Final
+from typing import Any
 
 from velox_core.bootstrap import RunRequest, prepare
 from velox_core.domain.errors import VeloxError
-from velox_core.operations.journal_bodies import int_of
+from velox_core.operations.drawing import Drawer, Drawing, draw_page, draw_picture, scratch_folder
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.runs import load_report, open_journal
-from velox_core.operations.session_page import report_page
 from velox_core.operations.session_sections import report_markdown
 from velox_core.operations.session_story import Prices, Story, build_story, day_prices
 from velox_core.operations.status import read_status
 from velox_core.settings import Paths, Settings
 
-SYMBOL_CHARTS_MAX: Final = 12
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionReport:
-    """A report in its forms. `report` is the JSON object, `story` what it tells beside it."""
+    """A report in its forms.
+
+    Attributes:
+        report: the JSON object.
+        story: what it tells beside that.
+        page: where its page lies.
+        picture: its equity curve as a PNG, empty when that was not drawn along.
+    """
 
     report: dict[str, Any]
     story: Story
     page: Path
+    picture: bytes = b""
 
     @property
     def markdown(self) -> str:
@@ -51,15 +54,38 @@ def page_path(settings: Settings, paths: Paths, recorded: RecordedRun) -> Path:
     return paths.var / "reports" / settings.account / f"{recorded.run.run_id}.html"
 
 
-def make_report(settings: Settings, paths: Paths, recorded: RecordedRun, *, output: Path | None = None) -> SessionReport:
+def make_report(
+    settings: Settings,
+    paths: Paths,
+    recorded: RecordedRun,
+    *,
+    output: Path | None = None,
+    drawer: Drawer | None = None,
+    begun: tuple[dict[str, Any], Story] | None = None,
+) -> SessionReport:
     """Compute a run's report and write its page, to `output` or to `page_path`.
 
+    Args:
+        drawer: draws it, with its picture; without one, and when that fails, the page is drawn here.
+        begun: what the drawer was given already, see `begin_report`.
     Raises: JournalUnavailable; VeloxError when the page cannot be written.
     """
-    report, story = tell_session(settings, paths, recorded)
+    if begun is None and drawer is not None:
+        begun = begin_report(settings, paths, recorded, drawer)
+    report, story = begun or tell_session(settings, paths, recorded)
+    drawn = drawer.result() if drawer is not None else None
+    if drawn is None:
+        drawn = Drawing(page=draw_page(report, story, scratch_folder(paths)), picture=b"")
     page = output or page_path(settings, paths, recorded)
-    _write(page, draw_page(report, story, scratch_folder(paths)))
-    return SessionReport(report=report, story=story, page=page)
+    _write(page, drawn.page)
+    return SessionReport(report=report, story=story, page=page, picture=drawn.picture)
+
+
+def begin_report(settings: Settings, paths: Paths, recorded: RecordedRun, drawer: Drawer) -> tuple[dict[str, Any], Story]:
+    """Have a run's report drawn beside what goes on, and return what it tells. Raises JournalUnavailable, VeloxError."""
+    report, story = tell_session(settings, paths, recorded)
+    drawer.begin(report, story)
+    return report, story
 
 
 def tell_session(settings: Settings, paths: Paths, recorded: RecordedRun) -> tuple[dict[str, Any], Story]:
@@ -71,58 +97,9 @@ def tell_session(settings: Settings, paths: Paths, recorded: RecordedRun) -> tup
     return report, build_story(events, prices, no_prices=no_prices)
 
 
-def scratch_folder(paths: Paths) -> Path:
-    """Return the folder for the font list of the charts."""
-    return paths.var / "matplotlib"
-
-
-def draw_page(report: Mapping[str, Any], story: Story, scratch: Path) -> str:
-    """Return the page of a report, with its charts."""
-    from velox_core.operations.charts import equity_svg, symbol_svg  # matplotlib, only when something is drawn
-
-    traded = _most_traded(story)
-    shown = traded[:SYMBOL_CHARTS_MAX]
-    charts = []
-    for symbol in shown:
-        own = [fill for fill in story.fills if fill.symbol == symbol]
-        charts.append((symbol, symbol_svg(symbol, story.prices[symbol], own, scratch)))
-    return report_page(
-        report,
-        story,
-        equity=equity_svg(story, int_of(report, "loss_limit_paise"), scratch),
-        symbols=charts,
-        left_out=len(traded) - len(shown),
-    )
-
-
-def get_ready_to_draw(paths: Paths) -> Thread:
-    """Begin to import the drawing library beside what goes on, and return the thread that does it.
-
-    It never fails: what is wrong with the library is told by whoever draws.
-    """
-
-    def prepare() -> None:
-        from velox_core.operations.charts import get_ready
-
-        with contextlib.suppress(ImportError, OSError, ValueError):
-            get_ready(scratch_folder(paths))
-
-    thread = Thread(target=prepare, name="get-ready-to-draw", daemon=True)
-    thread.start()
-    return thread
-
-
 def equity_picture(made: SessionReport, paths: Paths) -> bytes:
     """Return the equity curve as a PNG."""
-    from velox_core.operations.charts import equity_png  # matplotlib, only when something is drawn
-
-    return equity_png(made.story, int_of(made.report, "loss_limit_paise"), scratch_folder(paths))
-
-
-def _most_traded(story: Story) -> list[str]:
-    """Return the traded symbols that have prices, those with most fills first."""
-    fills = {symbol: sum(fill.symbol == symbol for fill in story.fills) for symbol in story.prices}
-    return sorted(fills, key=lambda symbol: (-fills[symbol], symbol))
+    return made.picture or draw_picture(made.report, made.story, scratch_folder(paths))
 
 
 def _prices(

@@ -190,5 +190,7 @@ def _plain(text: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not any(header):  # markdown knows no table without a head, and an empty one is an empty bar in Prefect's UI
+        header = ("Of the day", *header[1:])
     lines = [f"| {' | '.join(map(_plain, header))} |", "|" + " --- |" * len(header)]
     return [*lines, *(f"| {' | '.join(map(_plain, row))} |" for row in rows)]

@@ -24,7 +24,7 @@ from velox_core.operations.closing import with_closing
 from velox_core.operations.guard import own_seconds, runs_to_guard
 from velox_core.operations.guard_status import GUARD_LOCK, guard_folder
 from velox_core.operations.json_file import read_json, write_json
-from velox_core.operations.prefect_home import export_line, prefect_address
+from velox_core.operations.prefect_home import export_line, prefect_address, server_holder
 from velox_core.operations.prefect_services import PrefectServe, PrefectServer
 from velox_core.operations.service_process import KILL_SECONDS, ServiceProcess, holder_of
 from velox_core.operations.services import Kept, Service, ServiceState, Supervisor, end_services
@@ -49,6 +49,7 @@ class RedisService:
 
     name = "redis"
     is_shared = True
+    unready_seconds_max: float | None = None  # one that does not answer has no life here, and `start` judges it
 
     def __init__(self, settings: Settings, paths: Paths) -> None:
         self._server = EmbeddedRedis(paths.var / "redis")
@@ -93,12 +94,17 @@ class RedisService:
         self._server.stop()
         return f"ended, process {holder.pid}"
 
+    def kill(self, holder: LockHolder) -> None:
+        """End it. Raises VeloxError when it stays."""
+        self._server.stop()
+
 
 class GuardService:
     """The account's guard, as a process of its own."""
 
     name = "guard"
     is_shared = False
+    unready_seconds_max: float | None = None  # nobody ends a guard that has its lock: it may be closing
 
     def __init__(
         self, settings: Settings, paths: Paths, environ: Mapping[str, str], flattened: frozenset[str] = frozenset()
@@ -140,6 +146,10 @@ class GuardService:
     def end(self, holder: LockHolder) -> str:
         """Ask it to end, and kill it after a bound. Raises VeloxError when it is not ended."""
         return self._process.end(holder)
+
+    def kill(self, holder: LockHolder) -> None:
+        """Kill it. Raises VeloxError when it stays."""
+        self._process.kill(holder)
 
 
 def services_of(
@@ -240,7 +250,7 @@ def supervise(
         settings, paths, alerts: whose account, and who is told.
         services: the table, in the order of their start.
         tell: is given each sentence; never raises.
-        settled: called once, when everything runs or will not without a person.
+        settled: called when nothing starts any more, and again when what had to wait runs too, or will not without a person.
     Returns: False when the account has a supervisor already: nothing was changed.
     Raises: VeloxError when the lock cannot be made.
     """
@@ -273,7 +283,7 @@ def supervise(
 def _keep_alive(keeper: Supervisor, folder: Path, wake: threading.Event, tell: Tell, settled: Callable[[], None]) -> None:
     written: list[dict[str, Any]] = []
     unwritten = ""
-    is_told = False
+    told = 0  # 1: what waits for its next start was there too, 2: nothing does
     while True:
         for sentence in keeper.step(own_seconds()):
             tell(sentence)
@@ -286,8 +296,9 @@ def _keep_alive(keeper: Supervisor, folder: Path, wake: threading.Event, tell: T
                 if not unwritten:
                     tell(str(error))
                 unwritten = str(error)
-        if not is_told and keeper.is_settled:
-            is_told = True
+        reached = 2 if keeper.is_settled else 1 if keeper.is_waiting else 0
+        if reached > told:
+            told = reached
             settled()
         if wake.wait(STEP_SECONDS):
             return
@@ -337,8 +348,9 @@ def services_view(settings: Settings, paths: Paths, environ: Mapping[str, str]) 
 
 
 def _places(settings: Settings, paths: Paths) -> dict[str, str]:
-    """Return where a person looks: Prefect's UI and the line for `prefect` by hand ('' without Prefect), logs, state."""
-    address = prefect_address(settings, paths.var) if settings.prefect.enabled else ""
+    """Return where a person looks: Prefect's UI and the line for `prefect` by hand ('' without our server), logs, state."""
+    is_there = settings.prefect.enabled and (settings.prefect.api_url or server_holder(paths.var) is not None)
+    address = prefect_address(settings, paths.var) if is_there else ""
     return {
         "ui": address.removesuffix("/api"),
         "logs": str(paths.logs / settings.environment),

@@ -7,12 +7,15 @@ import re
 import shlex
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from velox_core.cli.app import app
 from velox_core.operations.prefect_services import (
     RUN_END_SECONDS,
     RUNS_ENDED_AT_ONCE,
@@ -93,7 +96,10 @@ def flags(command: str, folder: str) -> list[str]:
 def test_redis_of_unit_and_compose_is_the_one_that_velox_starts_itself() -> None:
     wanted = server_flags(Path("/place"), Path("/place/redis.sock"))
     assert flags(Unit("velox-redis.service")["Service"]["ExecStart"], "%h/velox/var/redis") == wanted
-    assert flags(compose()["services"]["redis"]["command"], "/velox/var/redis") == wanted
+    (line,) = compose()["services"]["redis"]["command"]
+    assert flags(line, "/velox/var/redis") == wanted
+    assert compose()["services"]["redis"]["entrypoint"] == ["sh", "-c"]
+    assert line.startswith("mkdir -p -m 700 /velox/var/redis && exec redis-server ")
 
 
 def test_systemd_itself_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
@@ -113,7 +119,7 @@ def test_systemd_itself_finds_nothing_wrong_with_the_units(tmp_path: Path) -> No
         known = re.compile(r"(#.*|\[(Unit|Service|Install)\]|[A-Z][A-Za-z]+=.*|)")
         assert all(known.fullmatch(line) for name in names for line in Path(name).read_text().splitlines())
         return
-    done = subprocess.run([program, "verify", "--user", *names], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program, "verify", "--user", *names], capture_output=True, text=True, timeout=240, check=False)
     ours = [line for line in done.stderr.splitlines() if "velox" in line]
     assert (ours, [line for line in ours if "Unknown" in line]) == ([], [])
 
@@ -136,6 +142,79 @@ def test_compose_gives_each_the_time_that_its_end_takes() -> None:
         "redis": 10,
     }
     assert {name: times[name] >= least for name, least in wanted.items()} == dict.fromkeys(wanted, True)
+
+
+def commands() -> dict[str, list[str]]:
+    """Return what each container runs, as words."""
+    found = {}
+    for name, service in compose()["services"].items():
+        command = service["command"]
+        found[name] = shlex.split(command if isinstance(command, str) else command[0].partition("exec ")[2])
+    return found
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def test_every_command_and_file_that_compose_names_exists() -> None:
+    said = commands()
+    assert {name: words[0] for name, words in said.items()} == {
+        "redis": "redis-server",
+        "guard": "velox",
+        "engine": "velox",
+        "prefect-server": "python",
+        "serve": "python",
+    }
+    for name in ("guard", "engine"):
+        words = said[name]
+        (command,) = [one for one in app.registered_commands if _name_of(one) == words[1]]
+        parser = get_command(app).get_command(None, words[1])  # type: ignore[attr-defined]
+        assert command is not None
+        assert {word for word in words if word.startswith("--")} <= {text for one in parser.params for text in one.opts}
+    for name in ("guard", "engine", "serve"):
+        assert (ROOT / option(said[name], "--config")).is_file()
+    for name in ("prefect-server", "serve"):
+        module = option(said[name], "-m")
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert all(f'"{word}"' in text for word in said[name] if word.startswith("--"))
+
+
+def _name_of(command: Any) -> str:
+    return str(command.name or command.callback.__name__)
+
+
+def test_image_is_built_from_what_there_is_and_has_what_the_containers_run() -> None:
+    lines = (ROOT / "deployments" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(lines)
+    body = compose()
+    (build,) = {(one["build"]["context"], one["build"]["dockerfile"]) for one in body["services"].values()}
+    assert build == ("..", "deployments/Dockerfile")
+    (image,) = {one["image"] for one in body["services"].values()}
+    assert image == f"velox:{version('velox')}"
+    assert {"make", "redis-server"} <= set(text.split())
+    assert "RUN make setup" in lines
+    assert "WORKDIR /velox" in lines  # config/... in the commands is below it
+    assert "ENV PATH=/velox/.venv/bin:$PATH" in text
+    needed = re.search(r"FROM python:(\d+)\.(\d+)", text)
+    wanted = re.search(r'requires-python = ">=(\d+)\.(\d+)', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert needed is not None
+    assert wanted is not None
+    assert tuple(map(int, needed.groups())) >= tuple(map(int, wanted.groups()))
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    used = {"Makefile", "pyproject.toml", "requirements.lock", "config", "deployments", "flows", "tasks", "velox_core"}
+    assert not used & set(ignored)
+    assert all((ROOT / name).exists() for name in used)
+
+
+def test_folders_that_containers_share_are_the_checkouts_own() -> None:
+    for service in compose()["services"].values():
+        for volume in service["volumes"]:
+            source, target, *_ = volume.split(":")
+            assert source.startswith("../")
+            assert target == f"/velox/{source.removeprefix('../')}"
+    assert (ROOT / "config").is_dir()
 
 
 def test_compose_shares_processes_network_and_state_of_one_host_and_publishes_nothing() -> None:

@@ -8,11 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from tests.fakes.rig import UNIVERSE, entry_signal
 from tests.fakes.session import Day, ScriptedStrategy, row, rows
 from velox_core.domain.events import EventKind
 from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.orders import Signal
+from velox_core.engine import strategy_watch
 from velox_core.engine.strategy_host import HostedStrategy
 from velox_core.engine.strategy_watch import LOOK_SECONDS, watch_strategies
 
@@ -73,27 +76,85 @@ def test_a_day_with_a_strategy_that_hangs_goes_on_and_what_it_held_is_closed() -
     assert other.seen[-1] == 19
 
 
+class Looks:
+    """In place of the watch's event, whose waits end by themselves after a while: it looks when and as often as it is let."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.allowed = self.begun = 0
+        self.ended = False
+
+    def wait(self, _seconds: float) -> bool:
+        """The watch waits for its next look: the one before is done."""
+        with self.changed:
+            self.begun += 1
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.ended or self.allowed >= self.begun)
+            return self.ended
+
+    def set(self) -> None:
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def let(self, count: int) -> None:
+        """Let so many looks happen, and return when they are done."""
+        with self.changed:
+            self.allowed += count
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.begun > self.allowed)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    made = Looks()
+    monkeypatch.setattr(strategy_watch, "threading", WithEvent(made))
+    return made
+
+
+class WithEvent:
+    """The module `threading` with an event of ours."""
+
+    def __init__(self, event: Looks) -> None:
+        self.Event = lambda: event
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(threading, name)
+
+
 class Slow(ScriptedStrategy):
-    """Every call takes a while, and comes back."""
+    """Every call lasts a number of looks, and comes back."""
+
+    def __init__(self, looks: Looks, count: int) -> None:
+        super().__init__("alpha", None)
+        self.looks = looks
+        self.count = count
 
     def on_minute(self, ts_ms: int, row: MinuteRow, positions: Sequence[int]) -> list[Signal]:
-        time.sleep(LOOK_SECONDS * 0.8)
+        self.looks.let(self.count)
         return super().on_minute(ts_ms, row, positions)
 
 
-def test_calls_that_come_back_are_left_alone_however_many() -> None:
-    host = host_of(Slow("alpha"))
+def test_calls_that_come_back_are_left_alone_however_many(looks: Looks) -> None:
+    host = host_of(Slow(looks, 2))
     with watch_strategies([host], seconds_max=BOUND_SECONDS):
-        for number in range(10):  # together four times the bound
+        for number in range(10):  # together ten times the bound
             assert host.on_minute(row(number).ts_ms, row(number)) == []
     assert (host.disabled, host.calls) == ("", 10)
 
 
-def test_nothing_outside_a_strategys_call_is_ever_interrupted() -> None:
+def test_a_call_that_is_under_way_at_the_look_after_the_bound_is_broken_off(looks: Looks) -> None:
+    host = host_of(Slow(looks, 3))
+    with watch_strategies([host], seconds_max=BOUND_SECONDS):
+        assert host.on_minute(row(1).ts_ms, row(1)) is None
+    assert host.disabled == "StrategyOverrun: a call took longer than 0.5 s and was broken off"
+
+
+def test_nothing_outside_a_strategys_call_is_ever_interrupted(looks: Looks) -> None:
     host = host_of(ScriptedStrategy("alpha"))
     host.on_minute(row(1).ts_ms, row(1))
     with watch_strategies([host], seconds_max=BOUND_SECONDS):
-        time.sleep(4 * BOUND_SECONDS)  # the engine itself may take long: that is not a strategy's overrun
+        looks.let(8)  # the engine itself may take long: that is not a strategy's overrun
     assert host.disabled == ""
 
 

@@ -381,18 +381,18 @@ def test_load_day_broken_parquet_is_refused(calendar: SessionCalendar, tmp_path:
 @pytest.mark.parametrize(
     ("column", "values", "problem"),
     [
-        ("ts", pa.array([1]), "the time column is int64"),
-        ("ts", pa.array([datetime(2024, 1, 15)], pa.timestamp("ms")), "no time zone"),
-        ("open", pa.array([True]), "'open' is bool"),
-        ("symbol", pa.array([5]), "'symbol' is int64"),
+        ("ts", [1], "the time column is int64"),
+        ("ts", [datetime(2024, 1, 15)], "no time zone"),
+        ("open", [True], "'open' is bool"),
+        ("symbol", [5], "'symbol' is int64"),
     ],
 )
 def test_load_day_parquet_of_a_wrong_type_names_the_column(
-    calendar: SessionCalendar, tmp_path: Path, column: str, values: pa.Array, problem: str
+    calendar: SessionCalendar, tmp_path: Path, column: str, values: list[object], problem: str
 ) -> None:
     columns = {name: pa.array([100.0]) for name in ("open", "high", "low", "close", "volume")}
     columns["ts"] = pa.array([datetime.combine(DAY, time(9, 15), IST)], pa.timestamp("ms", "UTC"))
     columns["symbol"] = pa.array(["TCS"])
-    columns[column] = values
+    columns[column] = pa.array(values)
     pq.write_table(pa.table(columns), tmp_path / "bars.parquet")
     assert problem in refusal(tmp_path / "bars.parquet", calendar)

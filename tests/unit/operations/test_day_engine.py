@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -109,6 +110,31 @@ def test_stage_of_a_run_that_nobody_has(state: RunState, is_halted: bool, stage:
         )
         JsonLinesHaltFile(folder / HALT_FILE).append(halt)
     assert look(day).stage is stage
+
+
+@pytest.mark.parametrize(
+    ("state", "on", "stage"),
+    [
+        (RunState.ENDED, "2024-01-12", Stage.NONE),  # yesterday's end is not today's
+        (RunState.CLOSED, "2024-01-12", Stage.NONE),
+        (RunState.ENDED, "2024-01-15", Stage.ENDED),
+        (RunState.CLOSED, "2024-01-15", Stage.ENDED),
+        (RunState.ENDED, "", Stage.ENDED),  # nobody knows which day ended: nothing is started
+        (RunState.ENDED_NOT_FLAT, "2024-01-12", Stage.UNFINISHED),
+        (RunState.BEGUN, "2024-01-12", Stage.UNFINISHED),
+        (RunState.ENDED_HALTED, "2024-01-12", Stage.HALTED),
+    ],
+)
+def test_stage_of_a_live_account_goes_by_the_date_of_what_ended(state: RunState, on: str, stage: Stage, day: Day) -> None:
+    live = replace(day, wall_clock=True)
+    say(live.account_folder, GONE, "DONE", trading_date=on)
+    write_state(live.account_folder, state)
+    if state is RunState.ENDED_HALTED:
+        halt = HaltRecord(
+            halt_id="H-1", kind=HaltKind.MANUAL, trading_date=date(2024, 1, 12), reason="enough", by="a person", at_ms=1
+        )
+        JsonLinesHaltFile(live.account_folder / HALT_FILE).append(halt)
+    assert look(live).stage is stage
 
 
 def test_how_it_ended_is_the_engines_own_word_and_never_an_earlier_ones(folder: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_started_engine_is_known_by_its_lock_from_its_first_moment_and_died_wh
     assert engine_of(paths, os.getpid()) == engine.pid
     assert not engine.wait(0.0)
     os.kill(engine.pid, signal.SIGKILL)
-    assert engine.wait(20.0)
+    assert engine.wait(120.0)
     assert engine.outcome().exit_code is None
     assert "signal 9" in engine.outcome().cause
     later = EngineProcess(replace(engine.holder, started="a later process with the same id"), settings, paths)
@@ -67,7 +67,7 @@ def test_an_engine_that_cannot_even_start_says_why_in_what_it_printed(
     monkeypatch.setattr(EngineRequest, "arguments", lambda self: ["-c", printed])
     lock = ProcessLock(tmp_path / "start")
     engine = start_engine(settings, paths, request(settings), os.environ, lock)
-    assert engine.wait(20.0)
+    assert engine.wait(120.0)
     lock.close()
     assert (engine.outcome().exit_code, engine.outcome().cause) == (2, "no bars\nof the date")
     assert engine.run_folder is None

@@ -13,6 +13,7 @@ import pytest
 from velox_core.domain.errors import NotFlatError, VeloxError
 from velox_core.domain.scope import Scope
 from velox_core.engine_lock import ENGINE_LOCK, CloserLockFile, EngineLock
+from velox_core.operations.dates import market_calendar
 from velox_core.operations.day import Day, DayRequest
 from velox_core.operations.eod_record import RECORD_FILE, EodRecord, StepState, done_steps
 from velox_core.operations.eod_steps import STEP_NAMES, STEPS, Evening, Step, Told
@@ -286,3 +287,34 @@ def test_lock_is_given_back_when_a_step_ends_the_process(day: Day, recorded: Rec
     lock = CloserLockFile(account / EOD_LOCK)
     with closing(lock):
         assert lock.take().value != "ELSEWHERE"
+
+
+def test_report_begun_beside_the_backup_costs_the_backup_nothing_when_it_breaks(
+    day: Day, recorded: RecordedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def broken(work: Evening) -> None:
+        begun.append(work.recorded.run.run_id)
+        raise RuntimeError("no report today")
+
+    (real,) = [step for step in STEPS if step.name == "backup"]
+    assert real.begins is not None
+    step = replace(real, act=lambda work: Told(text="backed up"), begins=broken)
+    with open_evening(day, recorded) as work:
+        assert run_step(work, step).state is StepState.DONE
+    assert begun == [recorded.run.run_id]
+
+
+def test_calendar_is_read_again_when_its_file_was_changed(day: Day, tmp_path: Path) -> None:
+    file = tmp_path / "calendar.yaml"
+    text = day.settings.calendar_path.read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    settings = replace(day.settings, calendar_path=file)
+    first = market_calendar(settings)
+    assert first.session(date(2024, 1, 15)) is not None
+    assert market_calendar(settings) is first
+    closed = text.replace('"2024-01-26"', '"2024-01-15"').replace("2024-01-26:", "2024-01-15:")
+    assert closed != text
+    file.write_text(closed + "\n", encoding="utf-8")
+    assert market_calendar(settings).session(date(2024, 1, 15)) is None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from velox_core.domain.errors import VeloxError
 from velox_core.operations import prefect_embedded
 from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import is_healthy
+from velox_core.operations.processes import is_alive
 
 HEALTHY = """
 def create_app():
@@ -28,6 +32,7 @@ def create_app():
         await send({"type": "http.response.body", "body": b"true"})
     return app
 """
+END_SECONDS_MAX = 60.0
 BROKEN = "def create_app():\n    raise SystemExit(7)\n"
 
 
@@ -51,6 +56,34 @@ def test_server_answers_where_it_says_and_ends_whole_when_it_is_stopped(server: 
     assert (tmp_path / "closed.txt").read_text(encoding="utf-8") == "whole"
     assert not is_healthy(server.url)
     server.stop()  # a second time is nothing
+
+
+OWNER = """
+import os, sys, time
+from velox_core.operations import prefect_embedded
+prefect_embedded._APPLICATION = "small_server:create_app"
+server = prefect_embedded.EmbeddedPrefect(os.environ)
+server.wait()
+print(server._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_server_ends_whole_when_its_flow_process_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "small_server.py").write_text(HEALTHY, encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[3])])
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        server = int(owner.stdout.readline())
+        assert is_alive(server)
+        owner.kill()
+    until = time.monotonic() + END_SECONDS_MAX
+    while is_alive(server) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_alive(server)
+    assert (tmp_path / "closed.txt").read_text(encoding="utf-8") == "whole"
 
 
 @pytest.mark.parametrize("server", [BROKEN], indirect=True)

@@ -93,6 +93,112 @@ def test_supervisor_starts_a_service_that_asks_for_it_again_at_once_and_alarms_n
     assert (alerts.sent, keeper.kept[0].failures) == ([], 0)
 
 
+def test_supervisor_says_the_same_reason_once_and_then_that_it_is_the_same() -> None:
+    service = FakeService("prefect-server")
+    service.fault = "port 4200 is another's"
+    keeper = Supervisor([FakeService(), service], FakeAlerts())
+    told = [line for second in range(6) for line in keeper.step(float(second)) if "prefect-server" in line]
+    assert told == [
+        "prefect-server: port 4200 is another's; starts again in 1 s",
+        "prefect-server: the same again, 2 times now; starts again in 2 s",
+        "prefect-server: the same again, 3 times now; starts again in 4 s",
+    ]
+    service.fault = "the disk is full"
+    assert keeper.step(7.0) == ["prefect-server: the disk is full; starts again in 8 s"]
+
+
+def test_supervisor_waits_when_nothing_starts_and_one_has_failed_again() -> None:
+    service, starts = FakeService("prefect-server"), FakeService()
+    service.fault, starts.ready = "port 4200 is another's", False
+    keeper = Supervisor([starts, service], FakeAlerts())
+    for second in range(3):
+        keeper.step(float(second))
+    assert (keeper.is_waiting, keeper.is_settled) == (False, False)
+    starts.ready = True
+    keeper.step(2.5)
+    assert (keeper.is_waiting, keeper.is_settled) == (True, False)
+
+
+def test_supervisor_tells_of_a_slow_start_and_of_its_end_once() -> None:
+    service = FakeService("prefect-server")
+    service.ready = False
+    keeper = Supervisor([service], FakeAlerts())
+    told = [line for second in range(30) for line in keeper.step(float(second))]
+    service.ready = True
+    told += [line for second in range(30, 33) for line in keeper.step(float(second))]
+    assert told == [
+        "prefect-server: started, process 101",
+        "prefect-server: still starting; a first start may take a minute",
+        "prefect-server: ready after 30 s",
+    ]
+
+
+def hung_server(bound: float | None = 60.0) -> tuple[FakeService, Supervisor, FakeAlerts]:
+    """Return a service that has been ready once, at 0.0, and is no longer."""
+    service, alerts = FakeService("prefect-server"), FakeAlerts()
+    service.unready_seconds_max = bound
+    keeper = Supervisor([service], alerts)
+    for _ in range(2):
+        keeper.step(0.0)
+    assert keeper.kept[0].state is ServiceState.RUNNING
+    service.ready = False
+    return service, keeper, alerts
+
+
+def test_supervisor_kills_a_service_that_lives_and_does_not_answer_and_starts_it_again() -> None:
+    service, keeper, alerts = hung_server()
+    guard = FakeService(log=service.log)
+    keeper.kept.append(Kept(guard, None))
+    for second in range(1, 60):
+        assert [line for line in keeper.step(float(second)) if "guard" not in line] == []
+    assert service.alive == process(101)
+    (told,) = keeper.step(60.0)
+    assert told == "prefect-server: process 101 lived and did not answer for 60 s: killed; starts again in 1 s"
+    assert [(severity, title) for severity, title, _ in alerts.sent] == [(Severity.WARNING, "The prefect-server died")]
+    keeper.step(61.0)
+    service.ready = True
+    keeper.step(62.0)
+    assert service.log == ["start prefect-server", "start guard", "kill prefect-server 101", "start prefect-server"]
+    assert (keeper.kept[0].restarts, keeper.is_settled) == (1, True)
+
+
+def test_supervisor_leaves_a_service_that_answers_now_and_then_or_still_starts() -> None:
+    service, keeper, _ = hung_server()
+    for second in range(1, 400):
+        service.ready = second % 50 == 0
+        keeper.step(float(second))
+    starting = FakeService("prefect-server")
+    starting.unready_seconds_max, starting.ready = 60.0, False
+    other = Supervisor([starting], FakeAlerts())
+    for second in range(400):
+        other.step(float(second))
+    assert (service.started, starting.started) == (1, 1)
+
+
+def test_supervisor_does_not_judge_by_the_time_that_a_machine_slept() -> None:
+    service, keeper, _ = hung_server()
+    keeper.step(10_000.0)
+    service.ready = True
+    keeper.step(10_001.0)
+    assert service.log == ["start prefect-server"]
+
+
+def test_supervisor_leaves_a_service_alone_for_which_no_bound_is_named() -> None:
+    service, keeper, _ = hung_server(bound=None)
+    for second in range(1, 400):
+        keeper.step(float(second))
+    assert service.log == ["start prefect-server"]
+
+
+def test_supervisor_that_cannot_kill_what_hangs_says_so_and_tries_again_after_the_bound() -> None:
+    service, keeper, alerts = hung_server()
+    service.fault = "process 101 hangs and could not be killed: look at it with ps"
+    told = [line for second in range(1, 181) for line in keeper.step(float(second))]
+    assert told == [f"{service.name}: {service.fault}; starts again in 1 s"] * 3
+    assert alerts.sent[0][0] is Severity.CRITICAL
+    assert service.alive == process(101)
+
+
 def test_supervisor_takes_up_a_refused_service_that_somebody_else_started() -> None:
     service = FakeService()
     keeper = Supervisor([service], FakeAlerts())

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from velox_core.domain.events import EventKind
+from velox_core.operations.drawing import SYMBOL_CHARTS_MAX, draw_page
 from velox_core.operations.report import build_report
-from velox_core.operations.session_report import SYMBOL_CHARTS_MAX, draw_page
 from velox_core.operations.session_sections import report_markdown, report_sections
 from velox_core.operations.session_story import FillPoint, Prices, Story, build_story
 

@@ -18,12 +18,15 @@ from tests.fakes.services import FakeService, process
 from velox_core.cli.app import app
 from velox_core.engine_lock import CloserLockFile, EngineLock, ProcessLock, own_holder
 from velox_core.operations.guard_status import guard_folder
+from velox_core.operations.json_file import write_json
+from velox_core.operations.prefect_home import prefect_home, server_lock
 from velox_core.operations.up import (
     RedisService,
     bring_down,
     engines_at_work,
     open_runs,
     services_of,
+    services_view,
     supervise,
     work_at_hand,
 )
@@ -56,6 +59,19 @@ def run_of(paths: Paths, *, run_state: RunState = RunState.BEGUN, name: str = RU
 
 def never() -> None:
     raise AssertionError("nothing settles where nothing is started")
+
+
+def test_place_of_the_ui_is_shown_only_where_a_server_of_ours_lives(settings_with: Load, paths: Paths) -> None:
+    settings = settings_with()
+    view = services_view(settings, paths, {})
+    assert (view["places"]["ui"], view["places"]["prefect"]) == ("", "")  # another's server may listen at that port
+    lock = CloserLockFile(server_lock(paths.var))
+    lock.take()
+    write_json(prefect_home(paths.var) / "server.json", {"port": 4321})
+    assert services_view(settings, paths, {})["places"]["ui"] == "http://127.0.0.1:4321"
+    lock.close()
+    own = settings_with("  prefect: {api_url: http://prefect.example/api}\n")
+    assert services_view(own, paths, {})["places"]["ui"] == "http://prefect.example"
 
 
 @pytest.mark.parametrize(
