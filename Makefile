@@ -79,7 +79,7 @@ unit: $(READY)
 	$(BIN)/python -m pytest tests/unit
 
 coverage: $(READY)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/simulation $(COVERAGE_GATE) --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest tests/unit $(COVERAGE_GATE) --cov-report=term-missing:skip-covered
 
 # What the quick tests leave out of the blows to flow, serve, worker and server while the engine holds positions.
 kill-matrix: $(READY)

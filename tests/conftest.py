@@ -1,10 +1,11 @@
 """For every test: what it does to the process' signals ends with it. And for a whole run: its order, and what is measured.
 
 - Files that wait long for processes of their own come first, and those that compute long, so that no worker ends alone with
-  one of them. The rest follows as collected; within a file nothing changes its place.
+  one of them; and by turns, so that one computes while another waits. The rest follows as collected; within a file nothing
+  changes its place.
 - The flow tests share one server, so they stay with one worker, all files together. The others go by file, as xdist does it.
-- What starts real processes does not run under the coverage gate: most of it happens in other processes, which are not
-  measured, and tracing doubles the time of what is left. The gate stands on unit, contract and simulation tests.
+- Under the coverage gate run the unit tests of what it measures, and no others (`MEASURED`): tracing doubles a test's time, and
+  what only others reach is not tested where it should be.
 - No property is judged by how long an example took, to draw or to run: a loaded machine would fail it.
 - Every worker collects everything, so collecting is made cheap: no garbage is looked for meanwhile, and what was made then is
   never looked through again; no test module brings a server, pandas or a drawing library in at its import.
@@ -29,16 +30,22 @@ settings.load_profile("untimed")
 
 TESTS = Path(__file__).parent
 LONG_FILES = (
-    "integration/test_day_command.py",
-    "integration/test_guard.py",
-    "integration/test_crash_points.py",
-    "flows/test_flows.py",
+    "integration/test_prefect_kills.py",
     "integration/test_take_over.py",
+    "integration/test_prefect_emergencies.py",
+    "integration/test_guard.py",
+    "flows/test_flows.py",
+    "integration/test_up_prefect.py",
     "integration/test_halt_command.py",
-    "integration/test_reconcile.py",
+    "integration/test_prefect_day.py",
+    "integration/test_day_command.py",
     "integration/test_restart.py",
-    "integration/test_breach_age_benchmark.py",
+    "integration/test_crash_points.py",
+    "integration/test_trading_days.py",
+    "integration/test_automations.py",
+    "integration/test_reconcile.py",
     "simulation/test_flatten.py",
+    "integration/test_breach_age_benchmark.py",
     "integration/test_bad_stores.py",
     "integration/test_shared_limits.py",
     "integration/test_compiled_core.py",  # its copy is still being made when the tests begin
@@ -47,18 +54,17 @@ LONG_FILES = (
     "contract/test_ledger_stateful.py",
     "unit/test_gate_stateful.py",
     "unit/test_order_states_stateful.py",
+    "unit/feeds/test_load_day_properties.py",
     "unit/test_rehearsed_days.py",
     "unit/engine/test_session_ticks.py",
     "unit/cli/test_commands.py",
 )
 FLOWS = "tests/flows/"
-NOT_MEASURED = ("architecture", "browser", "flows", "integration")
+MEASURED = ("unit/domain/", "unit/engine/", "unit/risk/", "unit/test_")
 
 
 def place(name: str) -> int:
-    """Return where a file comes: tests of a real Prefect server, the long files, all others."""
-    if name.startswith("integration/") and "prefect" in name:
-        return -1
+    """Return where a file comes: the long files, all others."""
     if name.startswith("flows/"):
         return LONG_FILES.index("flows/test_flows.py")
     return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
@@ -99,7 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = {path: path.relative_to(TESTS).as_posix() for path in {item.path for item in items}}
     items.sort(key=lambda item: place(names[item.path]))
     for item in items:
-        if names[item.path].partition("/")[0] in NOT_MEASURED:
+        if not names[item.path].startswith(MEASURED):
             item.add_marker(pytest.mark.no_cover)
 
 

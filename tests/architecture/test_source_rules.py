@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ("velox_core", "flows", "tasks", "deployments", "benchmarks")
@@ -15,10 +18,24 @@ PRINTERS = {"velox_core/cli"}
 WALL_CLOCK_CALLS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
 
 
+@cache
+def shipped(path: Path) -> ast.Module:
+    """A shipped file is parsed once for all rules."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget() -> Iterator[None]:
+    """Keep no syntax trees for the tests that follow."""
+    yield
+    shipped.cache_clear()
+
+
 def sources(*folders: str) -> Iterator[tuple[str, ast.Module]]:
     for folder in folders:
+        parse = shipped if folder in SHIPPED else shipped.__wrapped__
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"), str(path))
+            yield path.relative_to(ROOT).as_posix(), parse(path)
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

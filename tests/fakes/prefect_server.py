@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,22 +21,16 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.ports import free_port
 from tests.fakes.prefect_home import migrated_home
 from velox_core.operations.prefect_home import prefect_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 300.0
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5  # each look costs the server as much as its caller
 BUSY, BUSY_TRIES = 503, 10  # "try again": the database is locked; Prefect's own client does the same
 FINAL_TYPES = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_COLORS": "false"}
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def wait_until(done: Callable[[], object], told: Callable[[], str] = lambda: "", seconds: float = WAIT_SECONDS) -> None:
@@ -83,6 +76,8 @@ class PrefectServer:
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.process: subprocess.Popen[bytes] | None = None
+        # one client for all questions: making one reads every authority of the machine, for a server that needs none
+        self.client = httpx.Client(verify=False, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
         self.was_away = False
         self.keepers: list[Callable[[], None]] = []
 
@@ -96,7 +91,7 @@ class PrefectServer:
     def is_up(self) -> bool:
         """Return whether it answers."""
         try:
-            return httpx.get(f"{self.url}/api/health", timeout=5.0).status_code == 200
+            return self.client.get(f"{self.url}/api/health", timeout=5.0).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -133,6 +128,7 @@ class PrefectServer:
         """End every process that was started here, with what belongs to its session."""
         for process in reversed(self.processes):
             end_session(process)
+        self.client.close()
 
     # what it is asked, and its API
 
@@ -151,7 +147,7 @@ class PrefectServer:
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API, and return the answer as JSON values; None for an empty one."""
         for _ in range(BUSY_TRIES):
-            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=WAIT_SECONDS)
+            answer = self.client.request(method, f"{self.url}/api{path}", json=body, timeout=WAIT_SECONDS)
             if answer.status_code != BUSY:
                 break
             time.sleep(1.0)

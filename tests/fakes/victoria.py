@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.fakes.ports import free_port
 
 PROGRAM = shutil.which("victoria-metrics")
 START_SECONDS_MAX = 240.0
@@ -46,9 +47,7 @@ def victoria(folder: Path) -> Iterator[Victoria]:
     """Start one with its data in a folder, and end it."""
     if PROGRAM is None:
         raise RuntimeError("victoria-metrics is not installed: skip the test")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [PROGRAM, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}", "-retentionPeriod=100y"]
     command += ["-search.latencyOffset=0s", "-dedup.minScrapeInterval=1ms", "-loggerLevel=ERROR", "-memory.allowedBytes=64MB"]
     with (folder.parent / "victoria.log").open("wb") as log:

@@ -17,7 +17,6 @@ from tests.integration.test_take_over import (
     assert_flat_and_as_journaled,
     never_reversed,
     stop_while_holding,
-    wait_for_a_position,
 )
 from velox_core.domain.events import EventKind
 from velox_core.operations.reconcile import reconcile_run
@@ -65,8 +64,7 @@ def resumes_halted_and_agrees(account: Account) -> None:
 
 
 def test_two_flattens_at_once_after_a_kill_close_once_and_the_next_engine_agrees(account: Account) -> None:
-    engine = account.start()
-    wait_for_a_position(account, engine)
+    engine = stop_while_holding(account)
     engine.kill()
     engine.communicate()
     assert account.held_at_the_broker()
@@ -94,8 +92,7 @@ def test_engine_that_hangs_is_ended_and_its_account_closed(account: Account) -> 
 
 
 def test_signals_do_not_end_it_and_nothing_but_the_book_is_needed(account: Account) -> None:
-    engine = account.start()
-    wait_for_a_position(account, engine)
+    engine = stop_while_holding(account)
     engine.kill()
     engine.communicate()
     EmbeddedRedis(account.var / "redis").stop()

@@ -108,7 +108,7 @@ def test_day_with_nobody_at_the_servers_address_is_the_same_day(var: Path, confi
     _, without, off = traded(load_settings(configured(""), {}), var)
     config = configured('  metrics: {influxdb: {enabled: true, url: "http://127.0.0.1:9"}}\n')
     # some seconds long: at full speed the day may be over before the first attempt to write is
-    outcome, with_nobody, status = traded(load_settings(config, {}), var, speed=5_000.0)
+    outcome, with_nobody, status = traded(load_settings(config, {}), var, speed=2_500.0)
     assert (outcome.exit_code, outcome.flat) == (0, True)
     assert export_events(with_nobody) == export_events(without)
     assert off["metrics"] == {"state": "off"}

@@ -19,7 +19,7 @@ from tests.fakes.prefect_server import PrefectServer
 
 PREFECT_WAITS_SECONDS = 30.0  # for a cancelled flow, before it kills it
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

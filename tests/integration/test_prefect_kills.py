@@ -30,7 +30,7 @@ LONG_OUTAGES_SECONDS = (60.0, 180.0)
 SLOW_SPEED = 10.0  # the day lasts 37 minutes
 SUPERVISOR_SECONDS_MAX = 300.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 class Ride:

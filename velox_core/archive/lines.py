@@ -61,19 +61,24 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 
 
 class DateLines:
-    """Picks the lines of one date out of blocks of whole lines; it remembers the date of the last line."""
+    """Picks the lines of one date out of blocks of whole lines; it remembers the date of the last line, and counts."""
 
     def __init__(self, on: date) -> None:
         self._on = on.isoformat().encode()
         self._tags = (b" [" + self._on + b" ", b" [~" + self._on + b" ")
         self._last = b""
+        self.count = 0  # lines picked so far
 
     def pick(self, block: bytes) -> bytes:
         """Return the block's lines of the date, all of them or none at once where that can be told."""
         lines = block.count(b"\n")
-        if sum(block.count(tag) for tag in self._tags) == lines:
-            self._last = self._on
-            return block
+        found = 0
+        for tag in self._tags:
+            found += block.count(tag)
+            if found == lines:
+                self._last = self._on
+                self.count += lines
+                return block
         if self._on not in block and self._last != self._on:
             return b""
         kept = []
@@ -81,6 +86,7 @@ class DateLines:
             self._last = line_date(line) or self._last
             if self._last == self._on:
                 kept.append(line)
+        self.count += len(kept)
         return b"".join(kept)
 
 
@@ -104,7 +110,6 @@ def whole_lines(files: Sequence[BinaryIO]) -> Iterator[bytes]:
             yield rest + b"\n"
 
 
-def date_lines(files: Sequence[BinaryIO], on: date) -> Iterator[bytes]:
+def date_lines(files: Sequence[BinaryIO], lines: DateLines) -> Iterator[bytes]:
     """Yield the lines of a date, in blocks."""
-    lines = DateLines(on)
     return (picked for block in whole_lines(files) if (picked := lines.pick(block)))

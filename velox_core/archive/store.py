@@ -20,13 +20,12 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
-from velox_core.archive.lines import BLOCK_BYTES, date_lines, line_date, log_files, snapshot
+from velox_core.archive.lines import BLOCK_BYTES, DateLines, date_lines, line_date, log_files, snapshot
+from velox_core.archive.writing import write_lines
 from velox_core.domain.errors import VeloxError
 
 MANIFEST_FILE: Final = "manifest.json"
 FORMAT: Final = 1
-ZSTD_LEVEL: Final = 3
-ZSTD_THREADS_MAX: Final = 2
 SPACE_SHARE: Final = 3  # text compresses to less than a third
 SPACE_RESERVE_BYTES: Final = 16_000_000
 FILES_MAX: Final = 10_000  # of one log in one archive
@@ -170,16 +169,27 @@ def _archive_log(
     name = _next_name(target, log, kept)
     scratch = target / f".{name}.{os.getpid()}"
     try:
-        written, continues = _compress(date_lines(opened, on), scratch, name, log, newest)
+        picked = DateLines(on)
+        found = write_lines(
+            date_lines(opened, picked), scratch, before=None if newest is None else (newest.size, newest.sha256)
+        )
+        written = ArchivedFile(
+            name=name,
+            log=log,
+            lines=picked.count,
+            size=found.size,
+            sha256=found.sha256,
+            stored_size=found.stored_size,
+            stored_sha256=found.stored_sha256,
+        )
         if newest is not None and not written.lines:
             return kept, True
         if newest is not None and written.sha256 == newest.sha256 and not _problem(target, newest):
             return kept, True
-        _read_back(scratch, written)
         scratch.replace(target / name)
     finally:
         scratch.unlink(missing_ok=True)
-    return [*(kept[:-1] if continues else kept), written], continues
+    return [*(kept[:-1] if found.continues else kept), written], found.continues
 
 
 def _next_name(target: Path, log: str, kept: Sequence[ArchivedFile]) -> str:
@@ -187,40 +197,6 @@ def _next_name(target: Path, log: str, kept: Sequence[ArchivedFile]) -> str:
     taken = {file.name for file in kept}
     names = (f"{log}.zst" if number == 1 else f"{log.removesuffix('.log')}.{number}.log.zst" for number in range(1, FILES_MAX))
     return next(name for name in names if name not in taken)
-
-
-def _compress(
-    blocks: Iterable[bytes], path: Path, name: str, log: str, before: ArchivedFile | None
-) -> tuple[ArchivedFile, bool]:
-    """Write blocks as one zstd file, durably. Returns it, and whether its beginning is what the archive has."""
-    import zstandard
-
-    digest, lines, size, continues = hashlib.sha256(), 0, 0, before is not None and before.size == 0
-    threads = min(ZSTD_THREADS_MAX, os.cpu_count() or 1)
-    with path.open("wb") as raw:
-        with zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=threads).stream_writer(raw, closefd=False) as packed:
-            for block in blocks:
-                packed.write(block)
-                lines += block.count(b"\n")
-                edge = before.size - size if before is not None and size < before.size <= size + len(block) else 0
-                digest.update(block[:edge] if edge else b"")
-                if edge and before is not None:
-                    continues = digest.hexdigest() == before.sha256
-                digest.update(block[edge:] if edge else block)
-                size += len(block)
-        raw.flush()
-        os.fsync(raw.fileno())
-    stored = _digest(path)
-    written = ArchivedFile(
-        name=name,
-        log=log,
-        lines=lines,
-        size=size,
-        sha256=digest.hexdigest(),
-        stored_size=path.stat().st_size,
-        stored_sha256=stored,
-    )
-    return written, continues
 
 
 def _digest(path: Path) -> str:

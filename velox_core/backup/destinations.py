@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from velox_core.backup.manifest import MANIFEST_FILE, BackupError, Manifest, date_of, number_of, read_manifest
-from velox_core.backup.packing import BLOCK_BYTES, blocks, sync_folder, sync_tree
+from velox_core.backup.packing import BLOCK_BYTES, blocks, copy_durably, sync_folder, sync_tree
 
 PARTIAL: Final = ".partial-"
 
@@ -89,7 +88,7 @@ class FolderDestination:
                 for source in _files(staged):
                     target = partial / source.relative_to(staged)
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    _copy(source, target)
+                    copy_durably(source, target)
                 sync_tree(partial)
                 if (self.folder / name).exists():
                     raise BackupError(f"{self.folder / name} is there already: take the backup again")
@@ -101,7 +100,7 @@ class FolderDestination:
     def fetch(self, name: str, path: str, target: Path) -> None:
         """Copy one file of a backup."""
         with self._told("read"):
-            _copy(self.folder / name / path, target)
+            copy_durably(self.folder / name / path, target)
 
     def remove(self, name: str) -> None:
         """Remove a backup, its manifest first."""
@@ -213,13 +212,6 @@ def _files(folder: Path) -> list[Path]:
     """Return the files of a staged backup, the manifest last."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return sorted(found, key=lambda path: path.name == MANIFEST_FILE)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, never link it: two copies are to be two."""
-    shutil.copyfile(source, target)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _remote_blocks(fs: Any, path: str) -> Iterator[bytes]:

@@ -1,8 +1,9 @@
-"""Packing: files into zstd and out of it again, hashed on the way and on the disk when it returns.
+"""Packing: files into zstd and out of it again, hashed on the way; and what brings files to the disk.
 
 - zstd -3, one thread; the hash is made beside the compressor, which runs without Python's lock.
 - Bounded memory: a few blocks, whatever the size of the file.
-- What cannot be written leaves nothing under its name.
+- What cannot be written leaves nothing under its name. A packed file is not synced: it is staged, and its copy in a
+  destination is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from velox_core.backup.manifest import BackupError
 
 LEVEL: Final = 3
 BLOCK_BYTES: Final = 1 << 20
-SYNC_EVERY_BYTES: Final = 16 << 20  # a file that is written out bit by bit holds up no other writer's fsync for long
+SYNC_EVERY_BYTES: Final = 8 << 20  # a file that is written out bit by bit holds up no other writer's fsync for long
 SUFFIX: Final = ".zst"
 
 
@@ -36,29 +37,6 @@ class Packed:
     content_sha256: str
 
 
-class _Hashed:
-    """A file being written: hashed, counted, and brought to the disk in portions."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._since_sync = 0
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, block: bytes) -> None:
-        self.digest.update(block)
-        self._file.write(block)
-        self.bytes += len(block)
-        self._since_sync += len(block)
-        if self._since_sync >= SYNC_EVERY_BYTES:
-            self.sync()
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._since_sync = 0
-
-
 def blocks(path: Path) -> Iterator[bytes]:
     """Return a file's content in blocks. Raises OSError."""
     with path.open("rb") as file:
@@ -67,23 +45,42 @@ def blocks(path: Path) -> Iterator[bytes]:
 
 
 def pack(source: Path, target: Path) -> Packed:
-    """Compress a file; the target is on the disk when this returns. Raises OSError; then there is no target."""
+    """Compress a file. Raises OSError; then there is no target."""
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()  # no size: a file may still grow
-    content = hashlib.sha256()
-    size = 0
+    packed, content = hashlib.sha256(), hashlib.sha256()
+    sizes = [0, 0]
+
+    def write(file: IO[bytes], block: bytes) -> None:
+        packed.update(block)
+        file.write(block)
+        sizes[0] += len(block)
+
     with ExitStack() as on_failure:
         on_failure.callback(target.unlink, missing_ok=True)
         with target.open("xb") as file, ThreadPoolExecutor(1, "backup-hash") as beside:
-            out = _Hashed(file)
             for block in blocks(source):
                 hashed = beside.submit(content.update, block)
-                out.write(compressor.compress(block))
+                write(file, compressor.compress(block))
                 hashed.result()
-                size += len(block)
-            out.write(compressor.flush())
-            out.sync()
+                sizes[1] += len(block)
+            write(file, compressor.flush())
         on_failure.pop_all()
-    return Packed(bytes=out.bytes, sha256=out.digest.hexdigest(), content_bytes=size, content_sha256=content.hexdigest())
+    return Packed(bytes=sizes[0], sha256=packed.hexdigest(), content_bytes=sizes[1], content_sha256=content.hexdigest())
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy a file, never link it: two copies are to be two. It is on the disk when this returns. Raises OSError."""
+    since_sync = 0
+    with target.open("wb") as file:
+        for block in blocks(source):
+            file.write(block)
+            since_sync += len(block)
+            if since_sync >= SYNC_EVERY_BYTES:
+                file.flush()
+                os.fsync(file.fileno())
+                since_sync = 0
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def unpack(source: Path, target: Path | None, *, sync: bool = True) -> Packed:

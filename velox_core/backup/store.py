@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Final
 
 from velox_core.backup.destinations import Destination
-from velox_core.backup.make import Extra, empty_folder, make_parts, verify_part
-from velox_core.backup.manifest import INCOMPLETE, MADE_ANEW, MANIFEST_FILE, BackupError, Manifest, Part, next_name
+from velox_core.backup.make import Extra, empty_folder, make_parts
+from velox_core.backup.manifest import INCOMPLETE, MANIFEST_FILE, BackupError, Manifest, Part, next_name
 from velox_core.backup.packing import sync_tree, write_durably
+from velox_core.backup.proof import verify_part
 from velox_core.backup.retention import Retention, to_remove
 from velox_core.backup.sources import Source
 from velox_core.journal.verify import head_of_day
@@ -101,14 +102,7 @@ def take(request: Request, destinations: Sequence[Destination], rule: Retention)
 
 def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Manifest:
     made = make_parts(request.sources, request.extras, staged, scratch)
-    missing, without = [*request.left_out, *made.missing], list(made.without)
-    parts: list[Part] = []
-    for part in made.parts:
-        if problem := verify_part(part, staged / part.path, scratch, in_depth=False):
-            (without if part.kind in MADE_ANEW else missing).append(f"{part.path}: {problem}")
-            (staged / part.path).unlink(missing_ok=True)
-        else:
-            parts.append(part)
+    parts, missing, without = made.parts, [*request.left_out, *made.missing], made.without
     if not parts:
         raise BackupError(
             f"nothing could be saved: {'; '.join([*missing, *without]) or 'there is nothing yet: run a day first'}"
@@ -123,9 +117,9 @@ def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Man
         versions=_versions(parts),
         config_hash=request.config_hash,
         head=head_of_day(head for part in parts for head in part.heads if head.trading_date == day),
-        parts=tuple(parts),
+        parts=parts,
         missing=tuple(missing),
-        without=tuple(without),
+        without=without,
     ).after_verification(time.time_ns() // 1_000_000)
     try:
         write_durably(staged / MANIFEST_FILE, manifest.encoded())
@@ -185,7 +179,7 @@ def verify_stored(destination: Destination, name: str, scratch: Path) -> list[st
     for part in manifest.parts:
         try:
             destination.fetch(name, part.path, packed)
-            problem = verify_part(part, packed, scratch, in_depth=True)
+            problem = verify_part(part, packed, scratch)
         except BackupError as error:
             problem = str(error)
         finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from velox_core.archive import archive_date, archive_problems, prune_archives, prune_rotated, read_manifest
+from velox_core.archive import archive_date, archive_problems, prune_archives, prune_rotated, read_manifest, writing
 from velox_core.archive.lines import log_files, snapshot
 from velox_core.archive.retention import DAY_MS, archive_folder
 from velox_core.archive.store import ArchivedFile, read_lines
@@ -142,6 +142,40 @@ def test_archive_on_a_disk_that_gets_full_stays_as_it_was(source: Path, target: 
     assert content(target) == line("one")
     assert archive_problems(target) == []
     assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "system.log.zst"]
+
+
+@pytest.mark.parametrize("harm", ["bent", "torn"])
+def test_archive_that_does_not_read_back_as_it_was_written_stays_as_it_was(
+    harm: str, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / LOG).write_text(line("one"), encoding="utf-8")
+    archive(source, target)
+    (source / LOG).write_text(line("one") + line("two"), encoding="utf-8")
+    read = writing.os.pread
+
+    def harmed(descriptor: int, size: int, offset: int) -> bytes:
+        found = read(descriptor, size, offset)
+        return found[:-1] if harm == "torn" and offset == 0 else found[:-3] + b"!" + found[-2:] if harm == "bent" else b""
+
+    monkeypatch.setattr(writing.os, "pread", harmed)
+    with pytest.raises(VeloxError, match="does not read back as it was written"):
+        archive(source, target)
+    monkeypatch.undo()
+    assert content(target) == line("one")
+    assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "system.log.zst"]
+
+
+def test_archive_of_many_blocks_is_what_was_written(source: Path, target: Path) -> None:
+    text = "".join(line(f"{number} {'x' * 900}") for number in range(6_000))
+    (source / LOG).write_text(text, encoding="utf-8")
+    file = archive(source, target)
+    assert file.lines == 6_000
+    assert file.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert file.stored_sha256 == hashlib.sha256((target / file.name).read_bytes()).hexdigest()
+    assert content(target) == text
+    (source / LOG).write_text(text + line("more"), encoding="utf-8")
+    assert archive(source, target).lines == 6_001
+    assert len(list(target.glob("*.zst"))) == 1
 
 
 def test_archive_into_a_folder_that_cannot_be_made_says_so(source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from velox_core.brokers.sends import SendBounds
 from velox_core.domain.errors import BrokerError
 from velox_core.domain.orders import Side
 
-LONG = 20.0
+LONG = 240.0
 
 
 class Desk:

@@ -18,7 +18,7 @@ import zstandard
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, day_events, tamper, write_journal
-from velox_core.backup import make, store
+from velox_core.backup import make, proof, store
 from velox_core.backup.destinations import FolderDestination, UrlDestination
 from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
 from velox_core.backup.packing import unpack
@@ -253,10 +253,11 @@ def test_disk_without_room_is_told_before_anything_is_written(
     [
         (make, "snapshot"),
         (make, "pack"),
-        (make, "unpack"),
+        (proof, "unpack"),
+        (proof, "row_counts"),
         (store, "write_durably"),
         (store, "sync_tree"),
-        ("destinations", "_copy"),
+        ("destinations", "copy_durably"),
         ("destinations", "sync_tree"),
         ("destinations", "sync_folder"),
     ],
