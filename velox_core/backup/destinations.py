@@ -1,23 +1,30 @@
 """Where backups are kept: a folder, or any place that fsspec knows by its URL (s3://, sftp://, memory://).
 
 - A backup comes under another name, is on the disk (or read back and compared), and only then gets its own.
+- Several hosts may share a place: what is under way has its maker in its name, so that nobody takes away or fills up
+  another's, and of two that want one name at once at least one gives way.
 - Object stores cannot rename a folder at once: there the manifest is what makes a backup, and it is written last.
 - What fails is a BackupError that names the place; another destination is not concerned.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
+from uuid import uuid4
 
 from velox_core.backup.manifest import MANIFEST_FILE, BackupError, Manifest, date_of, number_of, read_manifest
 from velox_core.backup.packing import BLOCK_BYTES, blocks, copy_durably, sync_folder, sync_tree
 
 PARTIAL: Final = ".partial-"
+PROBE: Final = b"velox"
+AGAIN: Final = "take the backup again, it then has the next number"
+KEYS_MISSING: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "AuthenticationException", "SSHException"})
 
 
 class Destination(Protocol):
@@ -33,8 +40,16 @@ class Destination(Protocol):
         """Return the manifest of one."""
         ...
 
-    def put(self, staged: Path, name: str) -> None:
-        """Take a whole backup under a name that is not there yet."""
+    def taken(self) -> set[str]:
+        """Return the names that are there or on their way."""
+        ...
+
+    def put(self, staged: Path, name: str, made_by: str) -> None:
+        """Take a whole backup under a name that is not there yet. `made_by` tells its maker from others."""
+        ...
+
+    def probe(self) -> str:
+        """Write, read back and remove a small file; returns what was seen, for people."""
         ...
 
     def fetch(self, name: str, path: str, target: Path) -> None:
@@ -78,20 +93,39 @@ class FolderDestination:
         with self._told("read"):
             return read_manifest((self.folder / name / MANIFEST_FILE).read_bytes(), f"{self.folder / name}")
 
-    def put(self, staged: Path, name: str) -> None:
+    def taken(self) -> set[str]:
+        """Return the names that are there or on their way."""
+        with self._told("read"):
+            under_way = (path.name for path in self.folder.iterdir()) if self.folder.is_dir() else ()
+            return {*self.names(), *_under_way(under_way)}
+
+    def probe(self) -> str:
+        """Write, read back and remove a small file; returns what was seen."""
+        with self._told("write"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f".probe-{uuid4().hex[:8]}"
+            file.write_bytes(PROBE)
+            read = file.read_bytes()
+            file.unlink()
+            if read != PROBE:
+                raise BackupError(f"{self.where}: what was written is read back as something else: see the disk's health")
+            return f"{self.where} is writable, {shutil.disk_usage(self.folder).free / 1e9:.1f} GB free"
+
+    def put(self, staged: Path, name: str, made_by: str) -> None:
         """Take a whole backup: copied, synced, renamed."""
-        partial = self.folder / f"{PARTIAL}{name}"
+        partial = self.folder / f"{PARTIAL}{name}.{made_by}"
         with self._told("write"):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.rmtree(partial, ignore_errors=True)
+                for left in self.folder.glob(f"{PARTIAL}*.{made_by}"):  # of one that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 for source in _files(staged):
                     target = partial / source.relative_to(staged)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     copy_durably(source, target)
                 sync_tree(partial)
                 if (self.folder / name).exists():
-                    raise BackupError(f"{self.folder / name} is there already: take the backup again")
+                    raise BackupError(f"{self.folder / name} is there already: {AGAIN}")
                 partial.rename(self.folder / name)
                 sync_folder(self.folder)
             finally:
@@ -127,9 +161,7 @@ class UrlDestination:
         """Return the backups that are there, oldest first."""
         with self._told("read"):
             fs, root = self._open()
-            if not fs.exists(root):
-                return []
-            found = (str(path).rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False))
+            found = _listed(fs, root)
             return _sorted(name for name in found if date_of(name) and fs.exists(f"{root}/{name}/{MANIFEST_FILE}"))
 
     def manifest(self, name: str) -> Manifest:
@@ -138,19 +170,46 @@ class UrlDestination:
             fs, root = self._open()
             return read_manifest(fs.cat_file(f"{root}/{name}/{MANIFEST_FILE}"), f"{self.where}/{name}")
 
-    def put(self, staged: Path, name: str) -> None:
+    def taken(self) -> set[str]:
+        """Return the names that are there or on their way."""
+        names = self.names()
+        with self._told("read"):
+            fs, root = self._open()
+            return {*names, *_under_way(_listed(fs, root))}
+
+    def probe(self) -> str:
+        """Write, read back and remove a small file; returns what was seen."""
+        with self._told("write"):
+            fs, root = self._open()
+            file = f"{root}/.probe-{uuid4().hex[:8]}"
+            fs.makedirs(root, exist_ok=True)
+            fs.pipe_file(file, PROBE)
+            read = fs.cat_file(file)
+            fs.rm_file(file)
+            if read != PROBE:
+                raise BackupError(f"{self.where}: what was written is read back as something else: see the store's own health")
+            return f"{self.where} is writable"
+
+    def put(self, staged: Path, name: str, made_by: str) -> None:
         """Send a whole backup, read each file back, rename, and send the manifest last."""
         with self._told("write"):
             fs, root = self._open()
-            partial, final = f"{root}/{PARTIAL}{name}", f"{root}/{name}"
-            if fs.exists(final):
-                raise BackupError(f"{self.where}/{name} is there already: take the backup again")
+            partial, final = f"{root}/{PARTIAL}{name}.{made_by}", f"{root}/{name}"
             try:
-                _remove_tree(fs, partial)
+                for left in _listed(fs, root):
+                    if left.startswith(PARTIAL) and left.endswith(f".{made_by}"):  # of one that was killed
+                        _remove_tree(fs, f"{root}/{left}")
                 for source in _files(staged):
                     inside = source.relative_to(staged).as_posix()
                     if inside != MANIFEST_FILE:
                         self._send(fs, source, f"{partial}/{inside}")
+                # in this order: who is on the way is seen under the one name or the other
+                others = [each for each in _listed(fs, root) if each.startswith(f"{PARTIAL}{name}.")]
+                others = [each for each in others if not each.endswith(f".{made_by}")]
+                if others:
+                    raise BackupError(f"{self.where}/{name} is being written by another host ({others[0]}): {AGAIN}")
+                if fs.exists(final):
+                    raise BackupError(f"{self.where}/{name} is there already: {AGAIN}")
                 fs.mv(partial, final, recursive=True)
                 self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
             finally:
@@ -200,7 +259,14 @@ class UrlDestination:
 
 def _said(place: str, doing: str, error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    advice = "free some space there" if getattr(error, "errno", None) == 28 else "see whether it is there and yours to use"
+    advice = "see whether it is there and yours to use"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        advice = "free some space there"
+    elif type(error).__name__ in KEYS_MISSING or isinstance(error, PermissionError):
+        advice = (
+            "its keys are missing or refused: they belong where its own tools look for them (s3: AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials; sftp: an ssh agent or ~/.ssh)"
+        )
     return f"cannot {doing} {place}: {text}: {advice}"
 
 
@@ -212,6 +278,19 @@ def _files(folder: Path) -> list[Path]:
     """Return the files of a staged backup, the manifest last."""
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     return sorted(found, key=lambda path: path.name == MANIFEST_FILE)
+
+
+def _listed(fs: Any, root: str) -> list[str]:
+    """Return the names below a folder, none where it is not there."""
+    if not fs.exists(root):
+        return []
+    fs.invalidate_cache()
+    return [str(path).rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)]
+
+
+def _under_way(entries: Iterable[str]) -> set[str]:
+    """Return the names of the backups that are being written, or were when their maker was killed."""
+    return {entry.removeprefix(PARTIAL).rpartition(".")[0] for entry in entries if entry.startswith(PARTIAL)}
 
 
 def _remote_blocks(fs: Any, path: str) -> Iterator[bytes]:

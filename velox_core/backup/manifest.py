@@ -135,6 +135,7 @@ class Manifest:
         missing: what could not be saved, each with its reason.
         without: the same of what is made anew from the journal, so that nothing is lost.
         verified: whether it was restored into an empty place and compared; `verified_wall_ms` when.
+        made_by: which `var` it was made from, see `store.origin_of`; '' in one of an older VELOX.
     """
 
     name: str
@@ -150,6 +151,7 @@ class Manifest:
     without: tuple[str, ...] = ()
     verified: bool = False
     verified_wall_ms: int = 0
+    made_by: str = ""
 
     @property
     def good(self) -> bool:
@@ -175,6 +177,7 @@ class Manifest:
         names = ("name", "broker_type", "account", "made_wall_ms", "config_hash", "head", "verified", "verified_wall_ms")
         return {
             "format": FORMAT,
+            **({"made_by": self.made_by} if self.made_by else {}),
             **{name: getattr(self, name) for name in names},
             "trading_date": self.trading_date.isoformat(),
             "versions": dict(self.versions),
@@ -212,6 +215,7 @@ def read_manifest(content: bytes, place: str) -> Manifest:
             without=tuple(str(text) for text in body["without"]),
             verified=body["verified"] is True,
             verified_wall_ms=int(body["verified_wall_ms"]),
+            made_by=str(body.get("made_by", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackupError(f"the manifest of {place} cannot be read: {error!r}. Take another backup.") from error

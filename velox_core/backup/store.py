@@ -3,7 +3,8 @@
 - A backup is made and verified once, in a staging folder below `var`, and then given to each destination; one that fails
   does not stop the others, and is told.
 - One at a time on a host: a kernel lock, which ends with its process. What a killed one left is removed by the next.
-- Old backups are removed only after a good new one is in that same destination.
+- Old backups are removed only after a good new one is in that same destination, and only those that this `var` made: two hosts
+  that share a place take nothing from each other.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import shutil
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from velox_core.backup.destinations import Destination
 from velox_core.backup.make import Extra, empty_folder, make_parts
@@ -33,6 +37,8 @@ from velox_core.journal.verify import head_of_day
 
 LOCK_FILE: Final = "backup.lock"
 STAGING: Final = ".backup-staging"
+ORIGIN_FILE: Final = "backup.origin"
+ORIGIN: Final = re.compile(r"[A-Za-z0-9-]{1,40}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +64,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of a backup in one destination: '' or what went wrong, and the old ones that were removed."""
+    """What became of a backup in one destination: '' or what went wrong, the old ones that were removed, and those that are due
+    but another host's.
+    """
 
     where: str
     problem: str = ""
     removed: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -88,19 +97,39 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
+def origin_of(folder: Path) -> str:
+    """Return what tells this `var`'s backups from those of another host with the same account; made once, and kept.
+
+    Raises: BackupError.
+    """
+    path = folder / ORIGIN_FILE
+    try:
+        with suppress(FileNotFoundError):
+            found = path.read_text(encoding="ascii").strip()
+            if ORIGIN.fullmatch(found):
+                return found
+        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "host"
+        made = f"{host}-{uuid4().hex[:8]}"
+        write_durably(path, f"{made}\n".encode())
+        return made
+    except (OSError, UnicodeDecodeError) as error:
+        raise BackupError(f"{path} cannot be used: {error}: make it writable, or remove it") from error
+
+
 def take(request: Request, destinations: Sequence[Destination], rule: Retention) -> tuple[Manifest, list[Delivery]]:
     """Make, verify and deliver a backup. Raises BackupError when it cannot be made; deliveries fail one by one."""
     with alone(request.folder):
         staging = empty_folder(request.folder / STAGING)
         try:
             staged = empty_folder(staging / "backup")
-            manifest = _make(request, staged, empty_folder(staging / "scratch"), _taken_names(destinations))
+            made_by = origin_of(request.folder)
+            manifest = _make(request, staged, empty_folder(staging / "scratch"), _taken_names(destinations), made_by)
             return manifest, [_deliver(destination, staged, manifest, rule) for destination in destinations]
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Manifest:
+def _make(request: Request, staged: Path, scratch: Path, taken: set[str], made_by: str) -> Manifest:
     made = make_parts(request.sources, request.extras, staged, scratch)
     parts, missing, without = made.parts, [*request.left_out, *made.missing], made.without
     if not parts:
@@ -120,6 +149,7 @@ def _make(request: Request, staged: Path, scratch: Path, taken: set[str]) -> Man
         parts=parts,
         missing=tuple(missing),
         without=without,
+        made_by=made_by,
     ).after_verification(time.time_ns() // 1_000_000)
     try:
         write_durably(staged / MANIFEST_FILE, manifest.encoded())
@@ -145,7 +175,7 @@ def _taken_names(destinations: Sequence[Destination]) -> set[str]:
     names: set[str] = set()
     for destination in destinations:
         try:
-            names.update(destination.names())
+            names.update(destination.taken())
         except BackupError:
             continue  # it says so when the backup is delivered
     return names
@@ -153,20 +183,32 @@ def _taken_names(destinations: Sequence[Destination]) -> set[str]:
 
 def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: Retention) -> Delivery:
     try:
-        destination.put(staged, manifest.name)
+        destination.put(staged, manifest.name, manifest.made_by)
     except BackupError as error:
         return Delivery(where=destination.where, problem=str(error))
     removed: list[str] = []
+    others: list[str] = []
     if not manifest.good:
         return Delivery(where=destination.where)
     try:
         for name in to_remove(destination.names(), rule, keep=manifest.name):
+            if _is_anothers(destination, name, manifest.made_by):
+                others.append(name)
+                continue
             destination.remove(name)
             removed.append(name)
     except BackupError as error:
         problem = f"the backup is there, but old ones were not removed: {error}"
         return Delivery(where=destination.where, problem=problem, removed=tuple(removed))
-    return Delivery(where=destination.where, removed=tuple(removed))
+    return Delivery(where=destination.where, removed=tuple(removed), others=tuple(others))
+
+
+def _is_anothers(destination: Destination, name: str, made_by: str) -> bool:
+    """Return whether another host made a backup; one whose manifest cannot be read is due as its name says."""
+    try:
+        return destination.manifest(name).made_by not in ("", made_by)
+    except BackupError:
+        return False
 
 
 def verify_stored(destination: Destination, name: str, scratch: Path) -> list[str]:

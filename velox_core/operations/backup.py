@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 from velox_core.backup.destinations import Destination, open_destination
@@ -35,6 +37,7 @@ from velox_core.settings import Paths, Settings
 BACKUPS_FOLDER: Final = "backups"  # below var, when no destination is configured
 RESTORE_STAGING: Final = ".restore-staging"
 ASIDE_FOLDER: Final = "moved-aside"
+PROBE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class BackupOutcome:
         said += [f"without (it is made anew from the journal): {text}" for text in manifest.without]
         for delivery in self.deliveries:
             removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
+            if delivery.others:
+                removed += f"; kept, though due, since another host made them: {', '.join(delivery.others)}"
             said.append(f"NOT in {delivery.where}: {delivery.problem}" if delivery.problem else f"in {delivery.where}{removed}")
         if manifest.head:
             said.append(f"head of the day {manifest.head}")
@@ -84,6 +89,7 @@ class BackupOutcome:
         """Return it as JSON values."""
         places = [
             {"place": delivery.where, "problem": delivery.problem, "removed": list(delivery.removed)}
+            | {"others": list(delivery.others)}
             for delivery in self.deliveries
         ]
         return {"good": self.good, "destinations": places, "seconds": round(self.seconds, 3), **self.manifest.to_json()}
@@ -170,6 +176,32 @@ def backup_day(settings: Settings, paths: Paths, trading_date: date, *, to: str 
     rule = Retention(days=settings.backup.keep_days, weeks=settings.backup.keep_weeks, months=settings.backup.keep_months)
     manifest, deliveries = take(request, destinations(settings, paths, to), rule)
     return BackupOutcome(manifest=manifest, deliveries=tuple(deliveries), seconds=time.monotonic() - began)
+
+
+def probe_place(settings: Settings, paths: Paths, place: str | None) -> str:
+    """Write, read back and remove a small file where backups go; returns what was seen. `place` None: below var.
+
+    Raises: BackupError that says what is missing; also when the place does not answer within `PROBE_SECONDS`.
+    """
+    (destination, *_) = destinations(settings, paths, place or str(paths.var / BACKUPS_FOLDER))
+    answer: SimpleQueue[str | BackupError] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(destination.probe())
+        except BackupError as error:
+            answer.put(error)
+
+    Thread(target=ask, name="backup-probe", daemon=True).start()
+    try:
+        told = answer.get(timeout=PROBE_SECONDS)
+    except Empty:
+        raise BackupError(
+            f"{destination.where} does not answer within {PROBE_SECONDS:g} s: see its address and the network"
+        ) from None
+    if isinstance(told, BackupError):
+        raise told
+    return told
 
 
 def list_backups(settings: Settings, paths: Paths, *, at: str | None = None) -> list[StoredBackup]:

@@ -161,7 +161,7 @@ def _simulated_test(settings: Settings, paths: Paths) -> Finding:
 
 
 def _backup(settings: Settings, paths: Paths) -> Finding:
-    finding = probes.probe_backup_destination(settings.backup.destination, paths)
+    finding = probes.probe_backup_destination(settings, paths)
     measured = f"{finding.measured}, kept {settings.backup.keep_days} days"
     return Finding(ok=finding.ok, measured=measured, advice=finding.advice)
 

@@ -183,7 +183,7 @@ def keep_summary(day: Day, recorded: RecordedRun, proof: FlatProof) -> dict[str,
     report, story = tell_session(day.settings, day.paths, recorded)
     with open_journal(day.settings, recorded) as journal:
         figures = day_figures(list(journal.events()), report, story)
-    kept = {"exit_code": code, "broker_says": proof.text, "figures": figures, "journal_head": _head(day, recorded)}
+    kept = {"exit_code": code, "broker_says": proof.text, "figures": figures, "day_head": _head(day, recorded)}
     report = write_report(day.settings, recorded, {**facts, **kept})
     if proof.flat and not report["flat"]:
         raise VeloxError(

@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.status import account_folders, read_summary
@@ -111,25 +109,22 @@ def probe_http(host: str, port: int) -> ProbeResult:
     return ProbeResult(ok=status < 500, measured=f"http://{reached}:{port} answers {status}", advice=advice)
 
 
-def probe_backup_destination(destination: Path | str | None, paths: Paths) -> ProbeResult:
-    """Write and remove a file in the backup folder, and look at the free space. `destination` None: var/backups."""
-    if isinstance(destination, str):
-        advice = "name a folder; a backup to a URL cannot be verified from here"
-        return ProbeResult(ok=False, measured=f"destination {destination}", advice=advice)
-    folder = paths.var / "backups" if destination is None else destination
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{uuid4().hex[:8]}"
-        probe.write_bytes(b"velox")
-        probe.unlink()
-        space = os.statvfs(folder)
-    except OSError as error:
-        return ProbeResult(
-            ok=False, measured=f"{folder} cannot be written: {error}", advice="make the folder writable, or name another"
-        )
-    free = space.f_bavail * space.f_frsize
-    measured = f"{folder} is writable, {free / 1e9:.1f} GB free"
-    return ProbeResult(ok=free >= FREE_BYTES_MINIMUM, measured=measured, advice="free some space: a backup needs 0.5 GB")
+def probe_backup_destination(settings: Settings, paths: Paths) -> ProbeResult:
+    """Write, read back and remove a file in each place of the backups; look at the free space of a folder."""
+    from velox_core.backup.manifest import BackupError
+    from velox_core.operations.backup import BACKUPS_FOLDER, probe_place
+
+    told = []
+    for place in (settings.backup.destination or str(paths.var / BACKUPS_FOLDER), *settings.backup.copies):
+        try:
+            told.append(probe_place(settings, paths, place))
+        except BackupError as error:
+            what, _, advice = str(error).rpartition(": ")
+            return ProbeResult(ok=False, measured=what, advice=advice)
+        if "://" not in place and (free := shutil.disk_usage(place).free) < FREE_BYTES_MINIMUM:
+            advice = "free some space: a backup needs 0.5 GB"
+            return ProbeResult(ok=False, measured=f"{place} has {free / 1e9:.1f} GB free", advice=advice)
+    return ProbeResult(ok=True, measured="; ".join(told))
 
 
 def strategy_fingerprint(settings: Settings) -> str:

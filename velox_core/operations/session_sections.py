@@ -45,7 +45,7 @@ class Section:
 def report_sections(report: Mapping[str, Any], story: Story | None = None) -> list[Section]:
     """Return a report's sections in their order; with a story those that need it, too."""
     sections = [
-        Section(title="Result", header=("", ""), rows=tuple(view.headline_rows(report))),
+        Section(title="Result", header=("", ""), rows=tuple(view.headline_rows(report)), note=_head_note(report)),
         _halts(report),
         *_figures(report),
         _trades(report),
@@ -63,6 +63,11 @@ def report_sections(report: Mapping[str, Any], story: Story | None = None) -> li
         *([] if story is None else [_timeline(story)]),
     ]
     return sections
+
+
+def _head_note(report: Mapping[str, Any]) -> str:
+    head = report.get("day_head")
+    return f"Hash of all events of the day, as the day's backup notes it: {head}" if head else ""
 
 
 def _halts(report: Mapping[str, Any]) -> Section:

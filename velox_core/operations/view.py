@@ -133,6 +133,7 @@ def end_text(report: Mapping[str, Any]) -> str:
     return str(closed.get("message", "")) if closed.get("flat") is not True else f"flat ({closed.get('message', '')})"
 
 
+HEAD_SHOWN: Final = 16  # hex digits of a hash, enough to compare by eye
 STRATEGY_HEADER: Final = ("Strategy", "Trades", "Won", "Approved", "Refused", "Charges", "Net")
 
 
@@ -152,8 +153,8 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("At the end", _at_the_end(report)),
         ("Data", str(report.get("source", "")) + (" (synthetic)" if report.get("synthetic") else "")),
     ]
-    if report.get("journal_head"):
-        rows.append(("Head of the day's journal", _head_text(report["journal_head"])))
+    if head_text(report):
+        rows.append(("Head of the day's journal", head_text(report)))
     if report.get("ticks"):
         rows.append(("Judged on", str(report.get("granularity", "ticks"))))
     if dropped_text(report):
@@ -168,11 +169,16 @@ def headline_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _head_text(head: object) -> str:
-    """Return the head of a run's journal for people: how many events, and the digest that the last of them closes."""
-    if not isinstance(head, Mapping):
-        return str(head)
-    return f"{head.get('events', '?')} events, digest {head.get('digest', '?')}"
+def head_text(report: Mapping[str, Any]) -> str:
+    """Return the short hash that stands for the day's events, how many the run has, and how to check it; '' without any.
+
+    Before the end of day it is the run's own hash; afterwards that of all runs of the date, which backups note, too.
+    """
+    run = report.get("journal_head")
+    if not isinstance(run, Mapping) or not run.get("digest"):
+        return ""
+    digest = str(report.get("day_head") or run["digest"])
+    return f"{digest[:HEAD_SHOWN]}…, {_int(run, 'events')} events; is it still so? velox journal verify"
 
 
 def _at_the_end(report: Mapping[str, Any]) -> str:

@@ -359,6 +359,67 @@ def test_destination_that_gives_back_something_else_is_no_backup(
     assert UrlDestination("failing://far", "simulated/primary").names() == []
 
 
+@pytest.mark.parametrize("place", ["shared", "failing://far/velox"])
+def test_hosts_that_share_a_place_take_nothing_from_each_other(
+    place: str, run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore], tmp_path: Path
+) -> None:
+    failing.files_left = 1_000
+    settings = settings_with(f"\n  backup: {{destination: '{place}', keep_days: 1, keep_weeks: 0, keep_months: 0}}\n")
+    other = Paths(var=tmp_path / "other", logs=tmp_path / "other-logs")
+    first = backup_day(settings, paths, DAY)
+    second = backup_day(settings, other, DAY)
+    assert (first.name, second.name) == ("2024-01-15", "2024-01-15-2")
+    assert first.manifest.made_by != second.manifest.made_by
+    assert second.deliveries[0].others == ("2024-01-15",)
+    assert "kept, though due, since another host made them: 2024-01-15" in "\n".join(second.sentences)
+    third = backup_day(settings, paths, DAY)
+    assert (third.name, third.deliveries[0].removed, third.deliveries[0].others) == (
+        "2024-01-15-3",
+        ("2024-01-15",),
+        ("2024-01-15-2",),
+    )
+    assert [verdict.problems for verdict in verify_backups(settings, paths)] == [(), ()]
+
+
+def test_host_that_sends_under_a_name_that_another_sends_gives_way(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore], tmp_path: Path
+) -> None:
+    settings = settings_with("\n  backup: {destination: 'failing://far'}\n")
+    other = Paths(var=tmp_path / "other", logs=tmp_path / "other-logs")
+    outcomes = []
+    put = FailingStore.put_file
+
+    def meanwhile(self: FailingStore, lpath: str, rpath: str, **kwargs: object) -> None:
+        type(self).put_file = put  # type: ignore[method-assign]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "_taken_names", lambda destinations: set())  # it looked before the first one began
+            put(self, lpath, rpath, **kwargs)
+            outcomes.append(backup_day(settings, other, DAY))
+
+    FailingStore.files_left = 1_000
+    FailingStore.put_file = meanwhile  # type: ignore[method-assign]
+    try:
+        first = backup_day(settings, paths, DAY)
+    finally:
+        FailingStore.put_file = put  # type: ignore[method-assign]
+    (second,) = outcomes
+    assert (first.name, second.name) == ("2024-01-15", "2024-01-15")
+    assert first.good
+    assert "is being written by another host" in second.deliveries[0].problem
+    assert [verdict.problems for verdict in verify_backups(settings, paths)] == [()]
+    again = backup_day(settings, other, DAY)
+    assert (again.name, again.good) == ("2024-01-15-2", True)
+
+
+def test_what_a_killed_host_left_under_way_takes_its_name_and_stops_nobody(
+    run: Path, settings_with: Load, paths: Paths
+) -> None:
+    left = stored(paths) / ".partial-2024-01-15.elsewhere-0123abcd"
+    left.mkdir(parents=True)
+    assert backup_day(settings_with(), paths, DAY).name == "2024-01-15-2"
+    assert left.is_dir()
+
+
 def test_destination_that_cannot_be_written_or_read_is_told(run: Path, settings_with: Load, paths: Paths) -> None:
     (paths.var / "backups").write_text("a file where the folder should be")
     settings = settings_with()

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from velox_core.domain.errors import EXIT_CHECKLIST_FAILED
-from velox_core.operations import checklist, probes
+from velox_core.operations import backup, checklist, probes
 from velox_core.operations.checklist import ITEM_TITLES, Finding, ItemResult, Verdict, refusals, run_item, verdict_line
 from velox_core.operations.day_pass import check_day_pass, newest_checklist, record_checklist
 from velox_core.operations.market_open import ChecklistFailed, broken_item
@@ -208,11 +209,54 @@ def test_checklist_redis_that_evicts_keys_refuses(settings_with: Load, paths: Pa
 
 def test_checklist_backup_folder_is_written_to_and_left_empty(settings_with: Load, paths: Paths, tmp_path: Path) -> None:
     assert run_item("backup", settings_with(), paths).verdict is Verdict.PASSED
-    assert list((paths.var / "backups").iterdir()) == []
+    assert [path for path in (paths.var / "backups").rglob("*") if path.is_file()] == []
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert not probes.probe_backup_destination(blocked / "backups", paths).ok
-    assert not probes.probe_backup_destination("s3://bucket/velox", paths).ok
+    assert not probes.probe_backup_destination(settings_with(f"\n  backup: {{destination: '{blocked}'}}\n"), paths).ok
+    copies = f"\n  backup: {{destination: '{tmp_path / 'good'}', copies: ['{blocked}']}}\n"
+    assert str(blocked) in probes.probe_backup_destination(settings_with(copies), paths).measured
+
+
+def test_checklist_backup_url_is_written_to_and_what_is_missing_is_said(
+    settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(url: str) -> tuple[bool, str]:
+        found = probes.probe_backup_destination(settings_with(f"\n  backup: {{destination: '{url}'}}\n"), paths)
+        return found.ok, f"{found.measured}: {found.advice}"
+
+    memory = fsspec.filesystem("memory")
+    assert at("memory://velox-probe") == (True, "memory://velox-probe/simulated/primary is writable: ")
+    assert [path for path in memory.find("/velox-probe") if "probe-" in path] == []
+    ok, told = at("s3://bucket/velox")
+    assert not ok
+    assert "velox[s3]" in told
+    ok, told = at("sftp://nobody@127.0.0.1:1/velox")
+    assert not ok
+    assert "velox[sftp]" in told or "refused" in told.lower()
+
+    class NoCredentialsError(Exception):
+        """As the library of s3 names it."""
+
+    def without_keys(*_: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(memory.__class__, "pipe_file", without_keys)
+    ok, told = at("memory://velox-probe")
+    assert not ok
+    assert "Unable to locate credentials" in told
+    assert "AWS_ACCESS_KEY_ID" in told
+
+
+def test_checklist_backup_url_that_does_not_answer_is_given_up(
+    settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(backup, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(fsspec.filesystem("memory").__class__, "pipe_file", lambda *_: release.wait(30))
+    found = probes.probe_backup_destination(settings_with("\n  backup: {destination: 'memory://silent'}\n"), paths)
+    release.set()
+    assert not found.ok
+    assert "does not answer within 0.05 s" in found.measured
 
 
 def test_checklist_simulated_test_needs_a_flat_run_of_these_limits_and_strategies(settings_with: Load, paths: Paths) -> None:

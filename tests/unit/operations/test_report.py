@@ -199,7 +199,7 @@ def test_view_markdown_of_a_report_has_every_part_and_escapes_tables(journal: Jo
     journal.add(EventKind.HALT, {"halt_id": "h", "kind": "LOSS", "reason": "limit"})
     head = {"scope_key": "simulated:primary:2024-01-15-1", "events": 211, "digest": "ab12"}
     text = report_markdown({**build_report(journal.events, FACTS | {"synthetic": True}), "journal_head": head})
-    assert "| Head of the day's journal | 211 events, digest ab12 |" in text
+    assert "| Head of the day's journal | ab12…, 211 events; is it still so? velox journal verify |" in text
     assert "| Of the day |  |" in text  # an empty head is an empty bar in the UI
     assert "|  |  |" not in text
     for part in (
