@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from importlib import import_module
-from threading import Thread
 from typing import Any, Final
 
 from prefect import flow
@@ -14,9 +14,13 @@ from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
+from velox_core.domain.errors import VeloxError
+from velox_core.operations.day import Day
+from velox_core.operations.day_engine import look
 from velox_core.operations.drawing import get_ready_ahead, scratch_folder
 
 END_OF_DAY: Final = "flows.end_of_day"
+POLL_SECONDS: Final = 0.25
 
 
 @flow(name="trading-day", flow_run_name=run_name("trading-day"), retries=0, persist_result=False)
@@ -43,15 +47,14 @@ async def trading_day(
     chosen = day.trading_date.isoformat()
     await market_open(config=config, date=chosen, data=data, scenario=scenario)
     get_ready_ahead(scratch_folder(day.paths))
-    getting_ready = Thread(target=import_module, args=(END_OF_DAY,), daemon=True)  # while the engine trades
-    getting_ready.start()
+    getting_ready = asyncio.create_task(_get_end_of_day_ready(day))
     again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
     traded = await intraday(
         config=config, date=chosen, speed=speed, data=data, scenario=scenario, again=again, return_state=True
     )
+    getting_ready.cancel()
     if traded.name == ALREADY_RUNNING:
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
-    await asyncio.to_thread(getting_ready.join)
     from flows.end_of_day import end_of_day  # it brings most of the packages, and the day's start does not wait for them
 
     closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
@@ -59,6 +62,14 @@ async def trading_day(
         return Cancelled(name=traded.name, message=traded.message)
     await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
     return await closed.aresult()
+
+
+async def _get_end_of_day_ready(day: Day) -> None:
+    """Import its packages while the engine trades; in this very thread, since another one may meet a half-made module."""
+    with suppress(VeloxError, OSError):  # what is wrong with the run's folder is told by those who need it
+        while look(day).holder is None:
+            await asyncio.sleep(POLL_SECONDS)
+    import_module(END_OF_DAY)
 
 
 if __name__ == "__main__":

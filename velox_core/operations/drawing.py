@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import pickle
 import subprocess
@@ -22,15 +23,18 @@ from threading import Thread
 from typing import Any, Final
 
 from velox_core.domain.errors import VeloxError
+from velox_core.logs import SYSTEM
 from velox_core.operations.journal_bodies import int_of
 from velox_core.operations.session_page import report_page
 from velox_core.operations.session_story import Story
 from velox_core.settings import Paths
 
 DRAWING_SECONDS_MAX: Final = 120.0
+END_SECONDS_MAX: Final = 5.0
 SYMBOL_CHARTS_MAX: Final = 12
 MODULE: Final = "velox_core.operations.drawing"
 
+_log = logging.getLogger(SYSTEM)
 _spare: Final[dict[Path, subprocess.Popen[bytes]]] = {}  # one for each scratch folder, started and not asked yet
 
 
@@ -58,7 +62,8 @@ class Drawer:
     def get_ready(self) -> None:
         """Start it, unless that was done. A machine that cannot costs only the time that it would have saved."""
         if self._process is None:
-            self._process = _spare.pop(self._scratch, None) or _start(self._scratch)
+            spare = _spare.pop(self._scratch, None)
+            self._process = spare if spare is not None and spare.poll() is None else _start(self._scratch)
 
     @property
     def pid(self) -> int:
@@ -69,8 +74,9 @@ class Drawer:
         """Give it what to draw. Returns at once."""
         self.get_ready()
         job = pickle.dumps((dict(report), story))
-        self._asking = Thread(target=self._ask, args=(job,), name="drawing", daemon=True)
-        self._asking.start()
+        asking = Thread(target=self._ask, args=(job,), name="drawing", daemon=True)
+        asking.start()
+        self._asking = asking
 
     def _ask(self, job: bytes) -> None:
         if self._process is not None:
@@ -86,24 +92,27 @@ class Drawer:
             self.close()
             raise VeloxError(f"the report was not drawn within {DRAWING_SECONDS_MAX:.0f} s: draw it later with velox report")
         if self._process.returncode != 0:
+            _log.warning("[REPORT] the drawing process ended with code %s: drawn without it", self._process.returncode)
             return None
         page, picture = pickle.loads(self._answer)  # from our own child alone, through its pipe
         return Drawing(page=page, picture=picture)
 
     def close(self) -> None:
-        """End it, if it is there."""
+        """End it, if it is there. It returns within a bound also when the process cannot end: that hangs in the kernel."""
         process = self._process
         if process is None:
             return
-        if process.poll() is None:
-            process.kill()
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS_MAX)
         if self._asking is not None:
-            self._asking.join()
+            self._asking.join(END_SECONDS_MAX)
+            if self._asking.is_alive():
+                return  # it still reads from the pipes
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
-        process.wait()
 
 
 def get_ready_ahead(scratch: Path) -> None:
@@ -132,7 +141,8 @@ def _end_spare(scratch: Path) -> None:
     process = _spare.pop(scratch, None)
     if process is not None:
         process.kill()
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS_MAX)
 
 
 def scratch_folder(paths: Paths) -> Path:

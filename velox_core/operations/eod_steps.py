@@ -209,12 +209,19 @@ def _retention(work: Evening) -> Told:
 
 
 def _get_ready_to_draw(work: Evening) -> None:
-    if work.drawer is not None and (work.again or not work.done("report")):
+    if work.drawer is not None and _is_to_be_drawn(work):
         work.drawer.get_ready()
 
 
+def _is_to_be_drawn(work: Evening) -> bool:
+    """Return whether the report is due, as far as the steps before it tell."""
+    (report,) = [step for step in STEPS if step.name == "report"]
+    anew = any(work.results[name].state is not StepState.ALREADY_DONE for name in report.follows if name in work.results)
+    return work.again or anew or not work.done("report")
+
+
 def _begin_report(work: Evening) -> None:
-    if work.drawer is not None and work.done("summary"):
+    if work.drawer is not None and work.done("summary") and _is_to_be_drawn(work):
         work.begun = session_report.begin_report(work.day.settings, work.day.paths, work.recorded, work.drawer)
 
 
