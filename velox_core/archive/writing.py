@@ -84,7 +84,9 @@ class _Compressor:
         return self._put(self._compressor.flush())
 
     def _put(self, packed: bytes) -> int:
-        self._file.write(packed)
+        rest = memoryview(packed)
+        while rest:  # an unbuffered file may take a part, and says that the disk is full only when it takes nothing
+            rest = rest[self._file.write(rest) :]
         self._digest.update(packed)
         self.stored_size += len(packed)
         return self.stored_size

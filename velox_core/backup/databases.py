@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,13 +32,15 @@ _CANONICAL: Final = (  # what `journal.chain.canonical` makes, made by SQLite: m
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment. Raises BackupError when it cannot be read whole."""
+    """Copy a database as it is at one moment. Raises BackupError when it cannot be read, OSError when the disk is full."""
     try:
         with closing(_reading(source)) as origin, closing(sqlite3.connect(target)) as copy:
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")  # the copy is packed at once, and the packed file is synced
             origin.backup(copy, pages=-1)
     except sqlite3.Error as error:
+        if "is full" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise BackupError(
             f"{source} cannot be copied: {error}: it is damaged or its disk fails; see velox doctor, or restore an older backup"
         ) from error

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,7 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path
             (without if kind in MADE_ANEW else missing).append(f"{name}: {error}")
             continue
         except OSError as error:
-            if not _takes_a_file(staging):
+            if error.errno == errno.ENOSPC or not _takes_a_file(staging):
                 raise BackupError(
                     f"{staging} takes nothing more: {error.strerror}: free its disk, or make it writable"
                 ) from error
@@ -157,6 +158,8 @@ def _pack_and_restore(copy: Path, target: Path) -> tuple[Packed, Restored | str]
     try:
         return packed, restore_database(target, copy.with_name("restored"))
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         return packed, f"it cannot be restored: {error.strerror}"
     except BackupError as error:
         return packed, str(error)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from velox_core.backup.databases import JournalChecks, check_integrity, journal_checks, table_checks
 from velox_core.backup.destinations import Destination
-from velox_core.backup.manifest import DATABASES, BackupError, Manifest, Part, PartKind
+from velox_core.backup.manifest import DATABASES, MADE_ANEW, BackupError, Manifest, Part, PartKind
 from velox_core.backup.packing import blocks, sync_folder, unpack
 from velox_core.backup.proof import verify_part
 
@@ -78,7 +78,8 @@ def fetch_checked(destination: Destination, manifest: Manifest, steps: Sequence[
     for number, step in enumerate(steps):
         packed, content = staging / f"{number}.packed", staging / f"{number}.content"
         destination.fetch(manifest.name, step.part.path, packed)
-        if problem := verify_part(step.part, packed, staging):
+        # a machine whose Redis is older must get its journal all the same
+        if problem := verify_part(step.part, packed, staging, loads=step.part.kind not in MADE_ANEW):
             raise BackupError(f"{step.part.path} of {manifest.name} cannot be used: {problem}. Nothing was changed.")
         unpack(packed, content)
         packed.unlink()

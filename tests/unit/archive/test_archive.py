@@ -17,6 +17,7 @@ from velox_core.archive.retention import DAY_MS, archive_folder
 from velox_core.archive.store import ArchivedFile, read_lines
 from velox_core.domain.errors import VeloxError
 from velox_core.logs import start_logging
+from velox_core.settings.schema import Logs
 
 DAY = date(2024, 1, 15)
 LOG = "system.log"
@@ -176,6 +177,12 @@ def test_archive_of_many_blocks_is_what_was_written(source: Path, target: Path) 
     (source / LOG).write_text(text + line("more"), encoding="utf-8")
     assert archive(source, target).lines == 6_001
     assert len(list(target.glob("*.zst"))) == 1
+
+
+def test_default_bound_of_the_logs_holds_a_day_in_which_everything_is_refused_each_minute() -> None:
+    defaults = Logs()
+    refusals = 50 * 10 * 375  # symbols, strategies, minutes
+    assert defaults.keep_files * defaults.max_megabytes * 1_000_000 > 2 * refusals * 400  # bytes of a long line
 
 
 def test_archive_into_a_folder_that_cannot_be_made_says_so(source: Path, target: Path) -> None:

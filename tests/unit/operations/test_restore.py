@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.journals import DAY, RUN, RUN_ID, tamper, write_journal
+from velox_core.backup import redis_copy, store
 from velox_core.backup import restore as restoring
-from velox_core.backup import store
 from velox_core.backup.destinations import FolderDestination
 from velox_core.backup.journal_copy import load_server_journal, save_server_journal
 from velox_core.backup.manifest import BackupError
@@ -228,3 +228,24 @@ def test_journal_of_a_server_is_part_of_the_backup_and_goes_back_into_a_database
     with closing(SqliteBook(paths.var / RUN_FOLDER / "broker.db")):
         pass
     assert restore(settings, paths, DAY, dry_run=True).steps == ()
+
+
+def test_restore_on_a_machine_whose_redis_cannot_load_the_dump_brings_everything_all_the_same(
+    run: Path, settings: Settings, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(folder: Path, scope_key: str, target: Path) -> dict[str, object]:
+        target.write_bytes(b"a dump of a newer server")
+        return {"method": "BGSAVE", "redis": "9.0.0", "keys": []}
+
+    (paths.var / "redis").mkdir()
+    monkeypatch.setattr(redis_copy, "save_embedded", save)
+    monkeypatch.setattr(redis_copy, "check", lambda saved, notes: "")
+    name = backup_day(settings, paths, DAY).name
+    monkeypatch.setattr(redis_copy, "check", lambda saved, notes: "a scratch redis-server does not load it")
+    folder = tmp_path / "elsewhere"
+    assert restore(settings, paths, DAY, to=str(folder)).done
+    assert (folder / "redis-dump" / "dump.rdb").read_bytes() == b"a dump of a newer server"
+    stored = paths.var / "backups" / "simulated" / "primary" / name / "redis-dump" / "dump.rdb.zst"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    with pytest.raises(BackupError, match=r"dump\.rdb\.zst of .* cannot be used"):
+        restore(settings, paths, DAY, to=str(tmp_path / "again"))
