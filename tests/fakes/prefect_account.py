@@ -159,6 +159,7 @@ class PrefectAccount:
         assert self.kept.returncode == EXIT_AGAIN or self.server.was_away, ended
         if self.server.is_up():
             self.serve()
+            self.server.was_away = False  # what serves from now on has seen no outage
 
     def worker(self, name: str = "worker") -> subprocess.Popen[bytes]:
         """Start a worker of the pool `velox`, and return it once it looks for runs."""

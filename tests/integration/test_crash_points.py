@@ -37,6 +37,7 @@ from velox_core.redis_server import EmbeddedRedis
 from velox_core.run_stores import EMERGENCY_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
+PLAIN_CHART = "<svg/>"
 RUN_ID = f"{DAY}-1"
 SCOPE_KEY = f"simulated:primary:{RUN_ID}"
 CONFIG = """
@@ -222,6 +223,7 @@ class Trial:
         recorded = find_session(day)
         done = run_evening(day, recorded)
         assert done.exit_code == 0, done.sentence
+        assert PLAIN_CHART in (self.var / "reports" / "primary" / f"{RUN_ID}.html").read_text(encoding="utf-8")
         return done.report
 
     def journal(self) -> list[JournalEvent]:
@@ -325,9 +327,13 @@ def check_halt(trial: Trial, events: list[JournalEvent]) -> None:
 
 @pytest.fixture(autouse=True)
 def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Close each day with its whole report but for the curves in it: drawing them takes longer than everything else."""
+    """Close each day with its whole report but for the curves in it: drawing them takes longer than everything else.
+
+    No drawing process is started, so the day's own process puts the page together, with what is drawn here.
+    """
+    monkeypatch.setattr("velox_core.operations.drawing.Drawer.get_ready", lambda drawer: None)
     for drawn in ("equity_svg", "symbol_svg"):
-        monkeypatch.setattr(f"velox_core.operations.charts.{drawn}", lambda *arguments: "<svg/>")
+        monkeypatch.setattr(f"velox_core.operations.charts.{drawn}", lambda *arguments: PLAIN_CHART)
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def scheduled(server: PrefectServer, deployment: str) -> dict[str, Any]:
             run = compressed(server, deployment)
             assert run is not None
             return run
+        print(f"the scheduler made no run of {deployment} for {at}, try {number + 1} of {TRIES_MAX}")
         pause *= 2
     raise AssertionError(f"no run of {deployment} was made: {server.printed('server')[-3000:]}")
 
