@@ -152,6 +152,7 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
         raise RuntimeError("no chart today")
 
     monkeypatch.setattr("velox_core.operations.session_report.make_report", broken)  # costs the page, never the day
+    began = datetime.now(UTC)
     report = await trading_day(config=str(config), date="2024-01-16", speed=0.0, scenario="crash")
     assert report["flat"] is True
     assert report["synthetic"] is True
@@ -166,9 +167,10 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     of_run: list[Any] = []
     async with get_client() as client:
         for _ in range(WAIT_TURNS):
-            body = {"filter": {"event": {"prefix": ["velox."]}}, "limit": 50}
+            chosen = {"event": {"prefix": ["velox."]}, "occurred": {"since": began.isoformat()}}
+            body = {"filter": chosen, "limit": 50}
             events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
-            of_run = [event for event in events if event["payload"]["run_id"] == report["run_id"]]
+            of_run = [event for event in events if event["payload"].get("run_id") == report["run_id"]]
             if any(event["payload"].get("said_by") == "broker" for event in of_run):
                 break
             await asyncio.sleep(0.1)  # the server stores them in batches
