@@ -132,7 +132,7 @@ def test_end_of_day_as_a_process_killed_in_the_midst_goes_on(world: tuple[Day, R
     process.kill()
     process.wait()
     assert kept_steps(recorded)["alert"] == before["alert"]  # it did not come so far
-    done = run_evening(day, recorded, again=True)
+    done = run_evening(day, recorded)
     assert done.exit_code == 0, done.sentence
 
 
