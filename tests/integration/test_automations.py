@@ -129,7 +129,7 @@ def test_breach_flattens_behind_an_engine_that_had_closed_by_itself_and_sends_no
 
 
 def emit(server: PrefectServer, *names: str) -> None:
-    """Tell of events at one moment, in one request."""
+    """Tell of events at one moment, in one request; of which comes after which a server then knows nothing."""
     common = {"occurred": datetime.now(UTC).isoformat(), "resource": RESOURCE, "payload": {}, "related": []}
     server.api("POST", "/events", [{"event": name, "id": str(uuid.uuid4()), **common} for name in names])
 
@@ -176,7 +176,9 @@ def test_runs_that_fail_or_are_late_and_an_engine_that_falls_silent_each_ask_for
     core = {key: silent[key] for key in ("name", "description", "enabled", "trigger", "actions")}
     watched.api("PUT", f"/automations/{silent['id']}", core)
     # heard of, then ended as it should: no alarm, however long nothing comes
-    emit(watched, "velox.heartbeat", "velox.ended", "velox.flat")
+    for name in ("velox.heartbeat", "velox.ended", "velox.flat"):  # one after another, as a flow sends them
+        emit(watched, name)
+        time.sleep(1.0)
     ended = time.monotonic()
     put_state(watched, "emergency-flatten", {"type": "FAILED", "name": "Failed", "message": "NOT FLAT"})
     wait_until(lambda: "The flow emergency-flatten failed" in alerts(watched), lambda: json.dumps(alerts(watched)))
