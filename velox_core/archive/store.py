@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import orjson
 
@@ -149,7 +150,7 @@ def _require_room(source: Path, target: Path, logs: Iterable[str], free_bytes: C
         )
 
 
-def _may_have_lost(opened: Sequence[BinaryIO], on: date, keep_files: int) -> bool:
+def _may_have_lost(opened: Sequence[BufferedReader], on: date, keep_files: int) -> bool:
     """Return whether rotation may have removed lines of the date: all numbers are taken, the oldest file begins with it."""
     if len(opened) <= keep_files:
         return False
@@ -159,7 +160,7 @@ def _may_have_lost(opened: Sequence[BinaryIO], on: date, keep_files: int) -> boo
 
 
 def _archive_log(
-    opened: Sequence[BinaryIO], target: Path, log: str, on: date, kept: list[ArchivedFile]
+    opened: Sequence[BufferedReader], target: Path, log: str, on: date, kept: list[ArchivedFile]
 ) -> tuple[list[ArchivedFile], bool]:
     """Return the archive's files of one log: those it had, the newest of them replaced where there is more of it now.
 
@@ -217,7 +218,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     import zstandard
 
     try:
-        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as packed:
+        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as packed:
             while block := packed.read(BLOCK_BYTES):
                 yield block
     except zstandard.ZstdError as error:

@@ -1,10 +1,10 @@
 """Writing one file of an archive: the lines are compressed, hashed and read back at the same time.
 
-- The caller's thread picks and hashes the lines; one thread compresses and writes; one reads back what is in the file so far
-  and unpacks it. None of the three holds Python's lock for long.
-- What is read back is the file: its hash is that of what the compressor gave, and it unpacks to what the compressor was given,
-  by the checksum that the compressor made of it. It is on the disk when this returns.
-- Bounded memory: a few blocks wait for the compressor, and none for the reader.
+- The file is a row of zstd frames, one for each block of lines: `zstd -d` and `read_lines` unpack it as one. Small frames keep
+  the compressor's tables in the processor's cache, and each unpacks by itself.
+- The caller's thread picks and hashes the lines; another compresses some blocks, writes them, reads them back from the file,
+  compares them with what was written, unpacks them and compares that with the lines. The file is on the disk when this returns.
+- Bounded memory: two groups of blocks wait for the other thread.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import zstandard
 
-from velox_core.archive.lines import BLOCK_BYTES
 from velox_core.domain.errors import VeloxError
 
 ZSTD_LEVEL: Final = 3
-ZSTD_THREADS: Final = 2
-BLOCKS_WAITING_MAX: Final = 4
+GROUP_BLOCKS: Final = 4  # handed over at once: each time the other thread waits for the interpreter's lock
+GROUPS_WAITING_MAX: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,58 +65,63 @@ class _Lines:
         return self._digest.hexdigest()
 
 
-class _Compressor:
-    """The file's writing side, in a thread of its own."""
+class _Frames:
+    """The file, a frame after the other; used by one thread at a time."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
-        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=ZSTD_THREADS, write_checksum=True).compressobj()
+        self._path = path
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        self._decompressor = zstandard.ZstdDecompressor()
         self._digest = hashlib.sha256()
-        self.stored_size = 0
+        self.size = 0
 
-    def write(self, block: bytes) -> int:
-        """Compress a block; returns how much is in the file."""
-        return self._put(self._compressor.compress(block))
-
-    def end(self) -> int:
-        """Write what the compressor still holds; returns how much is in the file."""
-        return self._put(self._compressor.flush())
-
-    def _put(self, packed: bytes) -> int:
+    def add(self, blocks: list[bytes]) -> None:
+        """Write each block as a frame, and read them back. Raises OSError; VeloxError when they are not what was written."""
+        frames = self._pack(blocks)
+        packed = b"".join(frames)
         rest = memoryview(packed)
         while rest:  # an unbuffered file may take a part, and says that the disk is full only when it takes nothing
             rest = rest[self._file.write(rest) :]
-        self._digest.update(packed)
-        self.stored_size += len(packed)
-        return self.stored_size
+        found = self._read(len(packed))
+        # compared before it is unpacked: a bent header may ask for any amount of memory
+        if found != packed or not self._unpacks_to(blocks, found, [len(frame) for frame in frames]):
+            raise VeloxError(
+                f"{self._path} does not read back as it was written: the disk is failing. The archive is as it was"
+            )
+        self._digest.update(found)
+        self.size += len(found)
+
+    def _pack(self, blocks: list[bytes]) -> list[bytes]:
+        """Return a frame of each block, and one that is empty when there is none: without a frame it would be no zstd file."""
+        if not blocks:
+            return [self._compressor.compress(b"")]
+        packed = self._compressor.multi_compress_to_buffer([*blocks], threads=1)
+        return [packed[number].tobytes() for number in range(len(packed))]
+
+    def _read(self, size: int) -> bytes:
+        """Return what the file has gained, less when it is shorter than what was written."""
+        parts: list[bytes] = []
+        while size and (part := os.pread(self._file.fileno(), size, self.size + sum(map(len, parts)))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _unpacks_to(self, blocks: list[bytes], packed: bytes, sizes: list[int]) -> bool:
+        """Return whether the frames, of these sizes, unpack to the blocks; the frames' own checksums are looked at too."""
+        at = 0
+        try:
+            for block, size in zip(blocks or [b""], sizes, strict=True):
+                if self._decompressor.decompress(memoryview(packed)[at : at + size]) != block:
+                    return False
+                at += size
+        except zstandard.ZstdError:
+            return False
+        return True
 
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
-
-
-class _Reader:
-    """The file's reading side, in a thread of its own: it follows the writing."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decompressor = zstandard.ZstdDecompressor().decompressobj()
-        self._digest = hashlib.sha256()
-        self._at = self._size = 0
-
-    def read(self, until: int) -> None:
-        """Read and unpack what the file has gained. Raises ZstdError also for a frame whose checksum is another one."""
-        while self._at < until:
-            packed = os.pread(self._file.fileno(), min(BLOCK_BYTES, until - self._at), self._at)
-            if not packed:
-                return  # it is shorter than what was written, so its hash is another one
-            self._at += len(packed)
-            self._digest.update(packed)
-            self._size += len(self._decompressor.decompress(packed))
-
-    def found(self) -> tuple[int, str]:
-        """Return the size of the lines and the SHA-256 of the file, (-1, '') when its end is missing."""
-        return (self._size, self._digest.hexdigest()) if self._decompressor.eof else (-1, "")
 
 
 def write_lines(blocks: Iterable[bytes], path: Path, *, before: tuple[int, str] | None = None) -> Written:
@@ -130,53 +134,35 @@ def write_lines(blocks: Iterable[bytes], path: Path, *, before: tuple[int, str] 
     Raises: OSError; VeloxError when the file does not read back as it was written.
     """
     lines = _Lines(before)
-    with ExitStack() as stack:
-        # unbuffered: what was written is there for the reader
-        file = stack.enter_context(path.open("w+b", buffering=0))
-        writing, reading = _threads(stack)
-        compressor, reader = _Compressor(file), _Reader(file)
-        waiting: deque[Future[int]] = deque()
-        read: list[Future[None]] = []
-        for block in blocks:
-            waiting.append(writing.submit(compressor.write, block))
-            lines.add(block)
-            if len(waiting) >= BLOCKS_WAITING_MAX:
-                read = [*_unfinished(read), reading.submit(reader.read, waiting.popleft().result())]
-        waiting.append(writing.submit(compressor.end))
-        for written in waiting:
-            read.append(reading.submit(reader.read, written.result()))
-        os.fsync(file.fileno())
+    # unbuffered: what was written is there to be read
+    with path.open("w+b", buffering=0) as file, ThreadPoolExecutor(1, "archive-write") as writing:
+        frames = _Frames(file, path)
+        waiting: deque[Future[None]] = deque()
         try:
-            for each in read:
+            for group in _groups(blocks):
+                waiting.append(writing.submit(frames.add, group))
+                for block in group:
+                    lines.add(block)
+                if len(waiting) >= GROUPS_WAITING_MAX:
+                    waiting.popleft().result()
+            for each in waiting:
                 each.result()
-        except zstandard.ZstdError as error:
-            raise _fails(path) from error
-    if reader.found() != (lines.size, compressor.sha256):
-        raise _fails(path)
+        finally:
+            writing.shutdown(cancel_futures=True)  # when something fails, what waits is dropped
+        os.fsync(file.fileno())
     return Written(
         size=lines.size,
         sha256=lines.sha256,
-        stored_size=compressor.stored_size,
-        stored_sha256=compressor.sha256,
+        stored_size=frames.size,
+        stored_sha256=frames.sha256,
         continues=lines.continues,
     )
 
 
-def _threads(stack: ExitStack) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
-    """Return a thread to write and one to read; when something fails, what waits for them is dropped."""
-    writing, reading = ThreadPoolExecutor(1, "archive-write"), ThreadPoolExecutor(1, "archive-read")
-    for each in (reading, writing):
-        stack.callback(each.shutdown, cancel_futures=True)
-    return writing, reading
-
-
-def _unfinished(futures: list[Future[None]]) -> list[Future[None]]:
-    """Return those that are not done. Raises what went wrong in one that is."""
-    for future in futures:
-        if future.done():
-            future.result()
-    return [future for future in futures if not future.done()]
-
-
-def _fails(path: Path) -> VeloxError:
-    return VeloxError(f"{path} does not read back as it was written: the disk is failing. The archive is as it was")
+def _groups(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield the blocks some at a time; one empty group when there is no block."""
+    rest = iter(blocks)
+    group = list(islice(rest, GROUP_BLOCKS))
+    yield group
+    while group := list(islice(rest, GROUP_BLOCKS)):
+        yield group

@@ -6,13 +6,15 @@ import logging
 import os
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from velox_core.archive import archive_date, archive_problems, prune_archives, prune_rotated, read_manifest, writing
-from velox_core.archive.lines import log_files, snapshot
+from velox_core.archive.lines import BLOCK_BYTES, DateLines, date_lines, log_files, snapshot
 from velox_core.archive.retention import DAY_MS, archive_folder
 from velox_core.archive.store import ArchivedFile, read_lines
 from velox_core.domain.errors import VeloxError
@@ -145,13 +147,14 @@ def test_archive_on_a_disk_that_gets_full_stays_as_it_was(source: Path, target: 
     assert sorted(path.name for path in target.iterdir()) == ["manifest.json", "system.log.zst"]
 
 
+@pytest.mark.parametrize("blocks", [1, 20])
 @pytest.mark.parametrize("harm", ["bent", "torn"])
 def test_archive_that_does_not_read_back_as_it_was_written_stays_as_it_was(
-    harm: str, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    harm: str, blocks: int, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (source / LOG).write_text(line("one"), encoding="utf-8")
     archive(source, target)
-    (source / LOG).write_text(line("one") + line("two"), encoding="utf-8")
+    (source / LOG).write_text(line("one") + line("two" * (BLOCK_BYTES // 4)) * blocks, encoding="utf-8")
     read = writing.os.pread
 
     def harmed(descriptor: int, size: int, offset: int) -> bytes:
@@ -177,6 +180,56 @@ def test_archive_of_many_blocks_is_what_was_written(source: Path, target: Path) 
     (source / LOG).write_text(text + line("more"), encoding="utf-8")
     assert archive(source, target).lines == 6_001
     assert len(list(target.glob("*.zst"))) == 1
+
+
+@pytest.mark.parametrize("said", ["another", "checksum"])
+def test_archive_whose_frames_do_not_unpack_to_the_lines_stays_as_it_was(
+    said: str, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = zstandard.ZstdDecompressor
+
+    class Bent:
+        def decompress(self, packed: bytes) -> bytes:
+            if said == "checksum":
+                raise zstandard.ZstdError("Restored data doesn't match checksum")
+            return sound().decompress(packed).replace(b"two", b"won")
+
+    (source / LOG).write_text(line("one"), encoding="utf-8")
+    archive(source, target)
+    (source / LOG).write_text(line("one") + line("two" * (BLOCK_BYTES // 4)) * 20, encoding="utf-8")
+    monkeypatch.setattr(writing.zstandard, "ZstdDecompressor", Bent)
+    with pytest.raises(VeloxError, match="does not read back as it was written"):
+        archive(source, target)
+    monkeypatch.undo()
+    assert content(target) == line("one")
+
+
+def test_archive_of_a_log_without_lines_of_the_date_is_an_empty_file(source: Path, target: Path) -> None:
+    (source / LOG).write_text(line("today", engine="-"), encoding="utf-8")
+    assert archive(source, target).lines == 0
+    assert (content(target), archive_problems(target)) == ("", [])
+
+
+def test_lines_that_speak_of_the_date_twice_do_not_bring_in_those_of_another(source: Path, target: Path) -> None:
+    own = line("as it was said [2024-01-15 09:30:00]")
+    other = [line("of another day", engine="2024-01-16 09:31:00"), "its traceback\n", line("today", engine="-")]
+    (source / LOG).write_text((own + "".join(other)) * 3 + own * 6, encoding="utf-8")
+    assert archive(source, target).lines == 9
+    assert content(target) == own * 9
+
+
+def test_lines_are_whole_at_the_edges_of_blocks_and_files(tmp_path: Path) -> None:
+    edges = [BLOCK_BYTES - 100, 3 * BLOCK_BYTES, 20, BLOCK_BYTES - 1, BLOCK_BYTES]
+    texts = [[line("x" * size) for size in edges], [line("without an end")[:-1]], [line("live"), line("half")[:-1]]]
+    for number, text in enumerate(texts):
+        (tmp_path / str(number)).write_text("".join(text), encoding="utf-8")
+    with ExitStack() as stack:
+        opened = [stack.enter_context((tmp_path / str(number)).open("rb")) for number in range(len(texts))]
+        picked = DateLines(DAY)
+        blocks = list(date_lines(opened, picked))
+    assert b"".join(blocks).decode() == "".join([*texts[0], texts[1][0] + "\n", texts[2][0]])
+    assert picked.count == 7
+    assert all(block.endswith(b"\n") for block in blocks)
 
 
 def test_default_bound_of_the_logs_holds_a_day_in_which_everything_is_refused_each_minute() -> None:
