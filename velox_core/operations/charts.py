@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GAIN, LOSS, LINE, GREY = "#1a7f37", "#c62828", "#1f4e79", "#8a8f98"
 TICK_MINUTES: Final = 60
+WIDTH_INCHES: Final = 9.0
+MARGIN_INCHES: Final = (1.05, 0.15, 0.3, 0.3)  # left, right, bottom, top: room for figures of crores, clock and title
 _STYLE: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -91,7 +93,11 @@ def _figure(height: float, *panels: float) -> tuple[Figure, Any]:
     """Return a figure of a height in inches with its axes; with panels, one axes of each relative height, one clock."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.0, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height))
+    left, right, bottom, top = MARGIN_INCHES  # fixed: to let the library find them takes as long as the drawing itself
+    figure.subplots_adjust(
+        left=left / WIDTH_INCHES, right=1 - right / WIDTH_INCHES, bottom=bottom / height, top=1 - top / height, hspace=0.3
+    )
     if not panels:
         return figure, figure.subplots()
     return figure, figure.subplots(len(panels), 1, sharex=True, gridspec_kw={"height_ratios": panels})
