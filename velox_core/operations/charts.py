@@ -117,7 +117,7 @@ def _equity(story: Story, limit_paise: int) -> Figure:
         axes.step(minutes, rupees, where="post", color=LINE, linewidth=1.4)
         axes.axhline(0.0, color=GREY, linewidth=0.8)
         axes.plot([worst[0] / MS_PER_MINUTE], [worst[1] / PAISE_PER_RUPEE], "o", color=LOSS, markersize=5)
-        axes.set_ylabel("rupees")
+        axes.yaxis.set_major_formatter(_rupees)
         axes.margins(y=0.25)
         for halt_ms in story.halts_ms:
             axes.axvline(halt_ms / MS_PER_MINUTE, color=LOSS, linewidth=0.9, linestyle=":")
@@ -158,11 +158,16 @@ def _symbol(symbol: str, prices: Prices, fills: Sequence[FillPoint]) -> Figure:
                 label=f"{side.lower()} ({len(own)})",
             )
     axes.set_title(symbol, loc="left")
-    axes.set_ylabel("rupees")
+    axes.yaxis.set_major_formatter(_rupees)
     axes.legend(loc="best", frameon=False, ncols=3)
     if prices.stamps_ms:
         _clock_ticks(axes, prices.stamps_ms[0], prices.stamps_ms[-1])
     return figure
+
+
+def _rupees(value: float, _position: int | None = None) -> str:
+    """Return a tick's label, with the digits grouped as in India."""
+    return rupees_display(round(value * PAISE_PER_RUPEE)).removesuffix(".00")
 
 
 def _clock_ticks(axes: Any, first_ms: int, last_ms: int) -> None:
