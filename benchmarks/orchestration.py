@@ -36,6 +36,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from velox_core.operations.charts import get_ready
+from velox_core.operations.prefect_embedded import EmbeddedPrefect
 from velox_core.operations.prefect_home import prefect_environment
 from velox_core.redis_server import EmbeddedRedis
 
@@ -133,10 +134,18 @@ def plain_environment() -> dict[str, str]:
 
 
 def migrated_home(folder: Path) -> Path:
-    """Make a Prefect home whose database is migrated and which holds no run, and beside it the charts' font list."""
+    """Make a Prefect home that a server was started on once and which holds no run, and beside it the charts' font list.
+
+    With the first start on a database Prefect registers its kinds of blocks: 2 s of processor, once in a folder's life.
+    """
     environ = {**prefect_environment(folder.parent, plain_environment()), "PREFECT_HOME": str(folder)}
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     subprocess.run(command, env=environ, check=True, capture_output=True, timeout=SERVER_SECONDS_MAX)
+    server = EmbeddedPrefect(environ)
+    try:
+        server.wait()
+    finally:
+        server.stop()
     get_ready(folder.with_name(FONTS))
     return folder
 

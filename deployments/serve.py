@@ -33,10 +33,12 @@ from velox_core.operations.prefect_home import (
     HOME_VARIABLE,
     SERVE_FILE,
     SERVE_LOCK,
+    api_url,
     is_healthy,
+    living_server_port,
     prefect_address,
     prefect_home,
-    running_server,
+    server_holder,
     service_environment,
 )
 from velox_core.operations.services import EXIT_AGAIN
@@ -97,17 +99,31 @@ def await_server(settings: Settings, places: Paths, address: str, *, seconds: fl
     """
     until = time.monotonic() + seconds
     while True:
-        found = address if settings.prefect.api_url else running_server(places.var)
+        found = address if settings.prefect.api_url else _own_address(places.var)
         if found == address and is_healthy(address, seconds=HEALTH_SECONDS):
             return
         if found not in ("", address):
             raise VeloxError(f"the Prefect server of {places.var} listens at {found}, not at {address}: start again")
         if time.monotonic() >= until:
-            foreign = ": what answers there belongs to another var folder" if not found and is_healthy(address) else ""
             raise VeloxError(
-                f"no Prefect server of this account answers at {address} within {seconds:g} s{foreign}: velox up --status"
+                f"no Prefect server of this account answers at {address} within {seconds:g} s"
+                f"{'' if settings.prefect.api_url else _instead(places.var, address)}: velox up --status"
             )
         time.sleep(WATCH_SECONDS / 2)
+
+
+def _own_address(var: Path) -> str:
+    """Return where the server that holds the var folder's lock listens, slow or not; '' when none lives or has said."""
+    port = living_server_port(var)
+    return api_url(port) if port else ""
+
+
+def _instead(var: Path, address: str) -> str:
+    """Return what is there instead of an own server that answers. Only a lock that nobody holds says that it is another's."""
+    holder = server_holder(var)
+    if holder is not None:
+        return f": process {holder.pid} is the server and does not answer"
+    return ": what answers there belongs to another var folder" if is_healthy(address, seconds=HEALTH_SECONDS) else ""
 
 
 def _serve(settings: Settings, places: Paths, address: str) -> int:

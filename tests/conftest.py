@@ -25,6 +25,11 @@ from hypothesis import HealthCheck, settings
 
 from velox_core.stop_signals import STOPPING_SIGNALS
 
+# A shell starts what runs in its background with Ctrl-C ignored, and every process that a test starts would inherit that:
+# Prefect's worker hands its own stop on as one, and would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 

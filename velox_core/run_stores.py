@@ -35,7 +35,7 @@ from velox_core.lease import NEVER, REQUEST_SECONDS_MAX, HeldLease, LeasedCloser
 from velox_core.ledger.redis import RedisLedger
 from velox_core.ports import Alerts, CloserLock, Journal
 from velox_core.redis_server import EmbeddedRedis
-from velox_core.runs import JOURNAL_DATABASE, RunFolder, read_state
+from velox_core.runs import JOURNAL_DATABASE, RunFolder, RunState, read_state
 from velox_core.settings import BrokerType, Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
@@ -133,14 +133,16 @@ def open_stores(
 
 
 def _check_still_as_chosen(run: RunFolder) -> None:
-    """Raise VeloxError when another process traded the run between the choice of its number and the lock.
+    """Raise VeloxError when another process began or traded the run between the choice of its number and the lock.
 
     Two that start at the same moment choose the same number. The lock has one winner while that trades; whoever comes to the
     lock after it has ended would trade into an ended run.
     """
-    if read_state(run.folder) is not run.state:
+    found = read_state(run.folder)
+    if found is not run.state:
+        did = "begun" if found is RunState.BEGUN else "traded"  # one that died as it began has a journal and traded nothing
         raise VeloxError(
-            f"run {run.run_id} was traded by another process since this one chose it: nothing was started here. Look at it "
+            f"run {run.run_id} was {did} by another process since this one chose it: nothing was started here. Look at it "
             "with velox status, and start again"
         )
 

@@ -22,6 +22,7 @@ class FakeService:
         self.log = [] if log is None else log
         self.alive: LockHolder | None = None
         self.ready = True
+        self.is_late = False  # it answers, and only a question that is patient
         self.code: int | None = None
         self.fault = ""
         self.needs: list[str] = []
@@ -32,6 +33,10 @@ class FakeService:
 
     def is_ready(self) -> bool:
         return self.ready
+
+    def answers_at_last(self) -> bool:
+        self.log.append(f"ask {self.name}")
+        return self.ready or self.is_late
 
     def start(self) -> None:
         self.started += 1

@@ -52,11 +52,20 @@ def test_run_that_another_process_traded_since_it_was_chosen_is_not_traded_again
         trade(settings, paths, second)
     write_state(first.folder, ends)
     lock.release()
-    with pytest.raises(VeloxError, match="run 2024-01-15-1 was traded by another process since this one chose it"):
+    did = "begun" if ends is RunState.BEGUN else "traded"
+    with pytest.raises(VeloxError, match=f"run 2024-01-15-1 was {did} by another process since this one chose it"):
         trade(settings, paths, second)
     assert sorted(path.name for path in second.folder.iterdir()) == ["engine.lock", "run.json"]  # nothing was opened
     assert LockView(second.folder / ENGINE_LOCK).holder() is None
     assert not (paths.var / "redis").exists()
+
+
+def test_run_whose_engine_died_as_it_began_is_told_as_begun_and_not_as_traded(settings: Settings, paths: Paths) -> None:
+    chosen = choose_run(paths.var, ACCOUNT, "2024-01-15")
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    (chosen.folder / "journal.db").touch()  # its state was never written
+    with pytest.raises(VeloxError, match="run 2024-01-15-1 was begun by another process since this one chose it"):
+        trade(settings, paths, chosen)
 
 
 def test_run_that_is_taken_up_was_not_ended_meanwhile(settings: Settings, paths: Paths) -> None:

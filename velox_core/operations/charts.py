@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 GAIN, LOSS, LINE, GREY = "#1a7f37", "#c62828", "#1f4e79", "#8a8f98"
 TICK_MINUTES: Final = 60
+WIDTH_INCHES: Final = 9.0
+MARGIN_INCHES: Final = (1.05, 0.15, 0.3, 0.3)  # left, right, bottom, top: room for figures of crores, clock and title
 _STYLE: Final[dict[str, Any]] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -91,7 +93,11 @@ def _figure(height: float, *panels: float) -> tuple[Figure, Any]:
     """Return a figure of a height in inches with its axes; with panels, one axes of each relative height, one clock."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.0, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, height))
+    left, right, bottom, top = MARGIN_INCHES  # fixed: to let the library find them takes as long as the drawing itself
+    figure.subplots_adjust(
+        left=left / WIDTH_INCHES, right=1 - right / WIDTH_INCHES, bottom=bottom / height, top=1 - top / height, hspace=0.3
+    )
     if not panels:
         return figure, figure.subplots()
     return figure, figure.subplots(len(panels), 1, sharex=True, gridspec_kw={"height_ratios": panels})
@@ -111,7 +117,7 @@ def _equity(story: Story, limit_paise: int) -> Figure:
         axes.step(minutes, rupees, where="post", color=LINE, linewidth=1.4)
         axes.axhline(0.0, color=GREY, linewidth=0.8)
         axes.plot([worst[0] / MS_PER_MINUTE], [worst[1] / PAISE_PER_RUPEE], "o", color=LOSS, markersize=5)
-        axes.set_ylabel("rupees")
+        axes.yaxis.set_major_formatter(_rupees)
         axes.margins(y=0.25)
         for halt_ms in story.halts_ms:
             axes.axvline(halt_ms / MS_PER_MINUTE, color=LOSS, linewidth=0.9, linestyle=":")
@@ -152,11 +158,16 @@ def _symbol(symbol: str, prices: Prices, fills: Sequence[FillPoint]) -> Figure:
                 label=f"{side.lower()} ({len(own)})",
             )
     axes.set_title(symbol, loc="left")
-    axes.set_ylabel("rupees")
+    axes.yaxis.set_major_formatter(_rupees)
     axes.legend(loc="best", frameon=False, ncols=3)
     if prices.stamps_ms:
         _clock_ticks(axes, prices.stamps_ms[0], prices.stamps_ms[-1])
     return figure
+
+
+def _rupees(value: float, _position: int | None = None) -> str:
+    """Return a tick's label, with the digits grouped as in India."""
+    return rupees_display(round(value * PAISE_PER_RUPEE)).removesuffix(".00")
 
 
 def _clock_ticks(axes: Any, first_ms: int, last_ms: int) -> None:

@@ -108,9 +108,15 @@ def server_holder(var: Path) -> LockHolder | None:
     return LockView(server_lock(var)).holder()
 
 
-def server_port(var: Path) -> int:
-    """Return the port that the last server of a var folder listened on, 0 when that is not known."""
-    port = read_json(prefect_home(var) / SERVER_FILE).get("port")
+def living_server_port(var: Path) -> int:
+    """Return the port of the server that lives, 0 when there is none or it has not said yet. Raises as `server_holder`.
+
+    Between taking the lock and saying where it listens, the port of the server before it still stands there.
+    """
+    holder, told = server_holder(var), read_json(prefect_home(var) / SERVER_FILE)
+    if holder is None or not holder.pid or told.get("pid") != holder.pid:
+        return 0
+    port = told.get("port")
     return port if isinstance(port, int) else 0
 
 
@@ -118,32 +124,39 @@ def prefect_address(settings: Settings, var: Path) -> str:
     """Return the address of the server that an account meets: the configured one, the var folder's, or the one to be."""
     if settings.prefect.api_url:
         return settings.prefect.api_url
-    alive = server_port(var) if server_holder(var) is not None else 0
-    return api_url(alive or settings.prefect.port)
+    return api_url(living_server_port(var) or settings.prefect.port)
 
 
 def running_server(var: Path) -> str:
     """Return the address of the server of a var folder, '' when none lives or answers. Raises VeloxError as `server_holder`."""
-    port = server_port(var)
-    if not port or server_holder(var) is None:
-        return ""
-    return api_url(port) if is_healthy(api_url(port)) else ""
+    port = living_server_port(var)
+    return api_url(port) if port and is_healthy(api_url(port)) else ""
 
 
 def is_healthy(address: str, *, seconds: float = HEALTH_SECONDS) -> bool:
     """Return whether a Prefect server answers `GET <address>/health` with `true` within a bound."""
+    return _health(address, seconds) == (http.client.OK, b"true")
+
+
+def answers(address: str, *, seconds: float) -> bool:
+    """Return whether anything comes back from a server within a bound, be it an error: one that hangs sends nothing."""
+    return _health(address, seconds) is not None
+
+
+def _health(address: str, seconds: float) -> tuple[int, bytes] | None:
+    """Return status and text of the answer to `GET <address>/health`, None when none came."""
     parts = urlsplit(address)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
         connection = kind(parts.hostname or LOOPBACK, parts.port, timeout=seconds)
     except (OSError, ValueError):
-        return False
+        return None
     try:
         connection.request("GET", f"{parts.path}/health")
         answer = connection.getresponse()
-        return answer.status == http.client.OK and answer.read(16).strip() == b"true"
+        return answer.status, answer.read(16).strip()
     except (OSError, ValueError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 

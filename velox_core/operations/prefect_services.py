@@ -23,11 +23,12 @@ from velox_core.operations.prefect_home import (
     LOOPBACK,
     SERVE_FILE,
     SERVE_LOCK,
+    answers,
     api_url,
     is_healthy,
+    living_server_port,
     prefect_address,
     server_lock,
-    server_port,
     service_environment,
 )
 from velox_core.operations.service_process import ServiceProcess
@@ -38,7 +39,8 @@ SERVER_END_SECONDS: Final = 20.0  # open connections and its services have 10 s
 RUN_END_SECONDS: Final = 30.0  # that Prefect gives a cancelled run before it kills it, one run after another
 SERVE_END_SECONDS_REST: Final = 15.0
 RUNS_ENDED_AT_ONCE: Final = 5
-UNHEARD_SECONDS_MAX: Final = 60.0  # a busy server answers its health within this; killed, its database is as it was
+UNHEARD_SECONDS_MAX: Final = 60.0  # no look in this time, each of half a second, had an answer: it is asked a last time
+LAST_SECONDS: Final = 10.0  # of that question; a server that works has answered by then, however loaded
 
 
 class PrefectServer:
@@ -66,7 +68,7 @@ class PrefectServer:
         return self._process.output
 
     def _port(self) -> int:
-        return (server_port(self._var) if self._process.holder() is not None else 0) or self._wanted
+        return living_server_port(self._var) or self._wanted
 
     def life(self) -> LockHolder | None:
         """Return the server's process. Raises VeloxError."""
@@ -75,6 +77,10 @@ class PrefectServer:
     def is_ready(self) -> bool:
         """Return whether it answers."""
         return self._process.holder() is not None and is_healthy(api_url(self._port()))
+
+    def answers_at_last(self) -> bool:
+        """Return whether it answers anything within 10 s: a loaded server is slow, and killed it would not be faster."""
+        return self._process.holder() is not None and answers(api_url(self._port()), seconds=LAST_SECONDS)
 
     def start(self) -> None:
         """Start it. Raises VeloxError when the port is another's."""
@@ -140,6 +146,10 @@ class PrefectServe:
         if life is None:
             return False
         return told.get("ready") is True and (told.get("pid"), told.get("started")) == (life.pid, life.started)
+
+    def answers_at_last(self) -> bool:
+        """Return the same: nobody judges its silence."""
+        return self.is_ready()
 
     def start(self) -> None:
         """Start it; it waits for the server itself. Raises VeloxError."""

@@ -1,10 +1,11 @@
 """Keeping services alive: what a service is, and the supervisor that starts what is missing and restarts what died.
 
 - A table of services, started in its order. Each says itself whether it lives; one that somebody else started is watched too.
-- Restarts wait 1 s, then twice as long each time up to 60 s; one that lived for a minute begins at 1 s again.
+- Restarts wait 1 s, then twice as long each time up to 60 s; one that does its work after a minute begins at 1 s again.
 - One that refuses its configuration (exit code 2) is told once and not started again: that mends nothing.
 - One that asks for it (exit code 75) is started again at once, and nobody is alarmed.
-- One that lives and no longer does its work, for longer than its own bound, is ended and started again.
+- One that lives and does not do its work, for longer than its own bound (`silence`), is asked a last time with patience,
+  and killed and started again when it does not answer.
 - No clock, no signal, no file here: `step` is given the time and returns what happened, in sentences.
 """
 
@@ -15,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+from velox_core.operations.silence import Silence
 from velox_core.ports import Alerts, LockHolder, Severity
 
 BACKOFF_SECONDS_FIRST: Final = 1.0
@@ -22,12 +24,11 @@ BACKOFF_SECONDS_MAX: Final = 60.0
 STEADY_SECONDS: Final = 60.0  # who lived so long starts with the first wait again
 FAILURES_ALERTED: Final = 5  # in a row: then it is told as critical, once
 SLOW_SECONDS: Final = 5.0  # a start that takes longer is told of
-LOOKS_UNREADY_MIN: Final = 20  # a machine that slept, or stood still, has not asked so often
 EXIT_AGAIN: Final = 75  # a service's own wish to be started again at once: nothing is wrong with it
 
 
 class Service(Protocol):
-    """One process that is to live. Everything but `start` and `end` returns at once."""
+    """One process that is to live. Everything but `start`, `end`, `kill` and `answers_at_last` returns at once."""
 
     name: str
     is_shared: bool  # whoever starts it, `velox down` may end it when nobody needs it
@@ -49,6 +50,10 @@ class Service(Protocol):
 
     def is_ready(self) -> bool:
         """Return whether it does its work, not only lives."""
+        ...
+
+    def answers_at_last(self) -> bool:
+        """Return whether it answers at all, asked with patience: the last question before it is killed as one that hangs."""
         ...
 
     def start(self) -> None:
@@ -90,14 +95,14 @@ class Kept:
         "failures",
         "holder",
         "is_slow",
+        "is_stuck",
         "lived_from",
-        "looks_unready",
         "not_before",
         "ours",
-        "ready_at",
         "reason",
         "restarts",
         "service",
+        "silence",
         "state",
     )
 
@@ -112,9 +117,14 @@ class Kept:
         self.delay = BACKOFF_SECONDS_FIRST
         self.not_before = 0.0
         self.lived_from = 0.0
-        self.ready_at: float | None = None  # when this process last did its work, None: it has not yet
-        self.looks_unready = 0  # since then
+        self.silence = Silence()  # of this process
         self.is_slow = False  # it was told that it still starts
+        self.is_stuck = False  # a person was told that it hangs and cannot be killed
+
+    def live(self, holder: LockHolder | None, now: float) -> None:
+        """Begin to know of another process."""
+        self.holder, self.lived_from, self.reason = holder, now, ""
+        self.silence, self.is_slow, self.is_stuck = Silence(), False, False
 
     @property
     def is_ours(self) -> bool:
@@ -182,47 +192,56 @@ class Supervisor:
             return []
         was_there = kept.state is ServiceState.WAITING
         kept.service.start()
-        kept.holder = kept.ours = kept.service.life()
-        kept.state, kept.lived_from, kept.reason = ServiceState.STARTING, now, ""
-        kept.ready_at, kept.looks_unready, kept.is_slow = None, 0, False
+        kept.ours = kept.service.life()
+        kept.live(kept.ours, now)
+        kept.state = ServiceState.STARTING
         kept.restarts += was_there
         return [f"{kept.service.name}: started{' again' * was_there}{_process(kept.holder)}"]
 
     def _alive(self, kept: Kept, now: float, life: LockHolder) -> list[str]:
         news = []
         if life != kept.holder:
-            kept.holder, kept.lived_from, kept.reason, kept.ready_at, kept.is_slow = life, now, "", None, False
+            kept.live(life, now)
             news.append(f"{kept.service.name}: runs already{_process(life)}")
-        if kept.service.is_ready():
-            if kept.is_slow:
-                news.append(f"{kept.service.name}: ready after {now - kept.lived_from:.0f} s")
-            kept.state, kept.ready_at, kept.looks_unready, kept.is_slow = ServiceState.RUNNING, now, 0, False
-        else:
-            if kept.ready_at is None and not kept.is_slow and now - kept.lived_from >= SLOW_SECONDS:
-                kept.is_slow = True
-                news.append(f"{kept.service.name}: still starting; a first start may take a minute")
-            kept.state, kept.looks_unready = ServiceState.STARTING, kept.looks_unready + 1
-            if self._hangs(kept, now):
+        kept.silence.look(now, is_ready=kept.service.is_ready())
+        bound = kept.service.unready_seconds_max
+        if bound is not None and kept.silence.is_hang(bound):
+            if not kept.service.answers_at_last():
+                kept.state = ServiceState.STARTING
                 return [*news, *self._end_hung(kept, now, life)]
-        if now - kept.lived_from >= STEADY_SECONDS:
-            kept.delay, kept.failures = BACKOFF_SECONDS_FIRST, 0
-        return news
+            kept.silence.look(now, is_ready=True)  # slow is not dead
+        return [*news, *self._note(kept, now)]
 
     @staticmethod
-    def _hangs(kept: Kept, now: float) -> bool:
-        """Return whether a process that was ready has not been for too long. One that still starts has its own bounds."""
-        bound = kept.service.unready_seconds_max
-        if bound is None or kept.ready_at is None:
-            return False
-        return now - kept.ready_at >= bound and kept.looks_unready >= LOOKS_UNREADY_MIN
+    def _note(kept: Kept, now: float) -> list[str]:
+        """Take down how a living process was found."""
+        if kept.silence.is_unready:
+            kept.state = ServiceState.STARTING
+            if kept.silence.was_ready or kept.is_slow or now - kept.lived_from < SLOW_SECONDS:
+                return []
+            kept.is_slow = True
+            return [f"{kept.service.name}: still starting; a first start may take a minute"]
+        was_slow, kept.is_slow, kept.state = kept.is_slow, False, ServiceState.RUNNING
+        kept.is_stuck = False
+        if now - kept.lived_from >= STEADY_SECONDS:
+            kept.delay, kept.failures = BACKOFF_SECONDS_FIRST, 0
+        return [f"{kept.service.name}: ready after {now - kept.lived_from:.0f} s"] if was_slow else []
 
     def _end_hung(self, kept: Kept, now: float, life: LockHolder) -> list[str]:
-        silent = now - (now if kept.ready_at is None else kept.ready_at)
-        kept.ready_at, kept.looks_unready = now, 0  # one that stays is not killed at every step
-        kept.service.kill(life)
+        name, seconds = kept.service.name, kept.silence.seconds
+        how = f"did not answer {'' if kept.silence.was_ready else 'once '}for {seconds:.0f} s"
+        kept.silence.restart()  # one that stays is not killed at every step
+        try:
+            kept.service.kill(life)
+        except VeloxError as error:
+            text = f"{name}: {error}. It {how}; it is tried again as long as it is silent"
+            if not kept.is_stuck:
+                kept.is_stuck = True
+                self._alerts.send(Severity.CRITICAL, f"The {name} hangs and could not be killed", text)
+            return [text]
         kept.holder = None
-        text = f"{kept.service.name}: process {life.pid} lived and did not answer for {silent:.0f} s: killed"
-        return self._wait(kept, now, text, Severity.WARNING)
+        text = f"{name}: process {life.pid} lived and {how}: killed"
+        return self._wait(kept, now, text, Severity.WARNING, title=f"The {name} hung and was killed")
 
     def _died(self, kept: Kept, now: float) -> list[str]:
         code = kept.service.exit_code() if kept.is_ours or kept.holder is None else None
@@ -242,7 +261,7 @@ class Supervisor:
     def _not_started(self, kept: Kept, now: float, why: str) -> list[str]:
         return self._wait(kept, now, f"{kept.service.name}: {why}", Severity.CRITICAL)
 
-    def _wait(self, kept: Kept, now: float, text: str, first: Severity) -> list[str]:
+    def _wait(self, kept: Kept, now: float, text: str, first: Severity, *, title: str = "") -> list[str]:
         """Have a service wait for its next start, and tell a person at the first failure in a row and at the fifth."""
         is_known = kept.reason == text and kept.failures > 0
         kept.state, kept.reason = ServiceState.WAITING, text
@@ -251,7 +270,7 @@ class Supervisor:
         text, shown = (f"{words}; starts again in {kept.delay:g} s" for words in (text, shown))
         kept.delay = min(kept.delay * 2, BACKOFF_SECONDS_MAX)
         if kept.failures == 1:
-            self._alerts.send(first, f"The {kept.service.name} died", text)
+            self._alerts.send(first, title or f"The {kept.service.name} died", text)
         elif kept.failures == FAILURES_ALERTED:
             title = f"The {kept.service.name} does not stay alive"
             self._alerts.send(Severity.CRITICAL, title, f"{kept.failures} times in a row. {text}. See {kept.service.output}")

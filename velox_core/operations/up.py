@@ -38,7 +38,7 @@ from velox_core.settings import Paths, Settings
 UP_LOCK: Final = "up.lock"
 UP_FILE: Final = "up.json"
 STEP_SECONDS: Final = 0.5
-SUPERVISOR_END_SECONDS: Final = 20.0  # it may be starting Redis, which has 15 s
+SUPERVISOR_END_SECONDS: Final = 35.0  # it may be starting Redis, which has 15 s, and asking and killing a hung server: 15 s
 GUARD_END_SECONDS: Final = 30.0  # a closing under way has 20 s of it
 
 Tell = Callable[[str], None]
@@ -69,6 +69,10 @@ class RedisService:
 
     def is_ready(self) -> bool:
         """Return whether it answers, which `life` has asked."""
+        return True
+
+    def answers_at_last(self) -> bool:
+        """Return the same."""
         return True
 
     def start(self) -> None:
@@ -129,6 +133,10 @@ class GuardService:
     def is_ready(self) -> bool:
         """Return whether a guard has the account's lock. Raises VeloxError."""
         return self._process.holder() is not None
+
+    def answers_at_last(self) -> bool:
+        """Return the same: nobody judges its silence."""
+        return self.is_ready()
 
     def start(self) -> None:
         """Start it in a session of its own. Raises VeloxError."""

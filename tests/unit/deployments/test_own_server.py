@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_server_of_another_var_folder_is_not_served_at(paths: Paths) -> None:
             await_server(settings(), paths, address, seconds=WAIT_SECONDS)
         lock = CloserLockFile(server_lock(paths.var))
         lock.take()
-        write_json(prefect_home(paths.var) / "server.json", {"port": answering.port})
+        write_json(prefect_home(paths.var) / "server.json", {"port": answering.port, "pid": os.getpid()})
         await_server(settings(), paths, address, seconds=WAIT_SECONDS)
         with pytest.raises(VeloxError, match=rf"listens at {address}, not at .*/other: start again"):
             await_server(settings(), paths, f"{answering.url}/other", seconds=60.0)
@@ -47,6 +48,36 @@ def test_server_of_another_var_folder_is_not_served_at(paths: Paths) -> None:
             await_server(settings(), paths, address, seconds=WAIT_SECONDS)
     with pytest.raises(VeloxError, match=r"no Prefect server of this account answers at \S+ within 0 s: velox up --status"):
         await_server(settings(), paths, address, seconds=WAIT_SECONDS)
+
+
+def test_own_server_that_is_slow_is_waited_for_and_never_taken_for_anothers(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def slow(address: str, *, seconds: float = 0.5) -> bool:
+        asked.append(seconds)
+        return seconds >= 1.0  # it answers within a second
+
+    monkeypatch.setattr("deployments.serve.is_healthy", slow)
+    monkeypatch.setattr("velox_core.operations.prefect_home.is_healthy", slow)
+    lock = CloserLockFile(server_lock(paths.var))
+    lock.take()
+    write_json(prefect_home(paths.var) / "server.json", {"port": 4321, "pid": os.getpid()})
+    await_server(settings(), paths, "http://127.0.0.1:4321/api", seconds=WAIT_SECONDS)
+    assert asked == [2.0]
+    lock.close()
+
+
+def test_own_server_that_has_not_said_where_it_listens_is_not_looked_for_at_the_port_of_the_last_one(paths: Paths) -> None:
+    lock = CloserLockFile(server_lock(paths.var))
+    lock.take()
+    with serving(lambda request: Reply(status=200, body="true")) as other:
+        write_json(prefect_home(paths.var) / "server.json", {"port": other.port, "pid": os.getpid() + 1})
+        for address in (f"{other.url}/api", "http://127.0.0.1:4321/api"):  # neither served at nor told as a wrong address
+            with pytest.raises(VeloxError, match=rf"within 0 s: process {os.getpid()} is the server and does not answer"):
+                await_server(settings(), paths, address, seconds=WAIT_SECONDS)
+    lock.close()
 
 
 def test_ui_is_told_where_its_api_listens_unless_the_environment_says_so_already(tmp_path: Path) -> None:

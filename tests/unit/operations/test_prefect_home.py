@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tomllib
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def server() -> Iterator[Served]:
 
 def test_flow_meets_the_living_server_of_its_var_unless_the_caller_names_another(tmp_path: Path, server: Served) -> None:
     address = f"http://127.0.0.1:{server.port}/api"
-    write_json(prefect_home(tmp_path) / SERVER_FILE, {"port": server.port})
+    write_json(prefect_home(tmp_path) / SERVER_FILE, {"port": server.port, "pid": os.getpid()})
     assert running_server(tmp_path) == ""  # something answers there, but nobody holds the lock
     lock = CloserLockFile(server_lock(tmp_path))
     lock.take()
@@ -90,6 +91,8 @@ def test_flow_meets_the_living_server_of_its_var_unless_the_caller_names_another
     assert prefect_environment(tmp_path, {"PREFECT_API_URL": "http://mine/api"})["PREFECT_API_URL"] == "http://mine/api"
     assert ui_command(tmp_path) == f"http://127.0.0.1:{server.port}"
     assert export_line(tmp_path, address) == f"export PREFECT_HOME={prefect_home(tmp_path)} PREFECT_API_URL={address}"
+    write_json(prefect_home(tmp_path) / SERVER_FILE, {"port": server.port, "pid": os.getpid() + 1})
+    assert running_server(tmp_path) == ""  # the server before it listened there; this one has not said yet
     lock.close()
     assert running_server(tmp_path) == ""
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.http_server import Reply, serving
+from tests.fakes.http_server import Reply, Request, serving
 from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import CloserLockFile, own_holder
 from velox_core.operations.guard_status import guard_folder
 from velox_core.operations.json_file import write_json
-from velox_core.operations.prefect_home import prefect_home, server_lock
-from velox_core.operations.prefect_services import PrefectServe, PrefectServer, check_port_is_free
-from velox_core.operations.up import services_of
+from velox_core.operations.prefect_home import HEALTH_SECONDS, prefect_home, server_lock
+from velox_core.operations.prefect_services import LAST_SECONDS, PrefectServe, PrefectServer, check_port_is_free
+from velox_core.operations.service_process import KILL_SECONDS
+from velox_core.operations.up import SUPERVISOR_END_SECONDS, services_of
 from velox_core.settings import Paths, Settings
 
 Load = Callable[..., Settings]
@@ -34,12 +36,41 @@ def test_server_lives_by_its_lock_is_ready_by_its_answer_and_shows_the_port_that
     service = PrefectServer(settings_with(), paths, {})
     assert (service.life(), service.is_ready(), service.where) == (None, False, "http://127.0.0.1:4200")
     with serving(lambda request: Reply(status=200, body="true")) as answering:
-        write_json(prefect_home(paths.var) / "server.json", {"port": answering.port})
+        write_json(prefect_home(paths.var) / "server.json", {"port": answering.port, "pid": os.getpid()})
         assert (service.is_ready(), service.where) == (False, "http://127.0.0.1:4200")
         lock = held(server_lock(paths.var))
         assert (service.life(), service.is_ready(), service.where) == (own_holder(), True, answering.url)
     assert service.is_ready() is False
     lock.close()
+
+
+def test_server_that_is_slow_or_answers_an_error_is_not_dead_and_one_that_hangs_is(
+    settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = PrefectServer(settings_with(), paths, {})
+    lock = held(server_lock(paths.var))
+    late = threading.Event()
+
+    def after_the_look(request: Request) -> Reply:
+        late.wait(60)
+        return Reply(status=503, body="busy")
+
+    with serving(after_the_look) as answering:
+        write_json(prefect_home(paths.var) / "server.json", {"port": answering.port, "pid": os.getpid()})
+        assert service.is_ready() is False  # half a second
+        late.set()
+        assert (service.is_ready(), service.answers_at_last()) == (False, True)
+    late.clear()
+    monkeypatch.setattr("velox_core.operations.prefect_services.LAST_SECONDS", 0.05)
+    with serving(lambda request: Reply(hangs=True)) as hung:
+        write_json(prefect_home(paths.var) / "server.json", {"port": hung.port, "pid": os.getpid()})
+        assert service.answers_at_last() is False
+    assert service.answers_at_last() is False  # nobody listens
+    lock.close()
+
+
+def test_last_question_is_far_more_patient_than_a_look_and_fits_into_the_supervisors_end() -> None:
+    assert 10 * HEALTH_SECONDS < LAST_SECONDS < SUPERVISOR_END_SECONDS - KILL_SECONDS
 
 
 @pytest.mark.parametrize("place", ["simulated/primary/serve.lock", "simulated/other/serve.lock", "simulated/other/up.lock"])

@@ -15,6 +15,7 @@ from velox_core.operations.services import (
     Supervisor,
     end_services,
 )
+from velox_core.operations.silence import FIRST_SECONDS_MAX
 from velox_core.ports import LockHolder, Severity
 
 
@@ -149,38 +150,102 @@ def test_supervisor_kills_a_service_that_lives_and_does_not_answer_and_starts_it
     service, keeper, alerts = hung_server()
     guard = FakeService(log=service.log)
     keeper.kept.append(Kept(guard, None))
-    for second in range(1, 60):
+    for second in range(1, 61):
         assert [line for line in keeper.step(float(second)) if "guard" not in line] == []
     assert service.alive == process(101)
-    (told,) = keeper.step(60.0)
+    (told,) = keeper.step(61.0)
     assert told == "prefect-server: process 101 lived and did not answer for 60 s: killed; starts again in 1 s"
-    assert [(severity, title) for severity, title, _ in alerts.sent] == [(Severity.WARNING, "The prefect-server died")]
-    keeper.step(61.0)
-    service.ready = True
+    assert [(severity, title) for severity, title, _ in alerts.sent] == [
+        (Severity.WARNING, "The prefect-server hung and was killed")
+    ]
     keeper.step(62.0)
-    assert service.log == ["start prefect-server", "start guard", "kill prefect-server 101", "start prefect-server"]
+    service.ready = True
+    keeper.step(63.0)
+    start, ask, kill = "start prefect-server", "ask prefect-server", "kill prefect-server 101"
+    assert service.log == [start, "start guard", ask, kill, start]
     assert (keeper.kept[0].restarts, keeper.is_settled) == (1, True)
 
 
-def test_supervisor_leaves_a_service_that_answers_now_and_then_or_still_starts() -> None:
+def test_supervisor_leaves_a_service_that_answers_now_and_then() -> None:
     service, keeper, _ = hung_server()
     for second in range(1, 400):
         service.ready = second % 50 == 0
         keeper.step(float(second))
-    starting = FakeService("prefect-server")
-    starting.unready_seconds_max, starting.ready = 60.0, False
-    other = Supervisor([starting], FakeAlerts())
-    for second in range(400):
-        other.step(float(second))
-    assert (service.started, starting.started) == (1, 1)
-
-
-def test_supervisor_does_not_judge_by_the_time_that_a_machine_slept() -> None:
-    service, keeper, _ = hung_server()
-    keeper.step(10_000.0)
-    service.ready = True
-    keeper.step(10_001.0)
     assert service.log == ["start prefect-server"]
+
+
+def test_supervisor_asks_a_last_time_with_patience_and_leaves_a_service_that_is_only_slow() -> None:
+    service, keeper, alerts = hung_server()
+    service.is_late = True
+    for second in range(1, 200):
+        keeper.step(float(second))
+    assert service.log == ["start prefect-server", *["ask prefect-server"] * 3]  # at 61, 123 and 185
+    assert alerts.sent == []
+    service.is_late = False  # now it hangs
+    for second in range(200, 300):
+        keeper.step(float(second))
+    assert service.log[4:] == ["ask prefect-server", "kill prefect-server 101", "start prefect-server"]
+
+
+@pytest.mark.parametrize("unready_before", [0, 40])
+def test_supervisor_does_not_judge_by_the_time_that_a_machine_slept(unready_before: int) -> None:
+    service, keeper, _ = hung_server()
+    for look in range(2 * unready_before):
+        keeper.step(1.0 + look / 2)
+    for look in range(60):  # eight hours later it needs half a minute
+        keeper.step(30_000.0 + look / 2)
+    service.ready = True
+    keeper.step(30_030.0)
+    assert service.log == ["start prefect-server"]
+    service.ready = False
+    for look in range(122):
+        keeper.step(30_030.5 + look / 2)
+    assert service.log[1:] == ["ask prefect-server", "kill prefect-server 101"]  # the bound holds after a sleep too
+
+
+def test_supervisor_kills_what_it_has_never_seen_ready_after_the_longer_bound_and_starts_it_again() -> None:
+    hung_in_its_first_start, hung_before = FakeService("prefect-server"), FakeService("prefect-server")
+    hung_before.alive = process(7)
+    for service, pid in ((hung_in_its_first_start, 101), (hung_before, 7)):
+        service.unready_seconds_max, service.ready = 60.0, False
+        alerts = FakeAlerts()
+        keeper = Supervisor([service], alerts)
+        for second in range(int(FIRST_SECONDS_MAX)):
+            keeper.step(float(second))
+        assert (service.alive, alerts.sent) == (process(pid), [])
+        told = [line for second in range(3) for line in keeper.step(FIRST_SECONDS_MAX + second)]
+        assert told[0] == (
+            f"prefect-server: process {pid} lived and did not answer once for 300 s: killed; starts again in 1 s"
+        )
+        assert alerts.titles == ["The prefect-server hung and was killed"]
+        assert service.log[-3:] == ["ask prefect-server", f"kill prefect-server {pid}", "start prefect-server"]
+
+
+def test_supervisor_takes_hang_after_hang_for_failures_in_a_row() -> None:
+    service, keeper, alerts = hung_server()
+    waits, second = [], 0.0
+    for _ in range(8):
+        killed = service.log.count(f"kill prefect-server {100 + service.started}")
+        while not killed:
+            service.ready = False
+            second += 1
+            told = keeper.step(second)
+            killed = service.log.count(f"kill prefect-server {100 + service.started}")
+        waits.append(float(told[-1].rpartition(" in ")[2].removesuffix(" s")))
+        started = service.started
+        while service.started == started:
+            second += 1
+            keeper.step(second)
+        service.ready = True
+        keeper.step(second)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [(severity, title) for severity, title, _ in alerts.sent] == [
+        (Severity.WARNING, "The prefect-server hung and was killed"),
+        (Severity.CRITICAL, "The prefect-server does not stay alive"),
+    ]
+    for later in range(1, 62):  # it works: the next one is a first one again
+        keeper.step(second + later)
+    assert (keeper.kept[0].failures, keeper.kept[0].delay) == (0, 1.0)
 
 
 def test_supervisor_leaves_a_service_alone_for_which_no_bound_is_named() -> None:
@@ -193,10 +258,19 @@ def test_supervisor_leaves_a_service_alone_for_which_no_bound_is_named() -> None
 def test_supervisor_that_cannot_kill_what_hangs_says_so_and_tries_again_after_the_bound() -> None:
     service, keeper, alerts = hung_server()
     service.fault = "process 101 hangs and could not be killed: look at it with ps"
-    told = [line for second in range(1, 181) for line in keeper.step(float(second))]
-    assert told == [f"{service.name}: {service.fault}; starts again in 1 s"] * 3
-    assert alerts.sent[0][0] is Severity.CRITICAL
-    assert service.alive == process(101)
+    told = [line for second in range(1, 190) for line in keeper.step(float(second))]
+    text = f"{service.fault}. It did not answer for 60 s; it is tried again as long as it is silent"
+    assert told == [f"{service.name}: {text}"] * 3
+    assert [(severity, title) for severity, title, _ in alerts.sent] == [
+        (Severity.CRITICAL, "The prefect-server hangs and could not be killed")
+    ]
+    assert (service.alive, keeper.kept[0].state) == (process(101), ServiceState.STARTING)
+    service.fault, service.ready = "", True
+    keeper.step(190.0)
+    service.ready = False
+    for second in range(191, 253):
+        keeper.step(float(second))
+    assert service.log[-2:] == ["kill prefect-server 101", "start prefect-server"]
 
 
 def test_supervisor_takes_up_a_refused_service_that_somebody_else_started() -> None:

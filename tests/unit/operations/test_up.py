@@ -67,7 +67,7 @@ def test_place_of_the_ui_is_shown_only_where_a_server_of_ours_lives(settings_wit
     assert (view["places"]["ui"], view["places"]["prefect"]) == ("", "")  # another's server may listen at that port
     lock = CloserLockFile(server_lock(paths.var))
     lock.take()
-    write_json(prefect_home(paths.var) / "server.json", {"port": 4321})
+    write_json(prefect_home(paths.var) / "server.json", {"port": 4321, "pid": os.getpid()})
     assert services_view(settings, paths, {})["places"]["ui"] == "http://127.0.0.1:4321"
     lock.close()
     own = settings_with("  prefect: {api_url: http://prefect.example/api}\n")
