@@ -28,8 +28,8 @@ from uuid import uuid4
 
 from velox_core.backup.destinations import Destination
 from velox_core.backup.make import Extra, empty_folder, make_parts
-from velox_core.backup.manifest import INCOMPLETE, MANIFEST_FILE, BackupError, Manifest, Part, next_name
-from velox_core.backup.packing import sync_tree, write_durably
+from velox_core.backup.manifest import DATABASES, INCOMPLETE, MANIFEST_FILE, BackupError, Manifest, Part, date_of, next_name
+from velox_core.backup.packing import SUFFIX, sync_tree, write_durably
 from velox_core.backup.proof import verify_part
 from velox_core.backup.retention import Retention, to_remove
 from velox_core.backup.sources import Source
@@ -64,8 +64,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of a backup in one destination: '' or what went wrong, the old ones that were removed, and those that are due
-    but another host's.
+    """What became of a backup in one destination.
+
+    Attributes:
+        where: the destination.
+        problem: what went wrong, ''.
+        removed: old ones of ours.
+        others: due, but another host's, and kept.
     """
 
     where: str
@@ -123,22 +128,24 @@ def take(request: Request, destinations: Sequence[Destination], rule: Retention)
         try:
             staged = empty_folder(staging / "backup")
             made_by = origin_of(request.folder)
-            manifest = _make(request, staged, empty_folder(staging / "scratch"), _taken_names(destinations), made_by)
+            manifest = _make(request, staged, empty_folder(staging / "scratch"), destinations, made_by)
             return manifest, [_deliver(destination, staged, manifest, rule) for destination in destinations]
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _make(request: Request, staged: Path, scratch: Path, taken: set[str], made_by: str) -> Manifest:
+def _make(request: Request, staged: Path, scratch: Path, destinations: Sequence[Destination], made_by: str) -> Manifest:
     made = make_parts(request.sources, request.extras, staged, scratch)
-    parts, missing, without = made.parts, [*request.left_out, *made.missing], made.without
+    tried = {part.path for part in made.parts} | {f"{source.origin}{SUFFIX}" for source in request.sources}
+    gone = _gone(destinations, request.trading_date, made_by, tried)
+    parts, missing, without = made.parts, [*request.left_out, *made.missing, *gone], made.without
     if not parts:
         raise BackupError(
             f"nothing could be saved: {'; '.join([*missing, *without]) or 'there is nothing yet: run a day first'}"
         )
     day = request.trading_date.isoformat()
     manifest = Manifest(
-        name=next_name(request.trading_date, taken) + (INCOMPLETE if missing else ""),
+        name=next_name(request.trading_date, _taken_names(destinations)) + (INCOMPLETE if missing else ""),
         broker_type=request.broker_type,
         account=request.account,
         trading_date=request.trading_date,
@@ -181,34 +188,60 @@ def _taken_names(destinations: Sequence[Destination]) -> set[str]:
     return names
 
 
+def _gone(destinations: Sequence[Destination], on: date, made_by: str, tried: set[str]) -> list[str]:
+    """Return which databases an earlier good backup of the date has and which are not there to be saved any more.
+
+    Without them it must not displace the earlier one, however well it was verified.
+    """
+    had: dict[str, str] = {}
+    for destination in destinations:
+        with suppress(BackupError):  # a destination that does not answer says so when the backup is delivered
+            for name in destination.names():
+                if date_of(name) != on or name.endswith(INCOMPLETE):
+                    continue
+                with suppress(BackupError):
+                    manifest = destination.manifest(name)
+                    if manifest.good and manifest.made_by in ("", made_by):
+                        had |= {part.path: name for part in manifest.parts if part.kind in DATABASES}
+    return [
+        f"{path.removesuffix(SUFFIX)} is not there any more, and backup {name} has it: put it back (velox restore --date {on})"
+        for path, name in sorted(had.items())
+        if path not in tried
+    ]
+
+
 def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: Retention) -> Delivery:
     try:
         destination.put(staged, manifest.name, manifest.made_by)
     except BackupError as error:
         return Delivery(where=destination.where, problem=str(error))
-    removed: list[str] = []
-    others: list[str] = []
     if not manifest.good:
         return Delivery(where=destination.where)
+    removed: list[str] = []
     try:
-        for name in to_remove(destination.names(), rule, keep=manifest.name):
-            if _is_anothers(destination, name, manifest.made_by):
-                others.append(name)
-                continue
+        makers = {name: _maker(destination, name) for name in destination.names()}
+        ours = [name for name, maker in makers.items() if maker in ("", manifest.made_by)]
+        for name in to_remove(ours, rule, keep=manifest.name):  # by our own alone: another host's may be newer
             destination.remove(name)
             removed.append(name)
     except BackupError as error:
         problem = f"the backup is there, but old ones were not removed: {error}"
         return Delivery(where=destination.where, problem=problem, removed=tuple(removed))
-    return Delivery(where=destination.where, removed=tuple(removed), others=tuple(others))
+    due = [name for name in to_remove(makers, rule, keep=manifest.name) if name not in ours]
+    unread = [name for name in due if makers[name] is None]
+    problem = (
+        f"the backup is there, but the manifests of {', '.join(unread)} cannot be read: look, and remove them" if unread else ""
+    )
+    others = tuple(name for name in due if makers[name] is not None)
+    return Delivery(where=destination.where, problem=problem, removed=tuple(removed), others=others)
 
 
-def _is_anothers(destination: Destination, name: str, made_by: str) -> bool:
-    """Return whether another host made a backup; one whose manifest cannot be read is due as its name says."""
+def _maker(destination: Destination, name: str) -> str | None:
+    """Return who made a backup, '' when that was an older VELOX, None when its manifest cannot be read."""
     try:
-        return destination.manifest(name).made_by not in ("", made_by)
+        return destination.manifest(name).made_by
     except BackupError:
-        return False
+        return None
 
 
 def verify_stored(destination: Destination, name: str, scratch: Path) -> list[str]:

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import fsspec
@@ -379,6 +380,47 @@ def test_hosts_that_share_a_place_take_nothing_from_each_other(
         ("2024-01-15-2",),
     )
     assert [verdict.problems for verdict in verify_backups(settings, paths)] == [(), ()]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_each_host_of_a_shared_place_keeps_so_many_days_of_its_own(
+    first: int, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    settings = settings_with("\n  backup: {destination: shared, keep_days: 2, keep_weeks: 0, keep_months: 0}\n")
+    hosts = [paths, Paths(var=tmp_path / "other", logs=tmp_path / "other-logs")]
+    origins = {}
+    for day in range(5):
+        for number in (first, 1 - first):
+            made = backup_day(settings, hosts[number], DAY + timedelta(days=day))
+            assert (made.good, made.deliveries[0].problem) == (True, "")
+            origins[number] = made.manifest.made_by
+    manifests = [entry.manifest for entry in list_backups(settings, paths) if entry.manifest is not None]
+    kept = [(manifest.made_by, manifest.trading_date.day) for manifest in manifests]
+    assert sorted(kept) == sorted((origin, day) for origin in origins.values() for day in (18, 19))
+
+
+def test_old_backup_whose_manifest_cannot_be_read_is_kept_and_told(run: Path, settings_with: Load, paths: Paths) -> None:
+    settings = settings_with("\n  backup: {keep_days: 1, keep_weeks: 0, keep_months: 0}\n")
+    backup_day(settings, paths, DAY)
+    manifest = stored(paths) / DAY.isoformat() / MANIFEST_FILE
+    manifest.write_text(manifest.read_text().replace('"format": ', '"format": 9'))
+    (delivery,) = backup_day(settings, paths, DAY + timedelta(days=1)).deliveries
+    assert delivery.removed == ()
+    assert "the manifests of 2024-01-15 cannot be read" in delivery.problem
+    assert names(paths) == ["2024-01-15", "2024-01-16"]
+
+
+def test_backup_without_the_journal_that_an_earlier_one_has_is_incomplete_and_displaces_nothing(
+    run: Path, settings_with: Load, paths: Paths
+) -> None:
+    settings = settings_with("\n  backup: {keep_days: 1, keep_weeks: 0, keep_months: 0}\n")
+    backup_day(settings, paths, DAY)
+    (run / "journal.db").unlink()
+    outcome = backup_day(settings, paths, DAY)
+    assert (outcome.name, outcome.good, outcome.exit_code) == ("2024-01-15-2.incomplete", False, 1)
+    gone = f"{RUN_FOLDER}/journal.db is not there any more, and backup 2024-01-15 has it"
+    assert outcome.manifest.missing == (f"{gone}: put it back (velox restore --date {DAY})",)
+    assert names(paths) == ["2024-01-15", "2024-01-15-2.incomplete"]
 
 
 def test_host_that_sends_under_a_name_that_another_sends_gives_way(
