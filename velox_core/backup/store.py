@@ -108,17 +108,28 @@ def origin_of(folder: Path) -> str:
     Raises: BackupError.
     """
     path = folder / ORIGIN_FILE
+    known = known_origin(folder)
+    if known:
+        return known
     try:
-        with suppress(FileNotFoundError):
-            found = path.read_text(encoding="ascii").strip()
-            if ORIGIN.fullmatch(found):
-                return found
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "host"
         made = f"{host}-{uuid4().hex[:8]}"
         write_durably(path, f"{made}\n".encode())
         return made
+    except OSError as error:
+        raise BackupError(f"{path} cannot be written: {error}: make it writable, or remove it") from error
+
+
+def known_origin(folder: Path) -> str:
+    """Return the same when it was made already, else ''. Raises BackupError."""
+    path = folder / ORIGIN_FILE
+    try:
+        found = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise BackupError(f"{path} cannot be used: {error}: make it writable, or remove it") from error
+        raise BackupError(f"{path} cannot be read: {error}: make it readable, or remove it") from error
+    return found if ORIGIN.fullmatch(found) else ""
 
 
 def take(request: Request, destinations: Sequence[Destination], rule: Retention) -> tuple[Manifest, list[Delivery]]:

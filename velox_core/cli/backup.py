@@ -148,10 +148,11 @@ def _newest_day(settings: Settings, paths: Paths) -> date:
 
 def _days_without(settings: Settings, paths: Paths, at: str | None) -> list[date]:
     from velox_core.backup.sources import run_dates
-    from velox_core.operations.backup import list_backups
+    from velox_core.operations.backup import list_backups, own_origin
 
+    ours = ("", own_origin(settings, paths))
     stored = [each.manifest for each in list_backups(settings, paths, at=at) if each.manifest is not None]
-    good = {manifest.trading_date for manifest in stored if manifest.good}
+    good = {manifest.trading_date for manifest in stored if manifest.good and manifest.made_by in ours}
     return [day for day in run_dates(settings, paths) if day not in good]
 
 

@@ -27,7 +27,7 @@ from velox_core.backup.manifest import INCOMPLETE, BackupError, Manifest, PartKi
 from velox_core.backup.restore import Action, Step, apply, fetch_checked, plan_elsewhere, plan_in_place
 from velox_core.backup.retention import Retention
 from velox_core.backup.sources import account_scope, find_sources
-from velox_core.backup.store import Delivery, Request, alone, take, verify_stored
+from velox_core.backup.store import Delivery, Request, alone, known_origin, take, verify_stored
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import ENGINE_LOCK, EngineLock, LockView
 from velox_core.operations.hints import velox
@@ -303,19 +303,31 @@ def restore(
 def _choose(
     settings: Settings, paths: Paths, trading_date: date, source: str | None, name: str | None
 ) -> tuple[Destination, Manifest]:
-    """Return the backup that is meant, and where it is: the newest good one of the date, or the one that is named."""
+    """Return the backup that is meant, and where it is: the one that is named, else the newest good one of the date.
+
+    Of a place that hosts share it is this host's own; another's only where it has none.
+    """
+    ours = ("", own_origin(settings, paths))
     unusable: list[str] = []
     for destination in destinations(settings, paths, source):
         try:
             names = [each for each in destination.names() if date_of(each) == trading_date]
             wanted = [each for each in names if each == name] if name is not None else _good(names)
             if wanted:
-                return destination, destination.manifest(wanted[-1])
+                found = [destination.manifest(each) for each in wanted]
+                return destination, sorted(found, key=lambda manifest: manifest.made_by in ours)[
+                    -1
+                ]  # stable: the newest of them
             unusable += [f"{each} in {destination.where} is incomplete: name it with --name to use it" for each in names]
         except BackupError as error:
             unusable.append(str(error))
     listing = velox("backups", "list", settings=settings)
     raise BackupError(f"there is no good backup of {name or trading_date}: {'; '.join(unusable) or f'see {listing}'}")
+
+
+def own_origin(settings: Settings, paths: Paths) -> str:
+    """Return what this `var`'s backups are told by, '' when it has made none. Raises BackupError."""
+    return known_origin(paths.var / account_scope(settings).folder)
 
 
 def _good(names: Sequence[str]) -> list[str]:

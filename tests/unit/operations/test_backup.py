@@ -26,7 +26,7 @@ from velox_core.backup.packing import unpack
 from velox_core.brokers.book import SqliteBook
 from velox_core.journal.schema import HEAD_REVISION
 from velox_core.journal.verify import head_of_day, run_heads
-from velox_core.operations.backup import backup_day, list_backups, verify_backups
+from velox_core.operations.backup import backup_day, list_backups, restore, verify_backups
 from velox_core.settings import Paths, Settings, load_settings
 
 Load = Callable[..., Settings]
@@ -397,6 +397,18 @@ def test_each_host_of_a_shared_place_keeps_so_many_days_of_its_own(
     manifests = [entry.manifest for entry in list_backups(settings, paths) if entry.manifest is not None]
     kept = [(manifest.made_by, manifest.trading_date.day) for manifest in manifests]
     assert sorted(kept) == sorted((origin, day) for origin in origins.values() for day in (18, 19))
+
+
+def test_restore_takes_this_hosts_own_backup_and_anothers_only_where_it_has_none(
+    run: Path, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    settings = settings_with("\n  backup: {destination: shared}\n")
+    other, third = (Paths(var=tmp_path / name, logs=tmp_path / name) for name in ("other", "third"))
+    assert [backup_day(settings, host, DAY).name for host in (paths, other)] == ["2024-01-15", "2024-01-15-2"]
+    chosen = [restore(settings, host, DAY, to=str(tmp_path / "there"), dry_run=True).name for host in (paths, other, third)]
+    assert chosen == ["2024-01-15", "2024-01-15-2", "2024-01-15-2"]
+    named = restore(settings, paths, DAY, to=str(tmp_path / "there"), dry_run=True, name="2024-01-15-2")
+    assert named.name == "2024-01-15-2"
 
 
 def test_old_backup_whose_manifest_cannot_be_read_is_kept_and_told(run: Path, settings_with: Load, paths: Paths) -> None:
