@@ -37,8 +37,8 @@ def day(config: Path, var: Path) -> Day:
 async def paused_run() -> Any:
     """Wait for the newest flow run to be paused."""
     async with get_client() as client:
-        for _ in range(200):
-            for run in await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=2):
+        for _ in range(800):
+            for run in await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=50):
                 if run.state.type.value == "PAUSED" and run.state.state_details.run_input_keyset:
                     return run
             await asyncio.sleep(0.3)

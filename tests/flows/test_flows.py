@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 from prefect import flow, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+)
+from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, TaskRunSort
 from prefect.states import Cancelling, Failed
 
 from flows.end_of_day import end_of_day
@@ -38,13 +43,17 @@ WAIT_TURNS = 2_400  # of 0.1 s: a loaded machine is slow
 
 
 async def newest_runs(count: int = 1) -> list[Any]:
+    """The runs that were to start last; those of other tests' schedules are still to come."""
+    due = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)))
     async with get_client() as client:
-        return list(await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=count))
+        return list(await client.read_flow_runs(flow_run_filter=due, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=count))
 
 
 async def artifacts(key: str) -> list[Any]:
+    """The artifacts of a key, oldest first; other tests of the server may have made some, too."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     async with get_client() as client:
-        return list(await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))))
+        return list(reversed(await client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)))
 
 
 async def task_states(flow_run_id: Any) -> dict[str, str]:
