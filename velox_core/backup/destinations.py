@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -41,7 +41,7 @@ class Destination(Protocol):
         ...
 
     def taken(self) -> set[str]:
-        """Return the names that are there or on their way."""
+        """Return the names that are there, whole or what is left of one, or on their way."""
         ...
 
     def put(self, staged: Path, name: str, made_by: str) -> None:
@@ -96,8 +96,7 @@ class FolderDestination:
     def taken(self) -> set[str]:
         """Return the names that are there or on their way."""
         with self._told("read"):
-            under_way = (path.name for path in self.folder.iterdir()) if self.folder.is_dir() else ()
-            return {*self.names(), *_under_way(under_way)}
+            return _taken(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else set()
 
     def probe(self) -> str:
         """Write, read back and remove a small file; returns what was seen."""
@@ -113,17 +112,19 @@ class FolderDestination:
 
     def put(self, staged: Path, name: str, made_by: str) -> None:
         """Take a whole backup: copied, synced, renamed."""
-        partial = self.folder / f"{PARTIAL}{name}.{made_by}"
+        partial = self.folder / _partial_name(name, made_by)
         with self._told("write"):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                for left in self.folder.glob(f"{PARTIAL}*.{made_by}"):  # of one that was killed
-                    shutil.rmtree(left, ignore_errors=True)
+                for left in self.folder.glob(f"{PARTIAL}*"):
+                    if _made_by(left.name, made_by):  # of one that was killed
+                        shutil.rmtree(left, ignore_errors=True)
                 for source in _files(staged):
                     target = partial / source.relative_to(staged)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     copy_durably(source, target)
                 sync_tree(partial)
+                compare_sizes(self.where, staged, lambda inside: (partial / inside).stat().st_size)
                 if (self.folder / name).exists():
                     raise BackupError(f"{self.folder / name} is there already: {AGAIN}")
                 partial.rename(self.folder / name)
@@ -172,10 +173,9 @@ class UrlDestination:
 
     def taken(self) -> set[str]:
         """Return the names that are there or on their way."""
-        names = self.names()
         with self._told("read"):
             fs, root = self._open()
-            return {*names, *_under_way(_listed(fs, root))}
+            return _taken(_listed(fs, root))
 
     def probe(self) -> str:
         """Write, read back and remove a small file; returns what was seen."""
@@ -194,10 +194,10 @@ class UrlDestination:
         """Send a whole backup, read each file back, rename, and send the manifest last."""
         with self._told("write"):
             fs, root = self._open()
-            partial, final = f"{root}/{PARTIAL}{name}.{made_by}", f"{root}/{name}"
+            partial, final = f"{root}/{_partial_name(name, made_by)}", f"{root}/{name}"
             try:
                 for left in _listed(fs, root):
-                    if left.startswith(PARTIAL) and left.endswith(f".{made_by}"):  # of one that was killed
+                    if _made_by(left, made_by):  # of one that was killed
                         _remove_tree(fs, f"{root}/{left}")
                 for source in _files(staged):
                     inside = source.relative_to(staged).as_posix()
@@ -205,12 +205,14 @@ class UrlDestination:
                         self._send(fs, source, f"{partial}/{inside}")
                 # in this order: who is on the way is seen under the one name or the other
                 others = [each for each in _listed(fs, root) if each.startswith(f"{PARTIAL}{name}.")]
-                others = [each for each in others if not each.endswith(f".{made_by}")]
+                others = [each for each in others if not _made_by(each, made_by)]
                 if others:
                     raise BackupError(f"{self.where}/{name} is being written by another host ({others[0]}): {AGAIN}")
                 if fs.exists(final):
                     raise BackupError(f"{self.where}/{name} is there already: {AGAIN}")
                 fs.mv(partial, final, recursive=True)
+                fs.invalidate_cache()
+                compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
                 self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
             finally:
                 _remove_tree(fs, partial)
@@ -257,6 +259,34 @@ class UrlDestination:
             raise BackupError(_said(self.where, doing, error)) from error
 
 
+def compare_sizes(where: str, staged: Path, size_of: Callable[[str], int], but: str = "") -> None:
+    """Raise BackupError unless every file of a staged backup is there as long as it is; `but` is not looked at.
+
+    Whoever copied this `var` may have taken the one under way for what is left of its own.
+    """
+    for source in _files(staged):
+        inside = source.relative_to(staged).as_posix()
+        if inside == but:
+            continue
+        try:
+            size = size_of(inside)
+        except FileNotFoundError:
+            size = -1
+        if size != source.stat().st_size:
+            found = "is gone" if size < 0 else f"has {size} bytes"
+            raise BackupError(f"{where}: {inside} {found}, somebody else works there under this host's name: {AGAIN}")
+
+
+def _partial_name(name: str, made_by: str) -> str:
+    """Return what a backup is called while it is on its way: no two are called the same."""
+    return f"{PARTIAL}{name}.{made_by}~{uuid4().hex[:8]}"
+
+
+def _made_by(entry: str, made_by: str) -> bool:
+    """Return whether an entry of a place is a backup that this maker has, or had, under way."""
+    return entry.startswith(PARTIAL) and entry.rpartition(".")[2].partition("~")[0] == made_by
+
+
 def _said(place: str, doing: str, error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     advice = "see whether it is there and yours to use"
@@ -288,9 +318,13 @@ def _listed(fs: Any, root: str) -> list[str]:
     return [str(path).rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)]
 
 
-def _under_way(entries: Iterable[str]) -> set[str]:
-    """Return the names of the backups that are being written, or were when their maker was killed."""
-    return {entry.removeprefix(PARTIAL).rpartition(".")[0] for entry in entries if entry.startswith(PARTIAL)}
+def _taken(entries: Iterable[str]) -> set[str]:
+    """Return the names in use: of backups, of what is left of one that was killed, of those on their way."""
+    return {
+        entry.removeprefix(PARTIAL).rpartition(".")[0] if entry.startswith(PARTIAL) else entry
+        for entry in entries
+        if entry.startswith(PARTIAL) or date_of(entry) is not None
+    }
 
 
 def _remote_blocks(fs: Any, path: str) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ import zstandard
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, day_events, tamper, write_journal
+from velox_core.backup import destinations as store_destinations
 from velox_core.backup import make, proof, store
 from velox_core.backup.destinations import FolderDestination, UrlDestination
 from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
@@ -409,6 +410,30 @@ def test_restore_takes_this_hosts_own_backup_and_anothers_only_where_it_has_none
     assert chosen == ["2024-01-15", "2024-01-15-2", "2024-01-15-2"]
     named = restore(settings, paths, DAY, to=str(tmp_path / "there"), dry_run=True, name="2024-01-15-2")
     assert named.name == "2024-01-15-2"
+
+
+@pytest.mark.parametrize("place", ["there", "memory://velox-parts"])
+def test_backup_that_lost_a_part_on_its_way_never_gets_the_good_name(
+    place: str, run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_with(f"\n  backup: {{destination: '{place}'}}\n")
+    with monkeypatch.context() as patch:
+        if "://" in place:
+            move = MemoryFileSystem.mv
+
+            def lossy(fs: MemoryFileSystem, source: str, target: str, **options: object) -> None:
+                fs.rm_file(next(path for path in fs.find(source) if path.endswith("journal.db.zst")))
+                move(fs, source, target, **options)
+
+            patch.setattr(MemoryFileSystem, "mv", lossy)
+        else:
+            patch.setattr(store_destinations, "sync_tree", lambda folder: next(folder.rglob("journal.db.zst")).unlink())
+        (delivery,) = backup_day(settings, paths, DAY).deliveries
+    assert "journal.db.zst is gone" in delivery.problem
+    assert [entry.name for entry in list_backups(settings, paths)] == []
+    again = backup_day(settings, paths, DAY)  # what is left of the other one stops nobody
+    assert (again.exit_code, again.deliveries[0].problem) == (0, "")
+    assert [verdict.problems for verdict in verify_backups(settings, paths)] == [()]
 
 
 def test_old_backup_whose_manifest_cannot_be_read_is_kept_and_told(run: Path, settings_with: Load, paths: Paths) -> None:
