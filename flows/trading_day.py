@@ -49,10 +49,12 @@ async def trading_day(
     get_ready_ahead(scratch_folder(day.paths))
     getting_ready = asyncio.create_task(_get_end_of_day_ready(day))
     again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
-    traded = await intraday(
-        config=config, date=chosen, speed=speed, data=data, scenario=scenario, again=again, return_state=True
-    )
-    getting_ready.cancel()
+    try:
+        traded = await intraday(
+            config=config, date=chosen, speed=speed, data=data, scenario=scenario, again=again, return_state=True
+        )
+    finally:
+        getting_ready.cancel()
     if traded.name == ALREADY_RUNNING:
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
     from flows.end_of_day import end_of_day  # it brings most of the packages, and the day's start does not wait for them

@@ -12,11 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.fakes.victoria import PROGRAM, Victoria, victoria
+from velox_core.backup.metrics_export import check, export_day
 from velox_core.bootstrap import RunRequest, SessionOutcome, run_engine
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
+from velox_core.metrics.server import Flavour
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.settings import Paths, Settings, load_settings
 
@@ -79,6 +81,14 @@ def test_day_and_its_backfill_are_at_the_server_as_the_journal_has_them(
         told = json.loads(again.stdout)
         assert (told["written"], told["malformed"], told["stopped"]) == (told["points"], 0, "")
         assert _compare(server, events, outcome.run.run_id) == first
+        tags = {"broker": "simulated", "account": "primary"}
+        saved = export_day(
+            tmp_path / "saved", flavour=Flavour.VICTORIA, url=server.url, org="", bucket="", token="", tags=tags, day=DAY
+        )
+        lines = [json.loads(line) for line in (tmp_path / "saved").read_text(encoding="utf-8").splitlines()]
+        assert saved["points"] == sum(len(line["values"]) for line in lines) >= sum(map(len, first.values()))
+        assert {line["metric"]["__name__"] for line in lines} >= {key[0] for key in first}
+        assert check(tmp_path / "saved", saved) == ""
         metrics = status["metrics"]
         assert isinstance(metrics, dict)
         assert (metrics["dropped"], metrics["malformed"], metrics["failed"]) == (0, 0, 0)

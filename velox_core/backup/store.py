@@ -69,12 +69,14 @@ class Delivery:
     Attributes:
         where: the destination.
         problem: what went wrong, ''.
+        is_there: whether the destination has it.
         removed: old ones of ours.
         others: due, but another host's, and kept.
     """
 
     where: str
     problem: str = ""
+    is_there: bool = True
     removed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -225,7 +227,7 @@ def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: R
     try:
         destination.put(staged, manifest.name, manifest.made_by)
     except BackupError as error:
-        return Delivery(where=destination.where, problem=str(error))
+        return Delivery(where=destination.where, problem=str(error), is_there=False)
     if not manifest.good:
         return Delivery(where=destination.where)
     removed: list[str] = []
@@ -236,13 +238,11 @@ def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: R
             destination.remove(name)
             removed.append(name)
     except BackupError as error:
-        problem = f"the backup is there, but old ones were not removed: {error}"
+        problem = f"old ones were not removed: {error}"
         return Delivery(where=destination.where, problem=problem, removed=tuple(removed))
     due = [name for name in to_remove(makers, rule, keep=manifest.name) if name not in ours]
     unread = [name for name in due if makers[name] is None]
-    problem = (
-        f"the backup is there, but the manifests of {', '.join(unread)} cannot be read: look, and remove them" if unread else ""
-    )
+    problem = f"the manifests of {', '.join(unread)} cannot be read, so they were kept: look, and remove them" if unread else ""
     others = tuple(name for name in due if makers[name] is not None)
     return Delivery(where=destination.where, problem=problem, removed=tuple(removed), others=others)
 

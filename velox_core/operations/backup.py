@@ -80,7 +80,10 @@ class BackupOutcome:
             removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
             if delivery.others:
                 removed += f"; kept, though due, since another host made them: {', '.join(delivery.others)}"
-            said.append(f"NOT in {delivery.where}: {delivery.problem}" if delivery.problem else f"in {delivery.where}{removed}")
+            if not delivery.is_there:
+                said.append(f"NOT in {delivery.where}: {delivery.problem}")
+                continue
+            said.append(f"in {delivery.where}{removed}{f'; but {delivery.problem}' if delivery.problem else ''}")
         if manifest.head:
             said.append(f"head of the day {manifest.head}")
         return said
@@ -314,15 +317,27 @@ def _choose(
             names = [each for each in destination.names() if date_of(each) == trading_date]
             wanted = [each for each in names if each == name] if name is not None else _good(names)
             if wanted:
-                found = [destination.manifest(each) for each in wanted]
-                return destination, sorted(found, key=lambda manifest: manifest.made_by in ours)[
-                    -1
-                ]  # stable: the newest of them
+                found = _readable(destination, wanted, unusable)
+                own = [manifest for manifest in found if manifest.made_by in ours]
+                if found:
+                    return destination, (own or found)[-1]
+                continue
             unusable += [f"{each} in {destination.where} is incomplete: name it with --name to use it" for each in names]
         except BackupError as error:
             unusable.append(str(error))
     listing = velox("backups", "list", settings=settings)
     raise BackupError(f"there is no good backup of {name or trading_date}: {'; '.join(unusable) or f'see {listing}'}")
+
+
+def _readable(destination: Destination, names: Sequence[str], unusable: list[str]) -> list[Manifest]:
+    """Return the manifests that can be read: another host's that cannot stands in nobody's way. What cannot is added."""
+    found = []
+    for name in names:
+        try:
+            found.append(destination.manifest(name))
+        except BackupError as error:
+            unusable.append(str(error))
+    return found
 
 
 def own_origin(settings: Settings, paths: Paths) -> str:

@@ -128,9 +128,11 @@ def open_evening(day: Day, recorded: RecordedRun, *, again: bool = False) -> Ite
                 drawer=drawer,
             )
         finally:
-            drawer.close()
-            logs.stop()
-            lock.give_back()
+            try:
+                drawer.close()
+            finally:
+                logs.stop()
+                lock.give_back()
     finally:
         lock.close()
 

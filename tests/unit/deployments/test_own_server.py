@@ -93,3 +93,4 @@ def test_server_that_the_configuration_names_is_served_at_whoever_started_it(pat
     with serving(lambda request: Reply(status=200, body="true")) as answering:
         address = f"{answering.url}/api"
         await_server(settings(address), paths, address, seconds=WAIT_SECONDS)
+        assert [request.path for request in answering.requests] == ["/api/health"]

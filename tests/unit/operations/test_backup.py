@@ -410,6 +410,9 @@ def test_restore_takes_this_hosts_own_backup_and_anothers_only_where_it_has_none
     assert chosen == ["2024-01-15", "2024-01-15-2", "2024-01-15-2"]
     named = restore(settings, paths, DAY, to=str(tmp_path / "there"), dry_run=True, name="2024-01-15-2")
     assert named.name == "2024-01-15-2"
+    (manifest,) = tmp_path.rglob(f"2024-01-15-2/{MANIFEST_FILE}")
+    manifest.write_text("{")  # another host's stands in nobody's way
+    assert restore(settings, paths, DAY, to=str(tmp_path / "there"), dry_run=True).name == "2024-01-15"
 
 
 @pytest.mark.parametrize("place", ["there", "memory://velox-parts"])
@@ -441,9 +444,11 @@ def test_old_backup_whose_manifest_cannot_be_read_is_kept_and_told(run: Path, se
     backup_day(settings, paths, DAY)
     manifest = stored(paths) / DAY.isoformat() / MANIFEST_FILE
     manifest.write_text(manifest.read_text().replace('"format": ', '"format": 9'))
-    (delivery,) = backup_day(settings, paths, DAY + timedelta(days=1)).deliveries
-    assert delivery.removed == ()
+    outcome = backup_day(settings, paths, DAY + timedelta(days=1))
+    (delivery,) = outcome.deliveries
+    assert (delivery.removed, delivery.is_there, outcome.exit_code) == ((), True, 1)
     assert "the manifests of 2024-01-15 cannot be read" in delivery.problem
+    assert f"in {stored(paths)}; but {delivery.problem}" in outcome.sentences
     assert names(paths) == ["2024-01-15", "2024-01-16"]
 
 
