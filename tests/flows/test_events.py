@@ -187,6 +187,7 @@ def test_close_ends_the_thread_after_the_request_under_way_and_takes_nothing_mor
     server.go.clear()
     sender = Sender(server, quiet_seconds=3_600.0)
     emit_reset(day, ["h"], reason="r", by="b", run_id="", sender=sender)
+    assert within_bound(lambda: server.asked == 1)  # under way: what still waits is not sent any more
     threading.Timer(0.3, server.go.set).start()
     sender.close(0.0)
     assert [thread.name for thread in threading.enumerate() if thread is sender._thread] == []
