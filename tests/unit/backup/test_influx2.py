@@ -184,6 +184,10 @@ def with_error_inside(influx: Influx2) -> Reply:
         (cut, "cut off before its last boundary"),
         (with_error_inside, "cut off before its last boundary"),
         (lambda influx: packed(gzip.compress(influx.multipart())[:-200]), "is cut off"),
+        (
+            lambda influx: packed(gzip.compress(influx.multipart())[:-1]),
+            "the answer is cut off$",
+        ),  # all is there but its checksum
         (lambda influx: packed(gzip.compress(influx.multipart()) + b"more"), "something behind its end"),
         (lambda influx: packed(b"no gzip"), "is damaged"),
         (lambda influx: packed(gzip.compress(influx.multipart()[:-20])), "cut off before its last boundary"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,12 @@ from velox_core.backup.influx2_files import missing_files
 from velox_core.backup.manifest import MANIFEST_FILE, Part, read_manifest
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind
+from velox_core.journal.run import RunIdentity
 from velox_core.operations.backup import BackupOutcome, backup_day, restore, verify_backups
+from velox_core.operations.day import Day, DayRequest
+from velox_core.operations.eod_record import StepResult, StepState
+from velox_core.operations.eod_steps import STEPS
+from velox_core.operations.evening import open_evening, run_step
 from velox_core.operations.metrics import backfill
 from velox_core.operations.recorded import find_run
 from velox_core.settings import Paths, Settings, load_settings
@@ -247,8 +253,6 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
 def test_lines_hold_every_run_of_the_day_and_no_other_day_or_account(
     run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
 ) -> None:
-    from velox_core.journal.run import RunIdentity
-
     served.rule = influx3
     settings = configured(served.url)
     marks = [(EventKind.MARK, mark(5))]
@@ -293,3 +297,41 @@ def test_backup_without_metrics_has_no_word_of_them(run: Path, settings_with: Lo
     assert metrics_parts(outcome) == {}
     assert not any(text.startswith(("metrics", "InfluxDB")) for text in outcome.sentences)
     assert restore(settings_with(), paths, DAY, to=str(tmp_path / "there")).metrics == ()
+
+
+# -- the evening's step --------------------------------------------------------------------------------------------
+
+
+def evening_backup(settings: Settings, paths: Paths) -> StepResult:
+    """Return what the end of day's step for backups came to."""
+    day = Day(
+        request=DayRequest(date=DAY), settings=settings, paths=paths, trading_date=DAY, closed_reason="", wall_clock=False
+    )
+    (step,) = [replace(step, begins=None) for step in STEPS if step.name == "backup"]
+    with open_evening(day, find_run(settings, paths, on=DAY)) as work:
+        return run_step(work, step)
+
+
+def test_evening_says_what_was_saved_instead_and_is_done(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.instead[METADATA] = Reply(status=403, body=fake.NOT_ALLOWED, headers=fake.JSON)
+    influx.instead[QUERY] = Reply(status=200, body=CSV)
+    told = evening_backup(configured(served.url), paths)
+    assert told.state is StepState.DONE
+    assert "; metrics: no backup of the bucket: the token may not back up (403" in told.text
+    assert "The day's points were exported instead; " in told.text
+
+
+def test_evening_with_the_metrics_server_down_saves_the_rest_and_says_what_is_missing(
+    run: Path, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    told = evening_backup(configured("http://127.0.0.1:1"), paths)
+    assert told.state is StepState.FAILED
+    assert told.text.startswith("2024-01-15: verified, ")
+    assert (
+        "; without (it is made anew from the journal): metrics/day: the metrics server at http://127.0.0.1:1 does not"
+        in told.text
+    )
+    (verdict,) = verify_backups(configured("http://127.0.0.1:1"), paths)
+    assert (verdict.name, verdict.problems) == ("2024-01-15", ())
