@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from tests.fakes.http_server import Reply, Request, Served, serving
 from tests.fakes.influx2 import Influx2
 from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
 from tests.fakes.metrics import mark
+from velox_core.backup import influx2
 from velox_core.backup.influx2_files import missing_files
 from velox_core.backup.manifest import MANIFEST_FILE, Part, read_manifest
 from velox_core.cli.app import app
@@ -186,6 +188,30 @@ def test_file_that_does_not_come_back_takes_the_others_with_it(
     assert without.startswith("metrics/day: metrics/influxdb/")
     assert ".sqlite.zst: SQLite finds it damaged" in without
     assert [path for path in stored(paths).rglob("*.zst") if "influxdb" in str(path)] == []
+
+
+def test_disk_that_has_no_room_for_the_bucket_keeps_room_for_the_rest(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = configured(served.url)
+    with monkeypatch.context() as patch:
+        patch.setattr(influx2, "ROOM_KEPT_BYTES", 1 << 60)
+        near = backup_day(settings, paths, DAY)
+
+    def full(server: object, content: object, target: Path) -> None:
+        target.write_bytes(b"as far as it went")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(influx2._Server, "_write", full)
+        reached = backup_day(settings, paths, DAY)
+    for outcome, said in ((near, "MB free, InfluxDB's backup needs"), (reached, "has no room for it: free some space")):
+        assert (outcome.manifest.good, outcome.exit_code) == (True, 1)
+        (without,) = outcome.manifest.without
+        assert without.startswith("metrics/day: ")
+        assert said in without
+        assert JOURNAL in {part.path for part in outcome.manifest.parts}
+        assert metrics_parts(outcome) == {}
 
 
 # -- instead of it -------------------------------------------------------------------------------------------------
