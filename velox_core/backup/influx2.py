@@ -172,6 +172,9 @@ class _Server:
         try:
             with self._client.stream("GET", f"{self._bucket.url}{path}") as answer:
                 yield answer
+        except httpx.TimeoutException as error:
+            seconds = CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else ANSWER_SECONDS
+            raise BackupError(f"the metrics server at {self._bucket.url} said nothing for {seconds:g} s") from error
         except httpx.HTTPError as error:
             raise BackupError(f"the metrics server at {self._bucket.url} breaks off: {type(error).__name__} {error}") from error
 

@@ -260,7 +260,7 @@ def test_server_that_hangs_is_left_after_a_bound(
 ) -> None:
     monkeypatch.setattr(influx2, "ANSWER_SECONDS", 0.3)
     influx.instead[path] = Reply(hangs=True)
-    with pytest.raises(BackupError, match="breaks off: ReadTimeout"):
+    with pytest.raises(BackupError, match=r"said nothing for 0\.3 s"):
         save(served.url, tmp_path / "room")
 
 
