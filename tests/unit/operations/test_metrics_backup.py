@@ -124,12 +124,22 @@ def test_one_flipped_bit_and_a_file_that_is_gone_are_found(
 def test_shard_that_the_backups_manifest_does_not_have_is_missed(
     run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
 ) -> None:
-    parts = list(backup_day(configured(served.url), paths, DAY).manifest.parts)
+    settings = configured(served.url)
+    made = backup_day(settings, paths, DAY).manifest
+    parts = list(made.parts)
     assert missing_files(parts) == []
     (shard,) = [part for part in parts if part.path.endswith(".5.tar.zst")]
     assert missing_files([part for part in parts if part is not shard]) == [
-        f"{shard.path}: it is missing, though InfluxDB's manifest names"
+        f"{shard.path}: it is missing, though InfluxDB's manifest names it"
     ]
+    smaller = replace(shard, content_bytes=shard.content_bytes - 512)
+    assert missing_files([smaller if part is shard else part for part in parts]) == [
+        f"{shard.path}: its size is not the one that InfluxDB's manifest names"
+    ]
+    without = replace(made, parts=tuple(part for part in parts if part is not shard))
+    (stored(paths) / made.name / MANIFEST_FILE).write_bytes(without.encoded())
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == (f"{shard.path}: it is missing, though InfluxDB's manifest names it",)
 
 
 def test_restore_lays_the_files_out_for_influx_restore_and_says_the_command(
@@ -316,6 +326,17 @@ def test_journal_that_cannot_be_read_leaves_the_part_out(
     outcome = backup_day(configured(served.url), paths, DAY)
     assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
     assert outcome.name.endswith(".incomplete")
+
+
+def test_day_without_a_run_has_no_lines_and_is_told_like_any(
+    served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    served.rule = influx3
+    settings = configured(served.url)
+    (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
+    assert (part.notes["points"], part.notes["runs"], part.content_bytes) == (0, [], 0)
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
 
 
 def test_backup_without_metrics_has_no_word_of_them(run: Path, settings_with: Load, paths: Paths, tmp_path: Path) -> None:
