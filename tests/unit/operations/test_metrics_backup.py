@@ -272,6 +272,8 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
     (part,) = metrics_parts(outcome).values()
     assert (part.path, outcome.exit_code) == ("metrics/day.lp.zst", 0)
     assert "InfluxDB 3 has no export of a day's points. The day's points were saved instead" in outcome.sentences[1]
+    assert "without what only the running engine knew: the metrics server" in outcome.sentences[1]
+    assert "answers no query: 404" in outcome.sentences[1]
     target = tmp_path / "there"
     (words,) = restore(settings, paths, DAY, to=str(target)).metrics
     lines = (target / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
@@ -282,6 +284,31 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
         f"Metrics: curl -f -H 'Authorization: Token TOKEN' --data-binary @{target}/metrics/day.lp "
         f"'{served.url}/api/v2/write?org=velox&bucket=metrics&precision=ns'"
     )
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+
+
+def test_what_only_influx_3_has_of_the_day_stands_behind_the_journals_points(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    row = {"time": "2024-01-15T03:45:00", "broker": "simulated", "account": "primary", "queue": "alerts", "waiting": 2}
+
+    def rule(request: Request) -> Reply:
+        if request.path != "/api/v3/query_sql":
+            return influx3(request)
+        found = row if "velox_queue" in request.body else {"table_name": "velox_queue"}
+        return Reply(status=200, body=json.dumps(found) + "\n")
+
+    served.rule = rule
+    settings = configured(served.url)
+    outcome = backup_day(settings, paths, DAY)
+    (part,) = metrics_parts(outcome).values()
+    assert str(part.notes["instead"]).endswith("what only the running engine knew was asked for (1 points)")
+    assert part.notes["points"] == 27
+    restore(settings, paths, DAY, to=str(tmp_path / "there"))
+    *facts, last = (tmp_path / "there" / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
+    assert facts == sent_by_backfill(settings, paths, served)
+    assert last == "velox_queue,account=primary,broker=simulated,queue=alerts waiting=2i 1705290300000000000"
     (verdict,) = verify_backups(settings, paths)
     assert verdict.problems == ()
 
