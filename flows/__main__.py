@@ -18,11 +18,9 @@ from typing import Final
 
 import flows
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
-from velox_core.operations.drawing import get_ready_ahead, scratch_below
 from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
 
-FLOWS_THAT_DRAW: Final = frozenset({"trading_day", "end_of_day"})
 NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
 
 
@@ -43,8 +41,6 @@ def main() -> None:
     if server is not None:
         atexit.register(server.stop)  # after Prefect's own end, which sends the last records: see `EmbeddedPrefect.stop`
         os.environ[API_VARIABLE] = server.url
-    elif name in FLOWS_THAT_DRAW:  # beside the imports; with a server that is started there is no core to spare for it
-        get_ready_ahead(scratch_below(Path(os.environ[HOME_VARIABLE]).parent))
     try:
         for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
             os.environ.setdefault(name_of, value)
