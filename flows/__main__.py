@@ -18,9 +18,11 @@ from typing import Final
 
 import flows
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
+from velox_core.operations.engine_standby import get_engine_ready
 from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
 
+FLOWS_THAT_TRADE: Final = frozenset({"trading_day", "intraday"})
 NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
 
 
@@ -41,6 +43,8 @@ def main() -> None:
     if server is not None:
         atexit.register(server.stop)  # after Prefect's own end, which sends the last records: see `EmbeddedPrefect.stop`
         os.environ[API_VARIABLE] = server.url
+    elif name in FLOWS_THAT_TRADE:
+        get_engine_ready()
     try:
         for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
             os.environ.setdefault(name_of, value)
@@ -50,6 +54,8 @@ def main() -> None:
         gc.freeze()
         gc.enable()
         if server is not None:
+            if name in FLOWS_THAT_TRADE:
+                get_engine_ready()
             server.wait()
         try:
             command.run_flow(getattr(module, name))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from velox_core.domain.errors import VeloxError
@@ -50,6 +51,15 @@ class TableCheck:
 
     rows: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A file that is to become a part: its place in the backup, where it is now, and what is to be checked of it later."""
+
+    path: str
+    file: Path
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

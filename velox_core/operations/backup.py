@@ -31,6 +31,7 @@ from velox_core.backup.store import Delivery, Request, alone, known_origin, take
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import ENGINE_LOCK, EngineLock, LockView
 from velox_core.operations.hints import velox
+from velox_core.operations.metrics_words import metrics_words, restore_words
 from velox_core.operations.status import account_folders
 from velox_core.settings import Paths, Settings
 
@@ -76,6 +77,7 @@ class BackupOutcome:
         said = [f"{manifest.name}: {'verified' if manifest.good else 'INCOMPLETE'}, {size}"]
         said += [f"missing: {text}" for text in manifest.missing]
         said += [f"without (it is made anew from the journal): {text}" for text in manifest.without]
+        said += metrics_words(manifest)
         for delivery in self.deliveries:
             removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
             if delivery.others:
@@ -134,18 +136,26 @@ class BackupVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOutcome:
-    """What a restore did, or would do: the steps, and what was moved aside."""
+    """What a restore did, or would do: the steps, what was moved aside, and how the day's metrics go back to their server."""
 
     where: str
     name: str
     steps: tuple[Step, ...]
     moved: tuple[str, ...] = ()
     done: bool = False
+    metrics: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         steps = [step.to_json() for step in self.steps]
-        return {"place": self.where, "name": self.name, "done": self.done, "steps": steps, "moved_aside": list(self.moved)}
+        return {
+            "place": self.where,
+            "name": self.name,
+            "done": self.done,
+            "steps": steps,
+            "moved_aside": list(self.moved),
+            "metrics": list(self.metrics),
+        }
 
 
 def destinations(settings: Settings, paths: Paths, at: str | None = None) -> list[Destination]:
@@ -278,10 +288,11 @@ def restore(
     if to is not None and "://" in to:
         return _into_server(destination, manifest, to, dry_run=dry_run)
     if to is not None:
-        return _elsewhere(destination, manifest, Path(os.path.abspath(to)), dry_run=dry_run)
+        return _elsewhere(settings, destination, manifest, Path(os.path.abspath(to)), dry_run=dry_run)
     steps = plan_in_place(manifest, paths.var)
+    metrics = tuple(restore_words(settings, manifest, None))
     if dry_run:
-        return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps))
+        return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), metrics=metrics)
     scope = account_scope(settings)
     with alone(paths.var / scope.folder), _no_engine(settings, paths, steps):
         steps = plan_in_place(manifest, paths.var)
@@ -300,7 +311,9 @@ def restore(
             moved = apply(acting, ready, aside, paths.var)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True)
+    return RestoreOutcome(
+        where=destination.where, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True, metrics=metrics
+    )
 
 
 def _choose(
@@ -349,7 +362,9 @@ def _good(names: Sequence[str]) -> list[str]:
     return [name for name in names if not name.endswith(INCOMPLETE)]
 
 
-def _elsewhere(destination: Destination, manifest: Manifest, folder: Path, *, dry_run: bool) -> RestoreOutcome:
+def _elsewhere(
+    settings: Settings, destination: Destination, manifest: Manifest, folder: Path, *, dry_run: bool
+) -> RestoreOutcome:
     steps = plan_elsewhere(manifest, folder)
     if not dry_run:
         staging = empty_folder(folder.with_name(f".{folder.name}.restore"))
@@ -358,7 +373,8 @@ def _elsewhere(destination: Destination, manifest: Manifest, folder: Path, *, dr
             apply(steps, ready, folder.with_name(f".{folder.name}.aside"), folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), done=not dry_run)
+    metrics = tuple(restore_words(settings, manifest, folder))
+    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), done=not dry_run, metrics=metrics)
 
 
 def _into_server(destination: Destination, manifest: Manifest, url: str, *, dry_run: bool) -> RestoreOutcome:
