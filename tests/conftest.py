@@ -8,7 +8,7 @@
   what only others reach is not tested where it should be.
 - No property is judged by how long an example took, to draw or to run: a loaded machine would fail it.
 - Every worker collects everything, so collecting is made cheap: no garbage is looked for meanwhile, and what was made then is
-  never looked through again; no test module brings a server, pandas or a drawing library in at its import.
+  never looked through again; no test module brings a server or pandas in at its import.
 """
 
 from __future__ import annotations
