@@ -132,3 +132,14 @@ def signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before:
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def patient_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process a Redis that answers late is no hung one: a busy machine has it wait for a core.
+
+    The time-out stops entries for seconds, by design; a test of that names its own.
+    """
+    from velox_core.ledger.redis import RedisLedger
+
+    monkeypatch.setitem(RedisLedger.__init__.__kwdefaults__, "timeout_seconds", 30.0)
