@@ -10,6 +10,7 @@ from typing import Any
 from velox_core.backup import redis_copy
 from velox_core.backup.make import Extra
 from velox_core.backup.manifest import BackupError, PartKind
+from velox_core.backup.room import size_of_folder
 from velox_core.backup.sources import account_scope
 from velox_core.metrics.delivery import AnswerKind
 from velox_core.metrics.server import Flavour, flavour_of
@@ -59,6 +60,7 @@ def _redis(settings: Settings, paths: Paths) -> list[Extra]:
             path=f"redis-dump/{redis_copy.DUMP_FILE}",
             origin="",
             save=lambda target: redis_copy.save_embedded(folder, scope_key, target),
+            expected_bytes=lambda: size_of_folder(folder),  # a dump is no larger than the log of what made it
         )
     ]
 

@@ -19,18 +19,21 @@ import zstandard
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, day_events, tamper, write_journal
-from velox_core.backup import destinations as store_destinations
-from velox_core.backup import make, proof, store
-from velox_core.backup.destinations import FolderDestination, UrlDestination
-from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
+from velox_core.backup import folder_place, make, proof, room, store
+from velox_core.backup.folder_place import FolderDestination
+from velox_core.backup.manifest import BackupError, read_manifest
+from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.backup.packing import unpack
+from velox_core.backup.url_place import UrlDestination
 from velox_core.brokers.book import SqliteBook
 from velox_core.journal.schema import HEAD_REVISION
 from velox_core.journal.verify import head_of_day, run_heads
-from velox_core.operations.backup import backup_day, list_backups, restore, verify_backups
+from velox_core.operations.backup import backup_day, restore
+from velox_core.operations.backup_places import list_backups, verify_backups
 from velox_core.settings import Paths, Settings, load_settings
 
 Load = Callable[..., Settings]
+pytestmark = pytest.mark.usefixtures("places_here")
 RUN_FOLDER = f"replay/primary/{RUN_ID}"
 
 
@@ -235,7 +238,7 @@ def test_disk_that_is_full_while_it_is_packed_leaves_nothing_behind(
 
     monkeypatch.setattr(make, "pack", full)
     monkeypatch.setattr(make, "_takes_a_file", lambda folder: False)
-    with pytest.raises(BackupError, match=r"takes nothing more: No space left on device: free its disk"):
+    with pytest.raises(BackupError, match=r"takes nothing more: No space left on device, while .* was saved, .* MB free: "):
         backup_day(settings_with(), paths, DAY)
     assert not stored(paths).exists()
     assert not (paths.var / "simulated" / "primary" / store.STAGING).exists()
@@ -244,7 +247,7 @@ def test_disk_that_is_full_while_it_is_packed_leaves_nothing_behind(
 def test_disk_without_room_is_told_before_anything_is_written(
     run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "SPACE_FOR_THE_REST_BYTES", 1 << 60)
+    monkeypatch.setattr(room, "free_bytes", lambda folder: 1_000)
     with pytest.raises(BackupError, match=r"MB free, a backup needs"):
         backup_day(settings_with(), paths, DAY)
     assert not stored(paths).exists()
@@ -259,26 +262,24 @@ def test_disk_without_room_is_told_before_anything_is_written(
         (proof, "row_counts"),
         (store, "write_durably"),
         (store, "sync_tree"),
-        ("destinations", "copy_durably"),
-        ("destinations", "sync_tree"),
-        ("destinations", "sync_folder"),
+        (folder_place, "copy_durably"),
+        (folder_place, "sync_tree"),
+        (folder_place, "sync_folder"),
     ],
 )
 def test_backup_killed_at_any_step_leaves_no_half_one_with_a_good_name(
     module: object, step: str, run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from velox_core.backup import destinations
-
     settings = settings_with()
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(destinations if module == "destinations" else module, step, _die)
+        monkeypatch.setattr(module, step, _die)
         try:
             backup_day(settings, paths, DAY)
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    listed = [each.name for each in list_backups(settings, paths)]
+    listed = [each.name for each in list_backups(settings, paths) if each.unfinished is None]
     assert listed == (["2024-01-15"] if step == "sync_folder" else [])
     assert all(not verdict.problems for verdict in (verify_backups(settings, paths) if listed else []))
     assert backup_day(settings, paths, DAY).good
@@ -430,10 +431,10 @@ def test_backup_that_lost_a_part_on_its_way_never_gets_the_good_name(
 
             patch.setattr(MemoryFileSystem, "mv", lossy)
         else:
-            patch.setattr(store_destinations, "sync_tree", lambda folder: next(folder.rglob("journal.db.zst")).unlink())
+            patch.setattr(folder_place, "sync_tree", lambda folder: next(folder.rglob("journal.db.zst")).unlink())
         (delivery,) = backup_day(settings, paths, DAY).deliveries
     assert "journal.db.zst is gone" in delivery.problem
-    assert [entry.name for entry in list_backups(settings, paths)] == []
+    assert [entry.name for entry in list_backups(settings, paths) if entry.unfinished is None] == []
     again = backup_day(settings, paths, DAY)  # what is left of the other one stops nobody
     assert (again.exit_code, again.deliveries[0].problem) == (0, "")
     assert [verdict.problems for verdict in verify_backups(settings, paths)] == [()]
