@@ -10,7 +10,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -529,3 +529,114 @@ def test_what_is_made_anew_from_the_journal_makes_no_backup_incomplete_and_is_to
     assert "without (it is made anew from the journal): redis-dump/dump.rdb: the embedded Redis" in outcome.sentences[1]
     (verdict,) = verify_backups(settings_with(influx), paths)
     assert verdict.problems == ()
+
+
+# -- what is left of those that were killed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["shared", "failing://far/velox"])
+def test_cleaning_that_fails_after_a_delivery_is_a_warning_and_the_backup_is_there(
+    place: str,
+    run: Path,
+    settings_with: Load,
+    paths: Paths,
+    failing: type[FailingStore],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing.files_left = 1_000
+    settings = settings_with(f"\n  backup: {{destination: '{place}'}}\n")
+    made_by = backup_day(settings, paths, DAY).manifest.made_by
+    left = f".partial-2024-01-14.{made_by}~0"
+    if "://" in place:
+        FailingStore().pipe_file(f"failing://far/velox/simulated/primary/{left}/part", b"half")
+        remove = FailingStore.rm
+
+        def refuse(fs: FailingStore, path: str, **options: object) -> None:
+            if left in path:
+                raise PermissionError("no right to delete")
+            remove(fs, path, **options)
+
+        monkeypatch.setattr(FailingStore, "rm", refuse)
+    else:
+        (settings.root / place / "simulated" / "primary" / left).mkdir()
+
+        remove_tree = shutil.rmtree
+
+        def refuse_tree(path: Path, ignore_errors: bool = False) -> None:
+            if left not in str(path):
+                remove_tree(path, ignore_errors=ignore_errors)
+            elif not ignore_errors:
+                raise PermissionError(errno.EPERM, "no right to delete")
+
+        monkeypatch.setattr(shutil, "rmtree", refuse_tree)
+    outcome = backup_day(settings, paths, DAY + timedelta(days=1))
+    (delivery,) = outcome.deliveries
+    assert (delivery.is_there, delivery.problem, outcome.exit_code) == (True, "", 0)
+    assert "what killed backups left there was not removed: cannot remove what is left in" in delivery.warning
+    assert "no right to delete" in delivery.warning
+    assert f"warning: {delivery.warning}" in outcome.sentences
+    (told,) = outcome.to_json()["destinations"]
+    assert (told["is_there"], told["problem"], told["warning"]) == (True, "", delivery.warning)
+
+
+def test_destination_that_did_not_get_it_says_so_in_its_json(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore]
+) -> None:
+    failing.error = ConnectionError("reset")
+    outcome = backup_day(settings_with("\n  backup: {destination: 'failing://far'}\n"), paths, DAY)
+    (told,) = outcome.to_json()["destinations"]
+    assert told["is_there"] is False
+
+
+@pytest.mark.parametrize("place", ["shared", "failing://far/velox"])
+def test_what_a_host_left_that_never_came_back_is_listed_and_goes_once_it_is_old(
+    place: str, run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore]
+) -> None:
+    failing.files_left = 1_000
+    settings = settings_with(f"\n  backup: {{destination: '{place}'}}\n")
+    names = [f".partial-2024-01-1{day}.elsewhere-0123abcd~0" for day in (2, 3)]
+    bounds_ms = store.LEFT_DAYS_MAX * store.MS_PER_DAY
+    for name, age_ms in zip(names, (bounds_ms + 60_000, bounds_ms - 600_000), strict=True):
+        touched = datetime.now(UTC) - timedelta(milliseconds=age_ms)
+        if "://" in place:
+            FailingStore().pipe_file(f"failing://far/velox/simulated/primary/{name}/a/part", b"half")
+            failing.store[f"failing://far/velox/simulated/primary/{name}/a/part"].created = touched  # type: ignore[attr-defined]
+        else:
+            part = settings.root / place / "simulated" / "primary" / name / "a" / "part"
+            part.parent.mkdir(parents=True)
+            part.write_bytes(b"half")
+            for path in (part, part.parent, part.parent.parent):
+                os.utime(path, (touched.timestamp(), touched.timestamp()))
+    listed = list_backups(settings, paths)
+    left = [each.unfinished for each in listed if each.unfinished is not None]
+    assert [(each.name, each.made_by, each.bytes) for each in left] == [(name, "elsewhere-0123abcd", 4) for name in names]
+    assert all("a backup removes it once it is 7 days old" in each.remedy for each in listed)
+    outcome = backup_day(settings, paths, DAY)
+    assert outcome.deliveries[0].tidied == (names[0],)
+    assert f"what killed backups had left removed: {names[0]}" in "\n".join(outcome.sentences)
+    assert [each.name for each in list_backups(settings, paths) if each.unfinished is not None] == [names[1]]
+    assert outcome.exit_code == 0
+
+
+def test_folder_that_has_no_manifest_is_listed_and_never_removed(run: Path, settings_with: Load, paths: Paths) -> None:
+    left = stored(paths) / "2020-01-01"
+    left.mkdir(parents=True)
+    os.utime(left, (1_600_000_000, 1_600_000_000))
+    backup_day(settings_with(), paths, DAY)
+    (listed,) = [each for each in list_backups(settings_with(), paths) if each.unfinished is not None]
+    assert (listed.name, listed.remedy) == ("2020-01-01", f"rm -r {left}")
+    assert left.is_dir()
+
+
+def test_place_that_fails_a_look_is_never_taken_for_empty(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("reset")
+
+    monkeypatch.setattr(FailingStore, "info", broken)
+    monkeypatch.setattr(FailingStore, "ls", broken)
+    place = UrlDestination("failing://far/velox", "simulated/primary")
+    for look in (place.names, place.taken, place.unfinished):
+        with pytest.raises(BackupError, match="cannot read failing://far/velox/simulated/primary: reset"):
+            look()

@@ -223,20 +223,22 @@ def test_checklist_backup_url_is_written_to_and_what_is_missing_is_said(
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # no question leaves this machine
 
-    def at(url: str) -> tuple[bool, str]:
+    def at(url: str) -> tuple[bool, str, str]:
         found = probes.probe_backup_destination(settings_with(f"\n  backup: {{destination: '{url}'}}\n"), paths)
-        return found.ok, f"{found.measured}: {found.advice}"
+        return found.ok, found.measured, found.advice
 
     memory = fsspec.filesystem("memory")
-    assert at("memory://velox-probe") == (True, "memory://velox-probe/simulated/primary is writable: ")
+    assert at("memory://velox-probe") == (True, "memory://velox-probe/simulated/primary is writable", "")
     assert [path for path in memory.find("/velox-probe") if "probe-" in path] == []
-    ok, told = at("s3://bucket/velox")
-    assert not ok
-    assert "Unable to locate credentials" in told
-    assert "AWS_ACCESS_KEY_ID" in told
-    ok, told = at("sftp://nobody@127.0.0.1:1/velox")
+    ok, told, advice = at("s3://bucket/velox")
+    assert (ok, told) == (False, "cannot write s3://bucket/velox/simulated/primary: Unable to locate credentials")
+    assert advice.startswith(
+        "its keys are missing or refused, they belong where its own tools look for them (s3: AWS_ACCESS_KEY_ID"
+    )
+    ok, told, advice = at("sftp://nobody@127.0.0.1:1/velox")
     assert not ok
     assert "Unable to connect to port 1" in told
+    assert advice == "see whether it is there and yours to use"
 
     class NoCredentialsError(Exception):
         """As the library of s3 names it."""
@@ -245,10 +247,9 @@ def test_checklist_backup_url_is_written_to_and_what_is_missing_is_said(
         raise NoCredentialsError("Unable to locate credentials")
 
     monkeypatch.setattr(memory.__class__, "pipe_file", without_keys)
-    ok, told = at("memory://velox-probe")
-    assert not ok
-    assert "Unable to locate credentials" in told
-    assert "AWS_ACCESS_KEY_ID" in told
+    ok, told, advice = at("memory://velox-probe")
+    assert (ok, told) == (False, "cannot write memory://velox-probe/simulated/primary: Unable to locate credentials")
+    assert "AWS_ACCESS_KEY_ID" in advice
 
 
 def test_checklist_backup_url_that_does_not_answer_is_given_up(
