@@ -32,6 +32,7 @@ from tasks.session import (
 )
 from velox_core.operations.day import Day
 from velox_core.operations.engine_process import EngineDied
+from velox_core.operations.engine_standby import dismiss_engine
 from velox_core.operations.watch import DayWatch
 
 STOP_REASON = "the intraday flow was cancelled"
@@ -87,6 +88,7 @@ async def _watch(day: Day, watch: DayWatch, *, again: bool) -> Any:
     if ended is not None:
         return ended
     engine = launch_engine(day, found, watch, no_pass)
+    dismiss_engine()  # the one that waited and was not asked: nobody will
     await relay(day, engine, watch)
     return read_session(day, engine, watch)
 

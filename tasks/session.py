@@ -134,7 +134,7 @@ def _start(day: Day, no_pass: str) -> EngineProcess:
     try:
         if not lock.take():
             raise VeloxError("another process is starting the day's engine: nothing was started; start intraday again")
-        return start_engine(day.settings, day.paths, request, os.environ, lock)
+        return start_engine(day.settings, day.paths, request, os.environ, lock, is_replay=not day.wall_clock)
     finally:
         lock.close()
 

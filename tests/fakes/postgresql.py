@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-READY_SECONDS_MAX = 60.0
+READY_SECONDS_MAX = 240.0
 USER = "nobody"  # the server refuses root
 
 

@@ -98,6 +98,7 @@ class PrefectAccount:
         self.environ = {"VELOX__VAR": str(self.var)}
         self.processes: list[subprocess.Popen[bytes]] = []
         self.kept: subprocess.Popen[bytes] | None = None
+        self.ended_by_wish = 0  # how often what served ended by its own wish, and was served again
         server.keepers.append(self.keep)
         self.parameters: dict[str, object] = {"config": str(self.config), "date": DAY}
 
@@ -158,6 +159,7 @@ class PrefectAccount:
         ended = f"serve ended with {self.kept.returncode}: {self.server.printed('serve')[-3000:]}"
         assert self.kept.returncode == EXIT_AGAIN or self.server.was_away, ended
         if self.server.is_up():
+            self.ended_by_wish += self.kept.returncode == EXIT_AGAIN
             self.serve()
             self.server.was_away = False  # what serves from now on has seen no outage
 

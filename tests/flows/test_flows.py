@@ -28,9 +28,11 @@ from flows.trading_day import trading_day
 from tasks.events import flush_events
 from tasks.policy import once
 from tasks.summary import summary_logger
+from tests.fakes.stopped import wait_until_stopped
 from velox_core.domain.errors import HaltedError, VeloxError
 from velox_core.operations import engine_process, handover
 from velox_core.operations.day import DayRequest, open_day, too_late
+from velox_core.operations.engine_process import EngineRequest
 from velox_core.operations.eod_steps import STEP_NAMES
 from velox_core.operations.market_open import ChecklistFailed
 from velox_core.operations.processes import is_alive
@@ -174,17 +176,18 @@ async def test_trading_day_on_a_crash_halts_closes_and_is_cleared_by_its_end_of_
     told = json.loads((var / "replay" / "primary" / report["run_id"] / "events.json").read_text(encoding="utf-8"))["told"]
     assert set(told) == {f"breach:{halt_id}", f"flat:{halt_id}", f"halt:{halt_id}", f"ended:{engine_of(var).number('pid')}"}
     of_run: list[Any] = []
+    wanted = ["velox.breach", "velox.ended", "velox.flat", "velox.flat", "velox.halt", "velox.reset"]
     async with get_client() as client:
         for _ in range(WAIT_TURNS):
             chosen = {"event": {"prefix": ["velox."]}, "occurred": {"since": began.isoformat()}}
             body = {"filter": chosen, "limit": 50}
             events = (await client.request("POST", "/events/filter", json=body)).json()["events"]
             of_run = [event for event in events if event["payload"].get("run_id") == report["run_id"]]
-            if any(event["payload"].get("said_by") == "broker" for event in of_run):
+            names = sorted(event["event"] for event in of_run if event["event"] != "velox.heartbeat")
+            if len(names) >= len(wanted):
                 break
             await asyncio.sleep(0.1)  # the server stores them in batches
-    names = [event["event"] for event in of_run if event["event"] != "velox.heartbeat"]
-    assert sorted(names) == ["velox.breach", "velox.ended", "velox.flat", "velox.flat", "velox.halt", "velox.reset"]
+    assert names == wanted
     by_broker = [event["payload"] for event in of_run if event["payload"].get("said_by") == "broker"]
     assert [payload["net_paise"] for payload in by_broker] == [report["net_paise"]]
     block = (var / "logs" / "simulated" / "emergency_exit.log").read_text(encoding="utf-8")
@@ -287,15 +290,26 @@ async def test_intraday_whose_process_is_ended_without_a_cancel_leaves_the_engin
     assert engine_of(var).number("pid") == pid
 
 
-async def test_intraday_with_a_stop_asked_for_while_the_engine_starts_hands_it_on(var: Path, config: Path) -> None:
+STOPPED_AT_ITS_START = (
+    "import os, signal, sys; os.kill(os.getpid(), signal.SIGSTOP); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
+async def test_intraday_with_a_stop_asked_for_while_the_engine_starts_hands_it_on(
+    var: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = EngineRequest.arguments
+    monkeypatch.setattr(EngineRequest, "arguments", lambda request: ["-c", STOPPED_AT_ITS_START, *arguments(request)])
     await market_open(config=str(config), date=DAY)
     day = open_day(DayRequest(config=config, date=date(2024, 1, 15)), os.environ)
     running = asyncio.create_task(intraday(config=str(config), date=DAY, speed=60.0, return_state=True))
     try:
-        while not handover.engine_of(day.paths, os.getpid()) and not running.done():
+        while not (pid := handover.engine_of(day.paths, os.getpid())) and not running.done():
             await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until_stopped, pid)
         assert engine_of(var) is None  # it starts and cannot be asked yet
         handover.leave_stop(day.paths, os.getpid())
+        os.kill(pid, signal.SIGCONT)
         await running
         last = engine_of(var)
         assert (last.state, last.positions) == ("DONE", [])

@@ -15,6 +15,7 @@ from deployments import secret_file
 from flows.market_open import market_open
 from flows.trading_day import trading_day
 from velox_core.operations.market_open import ChecklistFailed
+from velox_core.redis_server import EmbeddedRedis
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 PRIVATE = "hunter2xyzzy"
@@ -56,6 +57,7 @@ async def test_secret_of_a_block_reaches_the_file_and_neither_prefect_nor_logs_n
     assert b"hunter2" not in kept
     told = capsys.readouterr()
     assert "hunter2" not in told.out + told.err
+    EmbeddedRedis(var / "redis").stop()  # nothing comes and goes while all is read
     files = [path for path in var.rglob("*") if path.is_file()]
     assert any(path.name == "journal.db" for path in files)
     assert [path for path in files if b"hunter2" in path.read_bytes()] == []

@@ -23,7 +23,7 @@ from velox_core.redis_server import EmbeddedRedis
 
 CONFIG = ROOT / "config" / "system_simulated.yaml"
 DAY = "2024-01-16"
-SILENCE_SECONDS = 20.0  # a busy server has taken up the end before the silence is judged
+SILENCE_SECONDS = 30.0  # a busy server has taken up the end before the silence is judged
 FLOWS = ("market-open", "intraday", "end-of-day", "trading-day", "emergency-flatten", "alert")
 RESOURCE = {"prefect.resource.id": "velox.account.simulated.primary"}
 SILENT = "velox simulated/primary: engine is silent"

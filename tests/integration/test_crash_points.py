@@ -304,7 +304,7 @@ def check_money(trial: Trial, summary: dict[str, Any]) -> None:
 
 def check_ledger(trial: Trial, events: list[JournalEvent], summary: dict[str, Any]) -> None:
     """Nothing is held or claimed any more, but by an order that never reached the book: that keeps its slot for the day."""
-    ledger = RedisLedger(EmbeddedRedis(trial.var / "redis").start(), SCOPE_KEY, DAY)
+    ledger = RedisLedger(EmbeddedRedis(trial.var / "redis").start(), SCOPE_KEY, DAY, timeout_seconds=30.0)
     snapshot = ledger.snapshot()
     ledger.close()
     not_placed = {b["client_order_id"] for b in bodies(events, EventKind.ORDER) if b["reason"].startswith("NOT_PLACED")}

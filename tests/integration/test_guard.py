@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.starvation import seconds_without_a_core
 from tests.integration.test_restart import wait_until_stopped
 from velox_core.bootstrap import RunRequest, run_engine
 from velox_core.control import GUARD_MARK, LedgerControl
@@ -31,10 +32,12 @@ from velox_core.settings import Paths, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 STOPPING_GUARD = str(ROOT / "tests" / "integration" / "stopping_guard.py")
+STOPPING_ENGINE = str(ROOT / "tests" / "integration" / "stopping_engine.py")
+CLI = ("-m", "velox_core.cli")
 DAY = date(2024, 1, 16)
 RUN_ID = f"{DAY}-calm-1"
 SYMBOLS = ("SYN1", "SYN2", "SYN3")
-BOUND_SECONDS = 3
+BOUND_SECONDS = 6  # an engine that a busy machine holds up for some seconds is not silent yet
 WAIT_SECONDS = 240.0
 CONFIG = f"""
 system:
@@ -57,7 +60,7 @@ system:
 """
 SHORT_BOUND = f"  guard: {{heartbeat_timeout_seconds: {BOUND_SECONDS}}}\n"
 DEFAULT_BOUND_SECONDS = 20  # of the configuration
-FLAT_SECONDS_MAX = 30  # after a kill -9 of the engine, with that bound
+FLAT_SECONDS_MAX = 30  # after a kill -9 of the engine, with that bound, on a machine that has a core for the guard
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +76,7 @@ class GuardedDay:
         self.folder = self.var / "replay" / "primary" / RUN_ID
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str, runner: tuple[str, ...] = ("-m", "velox_core.cli")) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, runner: tuple[str, ...] = CLI) -> subprocess.Popen[bytes]:
         """Start a command on the account."""
         process = subprocess.Popen(
             [sys.executable, *runner, *arguments, "--config", str(self.config)],
@@ -86,10 +89,12 @@ class GuardedDay:
         self.processes.append(process)
         return process
 
-    def start_both_and_hold(self, *runner: str) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
+    def start_both_and_hold(
+        self, *, guard_by: tuple[str, ...] = CLI, engine_by: tuple[str, ...] = CLI
+    ) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]:
         """Start guard and engine, and wait until three positions are open and the guard watches them."""
-        guard = self.start("guard", runner=runner or ("-m", "velox_core.cli"))
-        engine = self.start("run", "--json", "--date", DAY.isoformat())
+        guard = self.start("guard", runner=guard_by)
+        engine = self.start("run", "--json", "--date", DAY.isoformat(), runner=engine_by)
         self.wait(lambda: len(self.held()) == len(SYMBOLS), engine)
         self.wait(lambda: any(view["exposed"] for view in self.guard_views()), guard)
         return guard, engine
@@ -185,19 +190,26 @@ def day(tmp_path: Path) -> Iterator[GuardedDay]:
 def test_engine_killed_with_three_positions_is_closed_by_the_guard_and_comes_back_reconciled(day: GuardedDay) -> None:
     day.config.write_text(CONFIG, encoding="utf-8")  # with the default bound
     guard, engine = day.start_both_and_hold()
-    with closing(RedisLedger(EmbeddedRedis(day.var / "redis").url, "simulated:primary", DAY)) as ledger:
+    with closing(RedisLedger(EmbeddedRedis(day.var / "redis").url, "simulated:primary", DAY, timeout_seconds=30.0)) as ledger:
         heard = LedgerControl(ledger, status_mark=GUARD_MARK).status()
     assert heard is not None
     assert (heard["pid"], heard["watching"]) == (guard.pid, [RUN_ID])
+    redis = int((day.var / "redis" / "redis.pid").read_text().split()[0])
+    starved = seconds_without_a_core(guard.pid, redis)
     killed = datetime.now(IST).replace(tzinfo=None)  # as the log tells it
     engine.kill()
     day.wait(lambda: day.told("[GUARD]", "FLAT, the broker confirms it"), guard)
+    starved = seconds_without_a_core(guard.pid, redis) - starved
     assert day.told(
         f"[GUARD] {RUN_ID}: the engine has shown no sign of life", "EMERGENCY EXIT TRIGGERED", "Daily P&L: ",
         "[GUARD]", "this guard closes", "[GUARD]", "FLAT, the broker confirms it",
     )  # fmt: skip
-    silent, flat = ((_told_at(day.log(), part) - killed).total_seconds() for part in ("no sign of life", "FLAT, the broker"))
-    assert DEFAULT_BOUND_SECONDS - 2 <= silent <= flat <= FLAT_SECONDS_MAX
+    silent = re.search(r"no sign of life for (\d+) s", day.log())
+    assert silent is not None
+    assert int(silent[1]) >= DEFAULT_BOUND_SECONDS  # by the guard's own clock
+    flat_after = (_told_at(day.log(), "FLAT, the broker") - killed).total_seconds()
+    away = day.log().count("this guard was away for")  # the machine held it up so long that it begins its bound again
+    assert flat_after <= FLAT_SECONDS_MAX + starved + away * DEFAULT_BOUND_SECONDS, f"{starved} s without a core, {away} pauses"
     day.assert_closed_once_by_the_guard()
     orders = day.book("SELECT * FROM orders")
     assert [halt.by for halt in active_halts(JsonLinesHaltFile(day.folder / "halt.jsonl").records())] == ["guard"]
@@ -233,7 +245,7 @@ def test_engine_and_guard_stopped_the_guard_waits_one_bound_and_takes_over_and_t
 
 
 def test_guard_killed_in_the_middle_of_a_closing_goes_on_when_it_starts_again(day: GuardedDay) -> None:
-    guard, engine = day.start_both_and_hold(STOPPING_GUARD)
+    guard, engine = day.start_both_and_hold(guard_by=(STOPPING_GUARD,))
     engine.kill()
     day.wait_for_the_first_exit(guard)
     guard.kill()
@@ -245,7 +257,7 @@ def test_guard_killed_in_the_middle_of_a_closing_goes_on_when_it_starts_again(da
 
 
 def test_guard_stopped_in_the_middle_of_a_closing_beside_an_engine_that_comes_back_reverses_nothing(day: GuardedDay) -> None:
-    guard, engine = day.start_both_and_hold(STOPPING_GUARD)
+    guard, engine = day.start_both_and_hold(guard_by=(STOPPING_GUARD,))
     engine.kill()
     day.wait_for_the_first_exit(guard)
     back = day.start("run", "--json", "--date", DAY.isoformat())
@@ -257,9 +269,10 @@ def test_guard_stopped_in_the_middle_of_a_closing_beside_an_engine_that_comes_ba
 
 
 def test_engine_stopped_in_the_middle_of_its_own_closing_is_closed_once_by_the_guard(day: GuardedDay) -> None:
-    guard, engine = day.start_both_and_hold()
+    guard, engine = day.start_both_and_hold(engine_by=(STOPPING_ENGINE, "after", "exit"))
     engine.terminate()
-    engine.send_signal(signal.SIGSTOP)
+    wait_until_stopped(engine)  # by itself, right after its second exit: a signal from outside may come when all is closed
+    assert not day.told("FLAT, the broker confirms it")
     day.wait(lambda: day.told("no sign of life", "FLAT, the broker confirms it"), guard)
     engine.send_signal(signal.SIGCONT)
     assert engine.wait(WAIT_SECONDS) == -signal.SIGKILL

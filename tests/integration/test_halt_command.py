@@ -32,8 +32,29 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "system_simulated.yaml"
 DAY = date(2024, 1, 15)
 RUN_ID = "2024-01-15-1"
-SPEED = "120"  # a minute each 500 ms: the first position, bought at 09:34, is held for 25 s; the next entry signal is at 10:53
 WAIT_SECONDS = 240.0
+HELD_DAY = date(2024, 1, 16)
+HELD_RUN_ID = f"{HELD_DAY}-calm-1"
+HELD_CONFIG = """
+system:
+  environment: simulated
+  account: primary
+  broker: {{type: simulated, capital: 100000}}
+  risk:
+    max_daily_loss: 2000
+    max_daily_loss_pct: 2.0
+    initial_capital: 100000
+    fixed_lot_size: 1
+    enable_deduplication: true
+    max_position_size: 5000
+    max_positions_per_strategy: 3
+    max_total_positions: 3
+  feed: {{scenario: calm, symbols: [SYN1, SYN2], speed: 30}}
+  strategies:
+    - name: hold
+      class_path: tests.integration.asking_strategy:HoldAndAsk
+      parameters: {{asks_when: {asks_when}}}
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -41,26 +62,28 @@ pytestmark = pytest.mark.slow
 class Trial:
     """One var folder with the run of the committed day in it."""
 
+    config, day, run_id = CONFIG, DAY, RUN_ID
+
     def __init__(self, var: Path) -> None:
         self.var = var
-        self.folder = var / "replay" / "primary" / RUN_ID
+        self.folder = var / "replay" / "primary" / self.run_id
         self.paths = Paths(var=var, logs=var / "logs")
 
     @property
     def settings(self) -> Settings:
-        return load_settings(CONFIG, {})
+        return load_settings(self.config, {})
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "velox_core.cli", arguments[0], "--config", str(CONFIG), *arguments[1:]]
+        return [sys.executable, "-m", "velox_core.cli", arguments[0], "--config", str(self.config), *arguments[1:]]
 
     @property
     def environ(self) -> dict[str, str]:
-        return {**os.environ, "VELOX__VAR": str(self.var)}
+        return {**os.environ, "VELOX__VAR": str(self.var), "PYTHONPATH": str(ROOT)}
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start an engine as a process of its own."""
         return subprocess.Popen(
-            self.command("run", "--json", "--date", DAY.isoformat(), "--speed", SPEED),
+            self.command("run", "--json", "--date", self.day.isoformat()),
             env=self.environ,
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
@@ -100,11 +123,11 @@ class Trial:
 
     def run_again(self) -> SessionOutcome:
         """Take the run up in this process, at full speed."""
-        return run_engine(self.settings, self.paths, RunRequest(date=DAY, speed=0.0))
+        return run_engine(self.settings, self.paths, RunRequest(date=self.day, speed=0.0))
 
     def events(self, *kinds: EventKind) -> list[JournalEvent]:
         reader = JournalReader(f"sqlite:///{self.folder / 'journal.db'}")
-        run = reader.latest_run(DAY)
+        run = reader.latest_run(self.day)
         assert run is not None
         assert run.run_key is not None
         assert reader.verify_chain(run.run_key) is None
@@ -131,6 +154,22 @@ class Trial:
         return outcome.halt_id
 
 
+class HeldTrial(Trial):
+    """A synthetic day whose one position is held to its end, however long a busy machine takes for the commands beside it.
+
+    `asks` is the file that makes the strategy ask for another entry each minute.
+    """
+
+    day, run_id = HELD_DAY, HELD_RUN_ID
+
+    def __init__(self, folder: Path) -> None:
+        self.asks = folder / "asks"
+        self.config = folder / "config" / "system.yaml"
+        self.config.parent.mkdir()
+        self.config.write_text(HELD_CONFIG.format(asks_when=self.asks), encoding="utf-8")
+        super().__init__(folder / "var")
+
+
 @pytest.fixture
 def trial(tmp_path: Path) -> Iterator[Trial]:
     """A trial whose embedded Redis is ended afterwards."""
@@ -139,11 +178,18 @@ def trial(tmp_path: Path) -> Iterator[Trial]:
 
 
 @pytest.fixture
-def engine(trial: Trial) -> Iterator[subprocess.Popen[bytes]]:
-    """An engine that holds its first position."""
-    process = trial.start()
+def held(tmp_path: Path) -> Iterator[HeldTrial]:
+    """The same with the day that holds."""
+    yield HeldTrial(tmp_path)
+    EmbeddedRedis(tmp_path / "var" / "redis").stop()
+
+
+@pytest.fixture
+def engine(held: HeldTrial) -> Iterator[subprocess.Popen[bytes]]:
+    """An engine that holds its position."""
+    process = held.start()
     try:
-        trial.wait(process, lambda status: bool(status["positions"]))
+        held.wait(process, lambda status: bool(status["positions"]))
         yield process
     finally:
         process.kill()
@@ -154,58 +200,60 @@ ASK = ("--reason", "enough", "--by", "a person")
 
 
 def test_halt_beside_a_running_engine_stops_entries_keeps_positions_and_is_acknowledged(
-    trial: Trial, engine: subprocess.Popen[bytes]
+    held: HeldTrial, engine: subprocess.Popen[bytes]
 ) -> None:
-    code, answer = trial.velox("halt", *ASK)
-    status = trial.status()
+    code, answer = held.velox("halt", *ASK)
+    status = held.status()
     assert (code, answer["acknowledged"], answer["not_written"], answer["engine_pid"]) == (0, True, {}, engine.pid)
     assert status["acknowledged_halts"] == [answer["halt_id"]]
     assert (status["state"], len(status["positions"])) == ("RUNNING", 1)
-    code, refused = trial.velox("reset", *ASK)
+    code, refused = held.velox("reset", *ASK)
     assert (code, refused["cleared"]) == (4, [])
-    code, shown = trial.velox("status")
+    code, shown = held.velox("status")
     assert [(halt["kind"], halt["by"], halt["reason"]) for halt in shown["halts"]] == [("MANUAL", "a person", "enough")]
-    trial.wait(engine, lambda status: status["refusals"] > 0)
-    assert trial.status()["acknowledged_halts"] == [answer["halt_id"]]
+    held.asks.touch()
+    held.wait(engine, lambda status: status["refusals"] > 0)
+    assert held.status()["acknowledged_halts"] == [answer["halt_id"]]
     engine.send_signal(signal.SIGTERM)
     assert engine.wait(timeout=WAIT_SECONDS) == 0
-    assert len(trial.entries()) == 1
-    assert set(trial.refusals()) == {"EMERGENCY_EXIT_ACTIVE"}
-    exits = [e.body["rank"] for e in trial.events(EventKind.INTENT) if e.body["role"] == "EXIT"]
+    assert len(held.entries()) == 1
+    assert set(held.refusals()) == {"EMERGENCY_EXIT_ACTIVE"}
+    exits = [e.body["rank"] for e in held.events(EventKind.INTENT) if e.body["role"] == "EXIT"]
     assert len(exits) == 1
-    assert not any("emergency" in str(e.body["reason"]) for e in trial.events(EventKind.INTENT))
-    assert {e.body["halt_id"] for e in trial.events(EventKind.HALT)} == {answer["halt_id"]}
-    assert read_state(trial.folder) is RunState.ENDED_HALTED
+    assert not any("emergency" in str(e.body["reason"]) for e in held.events(EventKind.INTENT))
+    assert {e.body["halt_id"] for e in held.events(EventKind.HALT)} == {answer["halt_id"]}
+    assert read_state(held.folder) is RunState.ENDED_HALTED
 
 
 def test_halt_outlives_its_engine_and_is_reset_only_when_the_broker_says_flat(
-    trial: Trial, engine: subprocess.Popen[bytes]
+    held: HeldTrial, engine: subprocess.Popen[bytes]
 ) -> None:
-    _, answer = trial.velox("halt", *ASK)
+    _, answer = held.velox("halt", *ASK)
     engine.kill()
     engine.wait(timeout=WAIT_SECONDS)
-    code, refused = trial.velox("reset", *ASK)
+    code, refused = held.velox("reset", *ASK)
     assert code == 4
     assert "not flat" in refused["message"]
-    outcome = trial.run_again()
+    held.asks.touch()
+    outcome = held.run_again()
     assert (outcome.exit_code, outcome.flat, outcome.halted) == (0, True, True)
-    assert len(trial.entries()) == 1
-    assert "EMERGENCY_EXIT_ACTIVE" in trial.refusals()
-    code, cleared = trial.velox("reset", *ASK)
+    assert len(held.entries()) == 1
+    assert "EMERGENCY_EXIT_ACTIVE" in held.refusals()
+    code, cleared = held.velox("reset", *ASK)
     assert (code, cleared["cleared"]) == (0, [answer["halt_id"]])
-    assert active_halts(JsonLinesHaltFile(trial.folder / HALT_FILE).records()) == ()
-    assert read_state(trial.folder) is RunState.ENDED
+    assert active_halts(JsonLinesHaltFile(held.folder / HALT_FILE).records()) == ()
+    assert read_state(held.folder) is RunState.ENDED
 
 
 def test_halt_with_redis_and_journal_down_reaches_the_engine_by_the_file(
-    trial: Trial, engine: subprocess.Popen[bytes], tmp_path: Path
+    held: HeldTrial, engine: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    (trial.folder / "journal.db").rename(tmp_path / "journal.db")
-    (trial.folder / "journal.db").mkdir()
-    settings = load_settings(CONFIG, {"VELOX__STORES__REDIS__URL": f"unix://{tmp_path / 'nobody.sock'}"})
-    outcome = request_halt(settings, trial.paths, reason="enough", by="a person", wait_seconds=WAIT_SECONDS)
+    (held.folder / "journal.db").rename(tmp_path / "journal.db")
+    (held.folder / "journal.db").mkdir()
+    settings = load_settings(held.config, {"VELOX__STORES__REDIS__URL": f"unix://{tmp_path / 'nobody.sock'}"})
+    outcome = request_halt(settings, held.paths, reason="enough", by="a person", wait_seconds=WAIT_SECONDS)
     assert (outcome.exit_code, outcome.acknowledged, sorted(outcome.missing)) == (0, True, ["journal", "ledger"])
-    assert trial.status()["acknowledged_halts"] == [outcome.halt_id]
+    assert held.status()["acknowledged_halts"] == [outcome.halt_id]
     assert engine.poll() is None
 
 

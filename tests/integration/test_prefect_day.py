@@ -23,6 +23,7 @@ SPEED = 375 * 60 / SESSION_SECONDS
 ORDER = ("market-open", "intraday", "end-of-day")
 PAUSE_SECONDS = 12.0  # the scheduler looks every five seconds at what was changed
 TRIES_MAX = 5
+GRACE_SECONDS = 20.0
 PAGE_MS_MAX = 120_000.0
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -94,15 +95,16 @@ def has_ended(server: PrefectServer, deployment: str) -> bool:
 
 
 def is_missed(server: PrefectServer, deployment: str, at: datetime) -> bool:
-    """Return whether the moment has passed and there is no run of it."""
-    return datetime.now(UTC) > at and compressed(server, deployment) is None
+    """Return whether the moment has passed and there is no run of it, nor will be: a scheduler at work may be about to tell."""
+    return datetime.now(UTC) > at + timedelta(seconds=GRACE_SECONDS) and compressed(server, deployment) is None
 
 
 def states(server: PrefectServer, run_id: str) -> list[str]:
     """Return the names of all states that a run went through."""
     found = server.api("GET", f"/flow_run_states/?flow_run_id={run_id}")
     names = [str(state["name"]) for state in sorted(found, key=lambda state: str(state["timestamp"]))]
-    return [name for name in names if name != "Submitting"]  # the moment between taking a run up and its process
+    # the moment between taking a run up and its process; and what the server calls a run that a busy machine takes up slowly
+    return [name for name in names if name not in ("Submitting", "Late")]
 
 
 def test_day_runs_from_its_schedules_without_a_hand(account: PrefectAccount, runs: list[dict[str, Any]]) -> None:
@@ -133,12 +135,14 @@ def test_events_of_the_day_stand_in_the_servers_feed_with_the_runs_that_told_the
     account: PrefectAccount, runs: list[dict[str, Any]]
 ) -> None:
     server = account.server
-    wanted = {"velox.armed", "velox.ended", "velox.flat", "velox.backup"}
-    server.wait_until(
-        lambda: set(events(server)) >= wanted, lambda: str(sorted(events(server)))
-    )  # the last ones leave with the flow
+    wanted = {"velox.armed": 1, "velox.ended": 1, "velox.flat": 2, "velox.backup": 1}
+
+    def counts() -> dict[str, int]:
+        return {name: len(found) for name, found in events(server).items()}
+
+    server.wait_until(lambda: sum(counts().values()) >= sum(wanted.values()), lambda: str(counts()))  # the last leave late
     told = events(server)
-    assert {name: len(found) for name, found in told.items()} == dict.fromkeys(wanted, 1) | {"velox.flat": 2}
+    assert counts() == wanted
     for name, flow_run in (("velox.armed", runs[0]), ("velox.ended", runs[1]), ("velox.backup", runs[2])):
         related = {one["prefect.resource.id"] for one in told[name][0]["related"]}
         assert f"prefect.flow-run.{flow_run['id']}" in related

@@ -72,6 +72,7 @@ def test_cancel_that_takes_longer_than_prefect_waits_still_ends_flat_and_the_nex
     slow.serve()
     run = slow.trigger("intraday")
     engine = slow.wait_until_it_holds()
+    prefect_server.wait_until(lambda: slow.flow_pid(run), slow.told)
     flow = slow.flow_pid(run)
     cancelled = time.monotonic()
     prefect_server.cancel(run)

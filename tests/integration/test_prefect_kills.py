@@ -82,6 +82,7 @@ class Ride:
 
     def blow_to_the_server(self, number: signal.Signals, seconds: float) -> None:
         """The server is away for a while, and comes back."""
+        self.account.ended_by_wish = 0
         self.server.stop(number)
         time.sleep(seconds)
         self.check()
@@ -96,6 +97,8 @@ class Ride:
 
     def let_serve_end(self) -> None:
         """Wait until what serves the deployments has ended by its own wish: no run is in flight, and an outage made it deaf."""
+        if self.account.ended_by_wish:  # a wait for the run's end saw it, and served again
+            return
         serving = self.account.kept
         assert serving is not None
         wait_until(lambda: serving.poll() is not None, lambda: self.server.printed("serve"))

@@ -100,8 +100,9 @@ class Trial:
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    """A trial whose embedded Redis is ended afterwards."""
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
+    """A trial whose embedded Redis is ended afterwards; the hand waits for the book as long as the engine has it."""
+    monkeypatch.setattr("velox_core.brokers.book.LOCK_WAIT_SECONDS", WAIT_SECONDS)
     yield Trial(tmp_path / "var")
     EmbeddedRedis(tmp_path / "var" / "redis").stop()
 

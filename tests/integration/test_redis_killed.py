@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +25,8 @@ from velox_core.strategies.base import Strategy, StrategySession
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "system_simulated.yaml"
 DAY = date(2024, 1, 15)
 KILL_AT_ROW = 40
-SPEED = 1_500.0  # the day in some 15 s: time enough to come back in
+STILL_AT_ROW = KILL_AT_ROW + 8  # twice the strategy has wanted an entry meanwhile
+SPEED = 1_500.0  # the day in some 15 s
 
 pytestmark = pytest.mark.slow
 
@@ -49,11 +51,15 @@ class InAndOut(Strategy):
 
 
 class KillingFeed:
-    """The feed, with the server killed before one of its rows."""
+    """The feed, with the server killed before one of its rows; some rows later the market stands still until it is back.
 
-    def __init__(self, feed: MarketFeed, process_id: int) -> None:
+    How many minutes of a day at this speed the restart of a server takes is the machine's choice.
+    """
+
+    def __init__(self, feed: MarketFeed, process_id: int, is_back: Callable[[], bool]) -> None:
         self._feed = feed
         self._process_id = process_id
+        self._is_back = is_back
         self.rows = 0
 
     @property
@@ -65,6 +71,9 @@ class KillingFeed:
         return self._feed.ended
 
     def next_row(self, wait_seconds: float) -> MinuteRow | None:
+        if self.rows == STILL_AT_ROW and not self._is_back():
+            time.sleep(wait_seconds)
+            return None
         row = self._feed.next_row(wait_seconds)
         if row is not None:
             self.rows += 1
@@ -92,7 +101,7 @@ def test_session_whose_embedded_redis_is_killed_starts_it_again_and_takes_entrie
                 rules=replace(engine.rules, strategies=(host,)),
             )
             killed = int((tmp_path / "var" / "redis" / "redis.pid").read_text().split()[0])
-            feed = KillingFeed(engine.ports.feed, killed)
+            feed = KillingFeed(engine.ports.feed, killed, lambda: "Risk ledger is back" in alerts.titles)
             result = engine.session(opened.plan, feed=feed).run()
             ledger = engine.ports.ledger.snapshot()
             kill_ms = opened.plan.open_ms + KILL_AT_ROW * 60_000

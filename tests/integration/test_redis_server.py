@@ -25,11 +25,18 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     made.stop()
 
 
+@pytest.fixture
+def patient_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no server that hangs."""
+    monkeypatch.setattr("velox_core.redis_server.ANSWER_SECONDS", 60.0)
+
+
 def pid_of(server: EmbeddedRedis) -> int:
     with redis.Redis.from_url(server.url) as client:
         return int(client.info("server")["process_id"])
 
 
+@pytest.mark.usefixtures("patient_look")
 def test_start_twice_and_from_another_object_is_one_server(server: EmbeddedRedis, tmp_path: Path) -> None:
     server.start()
     pid = pid_of(server)
@@ -37,6 +44,7 @@ def test_start_twice_and_from_another_object_is_one_server(server: EmbeddedRedis
     assert pid_of(server) == pid
 
 
+@pytest.mark.usefixtures("patient_look")
 def test_start_from_two_threads_is_one_server(server: EmbeddedRedis, tmp_path: Path) -> None:
     others = [EmbeddedRedis(tmp_path / "redis") for _ in range(4)]
     threads = [threading.Thread(target=other.start) for other in others]
@@ -58,6 +66,7 @@ def test_server_listens_on_no_port_and_on_a_private_socket(server: EmbeddedRedis
     assert server.socket_path.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.usefixtures("patient_look")
 def test_server_outlives_the_process_that_started_it(server: EmbeddedRedis, tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from velox_core.redis_server import EmbeddedRedis\n"
@@ -80,6 +89,7 @@ def test_killed_server_starts_again_with_its_data(server: EmbeddedRedis) -> None
         assert client.get("key") == b"value"
 
 
+@pytest.mark.usefixtures("patient_look")
 def test_server_whose_pid_file_is_gone_is_found_and_stopped(server: EmbeddedRedis, tmp_path: Path) -> None:
     server.start()
     pid = pid_of(server)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.stopped import is_stopped
 from velox_core.bootstrap import RunRequest, SessionOutcome, run_engine
 from velox_core.domain.errors import ConfigError, VeloxError
 from velox_core.domain.events import EventKind, JournalEvent
@@ -87,7 +88,7 @@ class Trial:
 
     def book(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the broker's own book."""
-        with closing(sqlite3.connect(self.folder / "broker.db")) as connection:
+        with closing(sqlite3.connect(self.folder / "broker.db", timeout=WAIT_SECONDS)) as connection:
             return connection.execute(query).fetchall()
 
     def status(self) -> dict[str, object]:
@@ -120,7 +121,7 @@ def wait_until_stopped(process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, "the engine ended before it stopped"
-        if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+        if is_stopped(process.pid):
             return
         time.sleep(0.01)
     raise AssertionError("the engine never stopped")

@@ -182,7 +182,9 @@ def test_engine_that_lost_its_lease_to_another_host_while_stopped_opens_and_clos
     held, orders = account.held_at_the_broker(), account.book("SELECT * FROM orders")
     intents = [e.body["client_order_id"] for e in account.events() if e.kind is EventKind.INTENT]
     time.sleep(LEASE_SECONDS + 0.5)  # its lease runs out
-    with closing(RedisLedger(EmbeddedRedis(account.var / "redis").url, "simulated:primary:2024-01-15-1", DAY)) as other:
+    with closing(
+        RedisLedger(EmbeddedRedis(account.var / "redis").url, "simulated:primary:2024-01-15-1", DAY, timeout_seconds=30.0)
+    ) as other:
         assert other.acquire_lease("another-host") == 2
         assert resume(stopped) == 4
     assert held
@@ -201,7 +203,9 @@ def test_engine_stopped_on_a_sender_thread_sends_nothing_after_another_host_took
     wait_until_stopped(stopped)
     orders = account.book("SELECT tag FROM orders")
     sending = {str(e.body["client_order_id"]) for e in account.events() if e.kind is EventKind.INTENT} - {o for (o,) in orders}
-    with closing(RedisLedger(EmbeddedRedis(account.var / "redis").url, "simulated:primary:2024-01-15-1", DAY)) as other:
+    with closing(
+        RedisLedger(EmbeddedRedis(account.var / "redis").url, "simulated:primary:2024-01-15-1", DAY, timeout_seconds=30.0)
+    ) as other:
         other.release_lease(1)  # as when its life is over
         assert other.acquire_lease("another-host") == 2
         time.sleep(SEND_AGE_SECONDS_MAX + 0.5)

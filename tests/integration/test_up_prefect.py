@@ -1,4 +1,4 @@
-"""`velox up` with everything: a second up changes nothing, a dead server comes back with its deployments, down ends all."""
+"""`velox up` with everything: twice is once, a dead or hung server comes back with its deployments, down ends all."""
 
 from __future__ import annotations
 
@@ -63,6 +63,9 @@ class House(Account):
         row = self.services().get(name, {})
         return row.get("state") == "RUNNING" and row.get("pid") not in (0, before) and self.restarts(name) > 0
 
+    def log(self) -> str:
+        return (self.var / "logs" / "simulated" / "system.log").read_text()
+
     def restarts(self, name: str) -> int:
         return int(str(self.services().get(name, {}).get("restarts", 0)))
 
@@ -91,7 +94,7 @@ def deploy_from_a_checkout_without_git(house: House, checkout: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_up_brings_prefect_up_twice_is_once_and_a_dead_server_comes_back_with_its_deployments(
+def test_up_brings_prefect_up_twice_is_once_and_a_dead_or_hung_server_comes_back_with_its_deployments(
     house: House, tmp_path: Path
 ) -> None:
     up = house.velox("up", "--detach", "--json")
@@ -130,6 +133,15 @@ def test_up_brings_prefect_up_twice_is_once_and_a_dead_server_comes_back_with_it
     assert {name for name in ALL if after[name] != pids[name]} == {"prefect-server", "prefect-serve"}
     # how often the one that serves was is not known: it asks for it whenever a busy machine's server was silent for a while
     assert [house.restarts(name) for name in ("redis", "guard", "prefect-server")] == [0, 0, 1]
+    assert house.registered() == before
+
+    os.kill(after["prefect-server"], signal.SIGSTOP)  # it lives, it has its port and its lock, and answers nobody
+    wait(lambda: all(house.came_back(name, after[name]) for name in ("prefect-server", "prefect-serve")))
+    last, after = after, house.pids()
+    assert {name for name in ALL if after[name] != last[name]} == {"prefect-server", "prefect-serve"}
+    assert [house.restarts(name) for name in ("redis", "guard", "prefect-server")] == [0, 0, 2]
+    assert not is_alive(last["prefect-server"])
+    assert "The prefect-server hung and was killed" in house.log()
     assert house.registered() == before
 
     down = house.velox("down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def test_server_that_ends_at_once_is_refused_with_the_end_of_its_log(tmp_path: P
 def test_server_keeps_no_file_that_this_process_inherited(tmp_path: Path) -> None:
     kept = tmp_path / "files"
     server = EmbeddedRedis(tmp_path / "redis", executable=executable(tmp_path, f"ls /proc/self/fd > {kept}; exit 1"))
-    inherited = os.open(tmp_path, os.O_RDONLY)
+    opened = os.open(tmp_path, os.O_RDONLY)
+    inherited = fcntl.fcntl(opened, fcntl.F_DUPFD, 100)  # no number that the shell or `ls` gives to a file of its own
+    os.close(opened)
     os.set_inheritable(inherited, True)
     try:
         with pytest.raises(LedgerUnavailable):

@@ -20,6 +20,12 @@ def main() -> None:
             from velox_core.cli.flatten import flatten
 
             sys.exit(flatten(sys.argv[2:]))
+        if sys.argv[1:] == ["run", "--standby"]:  # a flow's, see `operations.engine_standby`
+            from velox_core.cli.standby import stand_by
+
+            ended = stand_by()
+            if ended is not None:
+                sys.exit(ended)
         from velox_core.cli.app import app
 
         app(prog_name="velox")

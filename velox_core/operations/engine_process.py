@@ -26,6 +26,7 @@ from velox_core.domain.errors import EXIT_DONE, EXIT_NOT_FLAT, NotFlatError, Vel
 from velox_core.engine_lock import ProcessLock, process_start
 from velox_core.operations.day_engine import how_it_ended
 from velox_core.operations.engine_end import EngineEnd, read_end
+from velox_core.operations.engine_standby import order_engine
 from velox_core.operations.handover import leave_engine
 from velox_core.operations.log_tail import last_lines
 from velox_core.operations.processes import lives
@@ -36,6 +37,7 @@ from velox_core.settings import Paths, Settings
 OUTPUT_LINES_SHOWN: Final = 30
 MESSAGE_MARK: Final = "velox: "
 WAIT_POLL_SECONDS: Final = 0.1
+VELOX: Final = ("-m", "velox_core.cli")
 
 
 _CHILDREN: Final[dict[LockHolder, subprocess.Popen[bytes]]] = {}  # the engines started here: only this process can reap them
@@ -61,16 +63,7 @@ class EngineRequest:
 
     def arguments(self) -> list[str]:
         """Return the command line of the engine, after the interpreter."""
-        arguments = [
-            "-m",
-            "velox_core.cli",
-            "run",
-            "--json",
-            "--config",
-            str(self.config),
-            "--date",
-            self.trading_date.isoformat(),
-        ]
+        arguments = [*VELOX, "run", "--json", "--config", str(self.config), "--date", self.trading_date.isoformat()]
         if self.speed is not None:
             arguments += ["--speed", "max" if self.speed == 0.0 else repr(self.speed)]
         if self.data is not None:
@@ -189,16 +182,25 @@ def _error_message(lines: list[str]) -> str:
 
 
 def start_engine(
-    settings: Settings, paths: Paths, request: EngineRequest, environ: Mapping[str, str], lock: ProcessLock
+    settings: Settings,
+    paths: Paths,
+    request: EngineRequest,
+    environ: Mapping[str, str],
+    lock: ProcessLock,
+    *,
+    is_replay: bool = False,
 ) -> EngineProcess:
     """Start the engine in a session of its own; it inherits `lock`, which then says that it lives.
 
-    Raises: VeloxError when it cannot be started.
+    A replay's may be the process that `engine_standby` got ready. Raises: VeloxError when it cannot be started.
     """
     output = output_file(paths, f"engine-{request.trading_date.isoformat()}")
     try:
         with output.open("wb") as sink:
-            process = subprocess.Popen(
+            process = None
+            if is_replay:
+                process = order_engine(request.arguments()[len(VELOX) :], environ, output=sink.fileno(), lock=lock.fileno())
+            process = process or subprocess.Popen(
                 [sys.executable, *request.arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

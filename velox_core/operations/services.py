@@ -259,7 +259,8 @@ class Supervisor:
         return self._wait(kept, now, text, Severity.WARNING)
 
     def _not_started(self, kept: Kept, now: float, why: str) -> list[str]:
-        return self._wait(kept, now, f"{kept.service.name}: {why}", Severity.CRITICAL)
+        title = f"The {kept.service.name} could not be started or found"
+        return self._wait(kept, now, f"{kept.service.name}: {why}", Severity.CRITICAL, title=title)
 
     def _wait(self, kept: Kept, now: float, text: str, first: Severity, *, title: str = "") -> list[str]:
         """Have a service wait for its next start, and tell a person at the first failure in a row and at the fifth."""

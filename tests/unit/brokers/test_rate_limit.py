@@ -82,13 +82,20 @@ class Departures:
 
 
 def test_sends_keep_the_rate_wake_by_themselves_and_let_exits_pass_entries() -> None:
-    broker, rate = Departures(), RateLimit(4)
+    broker, rate, began = Departures(), RateLimit(4), time.monotonic()
+    goes_on: list[float] = []  # from when on time passes: not while the requests come in, however long that takes
     bounds = SendBounds(entry_wait_seconds=300.0, exit_wait_seconds=300.0, answer_seconds=300.0)
-    sends = Sends(bounds, rate=rate, launch=broker.launch)
+    sends = Sends(
+        bounds,
+        rate=rate,
+        launch=broker.launch,
+        monotonic=lambda: began + (time.monotonic() - goes_on[0] if goes_on else 0.0),
+    )
     for number in range(6):
         assert sends.add(broker.request(RequestKind.ENTRY, f"entry{number}")) == ""
     for number in range(4):
         sends.add(broker.request(RequestKind.EXIT if number % 2 else RequestKind.CANCEL, f"exit{number}"))
+    goes_on.append(time.monotonic())
     while len(broker.names) < 10:  # nobody looks at the reports meanwhile: the queue wakes by itself
         time.sleep(0.01)
     assert sends.wait_until_answered(120.0)

@@ -13,6 +13,7 @@ from velox_core.cli import guard
 from velox_core.cli.guard import GuardScreen
 from velox_core.settings import Settings, load_settings
 
+LONG_SECONDS = 120.0  # a busy machine is no terminal that takes nothing
 CONFIG = Path(__file__).resolve().parents[3] / "config" / "system_simulated.yaml"
 ALIVE: dict[str, object] = {
     "run_id": "r-1", "state": "watching", "engine": "alive", "beat_ages": [0.4], "exposed": True, "open": ["1 TCS"],
@@ -31,13 +32,16 @@ class Terminal(io.StringIO):
 
 
 def wait_for(stream: io.StringIO, text: str) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + LONG_SECONDS
     while text not in stream.getvalue():
         assert time.monotonic() < until, stream.getvalue()
         time.sleep(0.01)
 
 
-def test_screen_that_is_no_terminal_writes_plain_lines_a_heartbeat_and_last_words(settings: Settings) -> None:
+def test_screen_that_is_no_terminal_writes_plain_lines_a_heartbeat_and_last_words(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "END_SECONDS_MAX", LONG_SECONDS)
     stream = io.StringIO()
     screen = GuardScreen(stream, settings, logs="logs/simulated", beat_seconds=3600)
     screen.show("RUNNING", [ALIVE])
@@ -57,6 +61,7 @@ def test_screen_that_is_no_terminal_writes_plain_lines_a_heartbeat_and_last_word
 
 def test_screen_on_a_terminal_redraws_one_line_that_fits_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(guard, "END_SECONDS_MAX", LONG_SECONDS)
     stream = Terminal()
     screen = GuardScreen(stream, settings, logs="logs/simulated")
     screen.show("RUNNING", [ALIVE])

@@ -61,21 +61,6 @@ def test_a_call_that_loops_sleeps_or_swallows_exceptions_is_broken_off_and_named
         assert host.disabled == "StrategyOverrun: a call took longer than 0.5 s and was broken off", how
 
 
-def test_a_day_with_a_strategy_that_hangs_goes_on_and_what_it_held_is_closed() -> None:
-    hanging = Hanging("loops", 13, {10: [entry_signal("AAA")]})
-    other = ScriptedStrategy("beta", {15: [entry_signal("BBB", strategy="beta")]})
-    day = Day(rows(*[10_000] * 10), hanging, other)
-    with watch_strategies(day.hosts, seconds_max=BOUND_SECONDS):
-        result = day.run()
-    assert (result.flat, result.fault, result.halted) == (True, "", False)
-    assert day.sent[:3] == [("AAA", "BUY", 1, "ENTRY"), ("AAA", "SELL", 1, "STOP"), ("BBB", "BUY", 1, "ENTRY")]
-    (body,) = day.rig.journal.bodies(EventKind.STRATEGY_DISABLED)
-    assert body["strategy"] == "alpha"
-    assert "broken off" in str(body["reason"])
-    assert hanging.seen[-1] == 13
-    assert other.seen[-1] == 19
-
-
 class Looks:
     """In place of the watch's event, whose waits end by themselves after a while: it looks when and as often as it is let."""
 
@@ -123,16 +108,19 @@ class WithEvent:
 
 
 class Slow(ScriptedStrategy):
-    """Every call lasts a number of looks, and comes back."""
+    """Every call, or the one in the minute `at`, lasts a number of looks, and comes back if it is let."""
 
-    def __init__(self, looks: Looks, count: int) -> None:
-        super().__init__("alpha", None)
+    def __init__(self, looks: Looks, count: int, at: int | None = None, script: dict[int, Any] | None = None) -> None:
+        super().__init__("alpha", script)
         self.looks = looks
         self.count = count
+        self.at = at
 
     def on_minute(self, ts_ms: int, row: MinuteRow, positions: Sequence[int]) -> list[Signal]:
-        self.looks.let(self.count)
-        return super().on_minute(ts_ms, row, positions)
+        signals = super().on_minute(ts_ms, row, positions)
+        if self.at in (None, self.seen[-1]):
+            self.looks.let(self.count)
+        return signals
 
 
 def test_calls_that_come_back_are_left_alone_however_many(looks: Looks) -> None:
@@ -148,6 +136,21 @@ def test_a_call_that_is_under_way_at_the_look_after_the_bound_is_broken_off(look
     with watch_strategies([host], seconds_max=BOUND_SECONDS):
         assert host.on_minute(row(1).ts_ms, row(1)) is None
     assert host.disabled == "StrategyOverrun: a call took longer than 0.5 s and was broken off"
+
+
+def test_a_day_with_a_strategy_that_hangs_goes_on_and_what_it_held_is_closed(looks: Looks) -> None:
+    hanging = Slow(looks, 3, at=13, script={10: [entry_signal("AAA")]})
+    other = ScriptedStrategy("beta", {15: [entry_signal("BBB", strategy="beta")]})
+    day = Day(rows(*[10_000] * 10), hanging, other)
+    with watch_strategies(day.hosts, seconds_max=BOUND_SECONDS):
+        result = day.run()
+    assert (result.flat, result.fault, result.halted) == (True, "", False)
+    assert day.sent[:3] == [("AAA", "BUY", 1, "ENTRY"), ("AAA", "SELL", 1, "STOP"), ("BBB", "BUY", 1, "ENTRY")]
+    (body,) = day.rig.journal.bodies(EventKind.STRATEGY_DISABLED)
+    assert body["strategy"] == "alpha"
+    assert "broken off" in str(body["reason"])
+    assert hanging.seen[-1] == 13
+    assert other.seen[-1] == 19
 
 
 def test_nothing_outside_a_strategys_call_is_ever_interrupted(looks: Looks) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.rig import NOW_MS, Rig, entry_signal
 from velox_core.domain.errors import LedgerUnavailable
 from velox_core.domain.orders import Side
+from velox_core.engine import upkeep as upkeep_module
 from velox_core.engine.guard_presence import GuardPresence
 from velox_core.engine.upkeep import LEDGER_RETRY_SECONDS, Upkeep
 from velox_core.exit_door import NEVER_MS
@@ -78,7 +79,10 @@ def test_clock_that_was_set_back_delays_no_reconcile() -> None:
     assert upkeep.next_reconcile_ms == NOW_MS - 3_600_000 + INTERVAL_MS
 
 
-def test_ledger_server_that_is_gone_is_started_before_the_rebuild_at_most_each_interval() -> None:
+def test_ledger_server_that_is_gone_is_started_before_the_rebuild_at_most_each_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep_module, "REVIVE_WAIT_SECONDS", 120.0)  # a busy machine is no server that is slow to start
     rig = Rig()
     started: list[int] = []
 
@@ -96,7 +100,10 @@ def test_ledger_server_that_is_gone_is_started_before_the_rebuild_at_most_each_i
 
 
 @pytest.mark.parametrize("error", [LedgerUnavailable("no redis-server"), PermissionError("no")])
-def test_ledger_server_that_cannot_be_started_is_no_fault_of_the_session(error: Exception) -> None:
+def test_ledger_server_that_cannot_be_started_is_no_fault_of_the_session(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep_module, "REVIVE_WAIT_SECONDS", 120.0)
     rig = Rig()
 
     def revive() -> None:
@@ -111,22 +118,24 @@ def test_ledger_server_that_cannot_be_started_is_no_fault_of_the_session(error: 
 
 def test_ledger_server_that_is_slow_to_start_is_asked_once_at_a_time() -> None:
     rig = Rig()
-    may_go, started = threading.Event(), []
+    may_go, has_begun, started = threading.Event(), threading.Event(), []
 
     def revive() -> None:
         started.append(1)
-        may_go.wait(60.0)
+        has_begun.set()
+        may_go.wait(240.0)
 
     upkeep = make_upkeep(rig, revive=revive)
     rig.ledger.down = True
     upkeep.maintain(1.0, NOW_MS)
+    assert has_begun.wait(120.0)
     upkeep.maintain(1.0 + LEDGER_RETRY_SECONDS, NOW_MS)
     assert (started, rig.ledger.rebuilds) == ([1], 0)
     rig.ledger.down = False
     may_go.set()
     for thread in threading.enumerate():
         if thread.name == "revive-ledger":
-            thread.join(60.0)
+            thread.join(120.0)
     upkeep.maintain(1.5 + LEDGER_RETRY_SECONDS, NOW_MS)  # at once, not after another interval
     assert (started, rig.ledger.rebuilds, rig.risk.readiness.ledger_fault) == ([1], 1, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from datetime import date
@@ -13,11 +14,11 @@ from velox_core.domain.events import Body, EventKind
 from velox_core.domain.orders import Side
 from velox_core.journal import recall
 from velox_core.journal.file import FileJournal
-from velox_core.journal.recall import recall_run
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.lost_exits import LostOrder, RecordedEvent
 
+recall_run = functools.partial(recall.recall_run, seconds_max=120.0)  # a busy machine is no journal that does not answer
 SCOPE = "simulated:primary:2024-01-15-1"
 ON = date(2024, 1, 15)
 SENT_MS = 1_705_290_000_000

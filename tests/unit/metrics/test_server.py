@@ -105,15 +105,15 @@ def test_server_that_hangs_is_left_within_its_bound(served: Served) -> None:
 
 def test_nobody_there_failed_with_words_and_no_objects() -> None:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", 0))  # taken, so that it is nobody else's meanwhile, and not listened on
         port = listener.getsockname()[1]
-    server = MetricsServer(url=f"http://127.0.0.1:{port}", org="o", bucket="b", token=TOKEN)
-    answer = server.post(LINES)
-    assert answer.kind is AnswerKind.FAILED
-    assert "refused" in answer.text
-    assert "0x" not in answer.text
-    assert server.ping()[0].kind is AnswerKind.FAILED
-    server.close()
+        server = MetricsServer(url=f"http://127.0.0.1:{port}", org="o", bucket="b", token=TOKEN)
+        answer = server.post(LINES)
+        assert answer.kind is AnswerKind.FAILED
+        assert "refused" in answer.text
+        assert "0x" not in answer.text
+        assert server.ping()[0].kind is AnswerKind.FAILED
+        server.close()
 
 
 def test_body_that_is_not_text_is_an_answer_like_another(served: Served) -> None:

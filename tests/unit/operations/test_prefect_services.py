@@ -11,17 +11,24 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.http_server import Reply, Request, serving
+from tests.fakes.ports import free_port
 from velox_core.domain.errors import VeloxError
 from velox_core.engine_lock import CloserLockFile, own_holder
 from velox_core.operations.guard_status import guard_folder
 from velox_core.operations.json_file import write_json
-from velox_core.operations.prefect_home import HEALTH_SECONDS, prefect_home, server_lock
+from velox_core.operations.prefect_home import HEALTH_SECONDS, is_healthy, prefect_home, server_lock
 from velox_core.operations.prefect_services import LAST_SECONDS, PrefectServe, PrefectServer, check_port_is_free
 from velox_core.operations.service_process import KILL_SECONDS
 from velox_core.operations.up import SUPERVISOR_END_SECONDS, services_of
 from velox_core.settings import Paths, Settings
 
 Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def patient_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no server that is slow."""
+    monkeypatch.setitem(is_healthy.__kwdefaults__, "seconds", 120.0)
 
 
 def held(path: Path) -> CloserLockFile:
@@ -31,7 +38,7 @@ def held(path: Path) -> CloserLockFile:
 
 
 def test_server_lives_by_its_lock_is_ready_by_its_answer_and_shows_the_port_that_it_has(
-    settings_with: Load, paths: Paths
+    settings_with: Load, paths: Paths, patient_look: None
 ) -> None:
     service = PrefectServer(settings_with(), paths, {})
     assert (service.life(), service.is_ready(), service.where) == (None, False, "http://127.0.0.1:4200")
@@ -112,17 +119,18 @@ def test_serve_is_not_ended_under_an_engine_whose_run_it_would_cancel(settings_w
 
 
 def test_server_is_not_started_on_a_port_that_is_taken_and_says_by_whom_and_what_to_do(
-    settings_with: Load, paths: Paths
+    settings_with: Load, paths: Paths, request: pytest.FixtureRequest
 ) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        port = free_port()  # nobody is given it by chance when it is free again
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
         service = PrefectServer(settings_with(f"  prefect: {{port: {port}}}\n"), paths, {})
         with pytest.raises(VeloxError, match=rf"port {port} .* something else listens there \(process {os.getpid()}, .*port"):
             service.start()
         assert service.life() is None
     check_port_is_free(port)
+    request.getfixturevalue("patient_look")
     with (
         serving(lambda request: Reply(status=200, body="true")) as other,
         pytest.raises(VeloxError, match="a Prefect server of another var folder"),

@@ -301,7 +301,7 @@ def test_supervisor_alerts_at_the_first_and_the_fifth_failure_in_a_row_and_keeps
     keeper = Supervisor([service], alerts)
     for second in range(400):
         keeper.step(float(second))
-    assert alerts.titles == ["The guard died", "The guard does not stay alive"]
+    assert alerts.titles == ["The guard could not be started or found", "The guard does not stay alive"]
     assert service.started > 8
     service.fault = ""
     keeper.step(500.0)

@@ -25,7 +25,7 @@ watch = take_watch(Path(sys.argv[1]), "2024-01-15", flow_run="intraday killed")
 watch.watches_over(LockHolder(host="here", pid=77, started="boot:1"))
 watch.seen("2024-01-15-1")
 print("watching", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -112,7 +112,7 @@ def test_a_record_that_cannot_be_written_or_read_stops_nobody_from_watching(tmp_
 def test_the_lock_that_an_engine_inherits_outlives_its_starter_and_ends_with_it(tmp_path: Path) -> None:
     lock = ProcessLock(start_lock(tmp_path, STEM))
     assert lock.take()
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(lock.fileno(),)) as engine:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], pass_fds=(lock.fileno(),)) as engine:
         holder = process_holder(engine.pid)
         lock.name(holder)
         lock.close()
