@@ -16,10 +16,14 @@ class Reply:
     """What it answers. `hangs` never does; `tears` resets the connection instead, after `body` where there is one."""
 
     status: int = 204
-    body: str = ""
+    body: str | bytes = ""
     headers: dict[str, str] = field(default_factory=dict)
     hangs: bool = False
     tears: bool = False
+
+    @property
+    def content(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else self.body.encode()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,16 +77,19 @@ def serving(rule: Callable[[Request], Reply]) -> Iterator[Served]:
             for name, value in reply.headers.items():
                 self.send_header(name, value)
             if reply.status != 204:
-                self.send_header("Content-Length", str(len(reply.body)))
+                self.send_header("Content-Length", str(len(reply.content)))
             self.end_headers()
             if reply.status != 204:
-                self.wfile.write(reply.body.encode())
+                self.wfile.write(reply.content)
 
         do_GET = do_POST = do_HEAD = _answer  # noqa: N815 - the names are the library's
 
         def _tear(self, reply: Reply) -> None:
             if reply.body:
-                self.wfile.write(f"HTTP/1.1 {reply.status} X\r\nContent-Length: 9999\r\n\r\n{reply.body}".encode())
+                headers = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+                length = len(reply.content) + 9_999
+                self.wfile.write(f"HTTP/1.1 {reply.status} X\r\n{headers}Content-Length: {length}\r\n\r\n".encode())
+                self.wfile.write(reply.content)
                 self.wfile.flush()
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from velox_core.backup.databases import journal_checks, snapshot, table_checks
 from velox_core.backup.faults import BackupError
-from velox_core.backup.manifest import DATABASES, MADE_ANEW, Part, PartKind
+from velox_core.backup.manifest import DATABASES, MADE_ANEW, Part, PartKind, Saved
 from velox_core.backup.packing import SUFFIX, Packed, pack
 from velox_core.backup.proof import Restored, remove_database, restore_database, verify_part, what_differs
 from velox_core.backup.room import is_full, nothing_more, require_room, require_room_to_pack
@@ -41,6 +42,18 @@ class Extra:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """The same, of files that belong together: all of them are saved, or none. `name` is what it is called when it is none.
+
+    `save` puts them into a folder one after the other; each is taken from there, verified and removed before the next.
+    """
+
+    kind: PartKind
+    name: str
+    save: Callable[[Path], Iterator[Saved]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """The verified parts of a staged backup, what is missing, and what is missing but can be made anew."""
 
@@ -49,7 +62,7 @@ class Made:
     without: tuple[str, ...] = ()
 
 
-def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path, scratch: Path) -> Made:
+def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], staging: Path, scratch: Path) -> Made:
     """Save everything into `staging`, and verify it there.
 
     Args:
@@ -64,11 +77,14 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path
     missing: list[str] = []
     without: list[str] = []
     works = [(source.origin, source.kind, _saver_of(source)) for source in sources] + [
-        (extra.path, extra.kind, _saver_of_extra(extra)) for extra in extras
+        (extra.name, extra.kind, _saver_of_bundle(extra))
+        if isinstance(extra, Bundle)
+        else (extra.path, extra.kind, _saver_of_extra(extra))
+        for extra in extras
     ]
     for name, kind, save in works:
         try:
-            part, problem = save(staging, scratch)
+            saved = save(staging, scratch)
         except VeloxError as error:
             (without if kind in MADE_ANEW else missing).append(f"{name}: {error}")
             continue
@@ -77,34 +93,35 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra], staging: Path
                 raise nothing_more(error, staging, name) from error
             missing.append(f"{name}: cannot be read: {error.strerror}")
             continue
-        if problem:
-            (without if kind in MADE_ANEW else missing).append(f"{part.path}: {problem}")
-            (staging / part.path).unlink(missing_ok=True)
-            continue
-        parts.append(part)
-        missing.extend(f"{name}: the hash chain is broken, {text}" for text in part.notes.get("broken", ()))
+        for part, problem in saved:
+            if problem:
+                (without if kind in MADE_ANEW else missing).append(f"{part.path}: {problem}")
+                (staging / part.path).unlink(missing_ok=True)
+                continue
+            parts.append(part)
+            missing.extend(f"{name}: the hash chain is broken, {text}" for text in part.notes.get("broken", ()))
     return Made(parts=tuple(parts), missing=tuple(missing), without=tuple(without))
 
 
 _Saved = tuple[Part, str]  # and what is wrong with what was restored of it, '' for nothing
-_Save = Callable[[Path, Path], _Saved]
+_Save = Callable[[Path, Path], list[_Saved]]
 
 
 def _saver_of(source: Source) -> _Save:
-    def save(staging: Path, scratch: Path) -> _Saved:
+    def save(staging: Path, scratch: Path) -> list[_Saved]:
         folder = "config/" if source.kind is PartKind.CONFIG else ""
         path = f"{folder}{source.origin}{SUFFIX}"
         target = _target(staging, path)
         if source.path is None:
             file = scratch / "content"
             file.write_bytes(source.content)
-            return _verified(_part(source.kind, path, source.origin, pack(file, target)), target, scratch)
+            return [_verified(_part(source.kind, path, source.origin, pack(file, target)), target, scratch)]
         if source.kind not in DATABASES:
-            return _verified(_part(source.kind, path, source.origin, pack(source.path, target)), target, scratch)
+            return [_verified(_part(source.kind, path, source.origin, pack(source.path, target)), target, scratch)]
         copy = scratch / "copy.db"
         try:
             snapshot(source.path, copy)
-            return _database(source.kind, path, source.origin, copy, target)
+            return [_database(source.kind, path, source.origin, copy, target)]
         finally:
             remove_database(copy)
 
@@ -112,16 +129,16 @@ def _saver_of(source: Source) -> _Save:
 
 
 def _saver_of_extra(extra: Extra) -> _Save:
-    def save(staging: Path, scratch: Path) -> _Saved:
+    def save(staging: Path, scratch: Path) -> list[_Saved]:
         file = scratch / "extra"
         target = _target(staging, f"{extra.path}{SUFFIX}")
         try:
             notes = dict(extra.save(file))
             require_room_to_pack(file, extra.path, restores=True)
             if extra.kind in DATABASES:
-                return _database(extra.kind, f"{extra.path}{SUFFIX}", extra.origin, file, target)
+                return [_database(extra.kind, f"{extra.path}{SUFFIX}", extra.origin, file, target)]
             part = _part(extra.kind, f"{extra.path}{SUFFIX}", extra.origin, pack(file, target))
-            return _verified(replace(part, notes=notes), target, scratch)
+            return [_verified(replace(part, notes=notes), target, scratch)]
         except OSError as error:
             target.unlink(missing_ok=True)
             if extra.kind not in MADE_ANEW or not is_full(error):
@@ -131,6 +148,34 @@ def _saver_of_extra(extra: Extra) -> _Save:
             remove_database(file)
 
     return save
+
+
+def _saver_of_bundle(bundle: Bundle) -> _Save:
+    def save(staging: Path, scratch: Path) -> list[_Saved]:
+        try:
+            with ExitStack() as on_failure, TemporaryDirectory(dir=scratch) as room:
+                made = [_taken(bundle.kind, file, staging, scratch, on_failure) for file in bundle.save(Path(room))]
+                on_failure.pop_all()
+            return made
+        except OSError as error:
+            if not is_full(error):
+                raise
+            # its files are removed, and the rest of the backup has room again
+            raise BackupError(f"the disk of {staging} has no room for it: free some space") from error
+
+    return save
+
+
+def _taken(kind: PartKind, saved: Saved, staging: Path, scratch: Path, on_failure: ExitStack) -> _Saved:
+    """Pack and verify one file of a bundle and remove it. Raises BackupError when it does not come back."""
+    path = f"{saved.path}{SUFFIX}"
+    target = _target(staging, path)
+    on_failure.callback(target.unlink, missing_ok=True)
+    part = replace(_part(kind, path, "", pack(saved.file, target)), notes=dict(saved.notes))
+    saved.file.unlink()
+    if problem := verify_part(part, target, scratch):
+        raise BackupError(f"{path}: {problem}")
+    return part, ""
 
 
 def _verified(part: Part, target: Path, scratch: Path) -> _Saved:
@@ -190,8 +235,8 @@ def _target(staging: Path, path: str) -> Path:
     return target
 
 
-def _require_room(sources: Sequence[Source], extras: Sequence[Extra], staging: Path) -> None:
-    sizes = [extra.expected_bytes() for extra in extras]
+def _require_room(sources: Sequence[Source], extras: Sequence[Extra | Bundle], staging: Path) -> None:
+    sizes = [extra.expected_bytes() for extra in extras if isinstance(extra, Extra)]  # a bundle minds its own
     for source in sources:
         with suppress(OSError):
             sizes.append(0 if source.path is None else source.path.stat().st_size)

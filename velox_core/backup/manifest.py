@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from velox_core.backup.faults import BackupError as BackupError  # who reads manifests catches it
@@ -42,6 +43,15 @@ class TableCheck:
 
     rows: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A file that is to become a part: its place in the backup, where it is now, and what is to be checked of it later."""
+
+    path: str
+    file: Path
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

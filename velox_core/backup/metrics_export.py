@@ -1,8 +1,9 @@
-"""The day's metrics, as their server exports them: VictoriaMetrics in its own lines, InfluxDB 2 as CSV.
+"""The day's metrics, as their server exports them: VictoriaMetrics in its own lines, InfluxDB 2 as annotated CSV.
 
 - Of one account and one day. Nothing is lost without them: `velox metrics backfill` makes the same points from the journal.
-- InfluxDB's own backup needs an operator's token and takes every bucket of the server; an export needs the token that is there.
-- InfluxDB 3 has no export that fits: it is left out.
+- InfluxDB 2 is asked for its own backup first (`influx2`), which needs an operator's token; an export needs one that may read.
+- InfluxDB 3 has neither: its day is saved as the journal's lines, in the line protocol.
+- What any of them saved is checked here.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from typing import Any, Final
 
 import httpx
 
+from velox_core.backup import influx2_files
+from velox_core.backup.influx2 import Refused
 from velox_core.backup.manifest import BackupError
+from velox_core.backup.metrics_ways import INFLUX2_BACKUP, Way
 from velox_core.domain.time import IST
 from velox_core.metrics.server import Flavour
 
 TIMEOUT_SECONDS: Final = 30.0
 BYTES_MAX: Final = 1 << 30
-VICTORIA_LINES, INFLUX_CSV = "victoria-lines", "influx-csv"
+ANNOTATIONS: Final = ("datatype", "group", "default")
+_NO_POINTS: Final = ("#", ",result,table,", ",error,reference")  # annotations, headers, and what an error has instead
 
 
 def export_day(
@@ -34,7 +39,7 @@ def export_day(
         flavour, url, org, bucket, token: the server.
         tags: which points, such as broker and account.
         day: the trading date (IST).
-    Raises: BackupError.
+    Raises: Refused when the server answers and does not export; BackupError.
     """
     begin = datetime.combine(day, time(0), IST)
     span = (begin, begin + timedelta(days=1))
@@ -43,34 +48,40 @@ def export_day(
         matched = ",".join(f"{name}={json.dumps(value)}" for name, value in tags.items())
         query = {"match[]": f"{{{matched}}}", "start": str(span[0].timestamp()), "end": str(span[1].timestamp())}
         request = httpx.Request("GET", f"{url}/api/v1/export", params=query, headers=headers)
-        kind = VICTORIA_LINES
+        way = Way.VICTORIA_LINES
     elif flavour is Flavour.INFLUX2:
         request = httpx.Request(
             "POST",
             f"{url}/api/v2/query",
             params={"org": org},
-            headers={**headers, "Content-Type": "application/vnd.flux", "Accept": "application/csv"},
-            content=_flux(bucket, tags, span).encode(),
+            headers={**headers, "Accept": "application/csv"},
+            json={"query": _flux(bucket, tags, span), "type": "flux", "dialect": {"annotations": ANNOTATIONS, "header": True}},
         )
-        kind = INFLUX_CSV
+        way = Way.ANNOTATED_CSV
     else:
-        raise BackupError("InfluxDB 3 has no export that fits; velox metrics backfill makes a day's points anew")
+        raise Refused("InfluxDB 3 has no export of a day's points")
     _stream(request, target, url)
-    return {"method": kind, "points": count_points(target, kind)}
+    if way is Way.ANNOTATED_CSV:
+        _require_no_error(target)
+    return {"method": way.value, "points": count_points(target, way)}
 
 
-def count_points(file: Path, kind: str) -> int:
+def count_points(file: Path, way: Way) -> int:
     """Return how many points an export holds. Raises ValueError for what is none."""
     with file.open(encoding="utf-8") as lines:
-        if kind == VICTORIA_LINES:
+        if way is Way.VICTORIA_LINES:
             return sum(len(json.loads(line)["values"]) for line in lines if line.strip())
-        return sum(1 for line in lines if line.startswith(",_result,"))
+        if way is Way.LINE_PROTOCOL:
+            return sum(1 for line in lines if int(line.rpartition(" ")[2]) >= 0)
+        return sum(1 for line in lines if line.strip() and not line.startswith(_NO_POINTS))
 
 
 def check(file: Path, notes: Mapping[str, Any]) -> str:
-    """Return '' when an export holds as many points as it did, else what is wrong."""
+    """Return '' when what was saved of a server's metrics is what it was, else what is wrong. Raises OSError."""
+    if notes.get("method") in INFLUX2_BACKUP:
+        return influx2_files.check(file, notes)
     try:
-        found = count_points(file, str(notes.get("method", "")))
+        found = count_points(file, Way(str(notes.get("method", ""))))
     except (ValueError, KeyError, TypeError) as error:
         return f"it is no export of metrics: {error}"
     return "" if found == notes.get("points") else f"it has {found} points, {notes.get('points')} were saved"
@@ -82,6 +93,14 @@ def _flux(bucket: str, tags: Mapping[str, str], span: tuple[datetime, datetime])
     return f"from(bucket: {json.dumps(bucket)}) |> range(start: {begin}, stop: {end}) |> filter(fn: (r) => {wanted})"
 
 
+def _require_no_error(file: Path) -> None:
+    """Raise Refused when InfluxDB ended its answer with an error: it says 200 before it knows."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith(",error,reference"):
+                raise Refused(f"the metrics server exports nothing: {next(lines, '').strip(', ')[:200]}")
+
+
 def _stream(request: httpx.Request, target: Path, url: str) -> None:
     size = 0
     try:
@@ -89,7 +108,7 @@ def _stream(request: httpx.Request, target: Path, url: str) -> None:
             answer = client.send(request, stream=True)
             try:
                 if answer.status_code != httpx.codes.OK:
-                    raise BackupError(f"the metrics server at {url} exports nothing: it answers {answer.status_code}")
+                    raise Refused(f"the metrics server at {url} exports nothing: it answers {answer.status_code}")
                 for block in answer.iter_bytes():
                     size += len(block)
                     if size > BYTES_MAX:

@@ -31,7 +31,8 @@ from uuid import uuid4
 
 from velox_core.backup.destinations import Destination
 from velox_core.backup.faults import BackupError
-from velox_core.backup.make import Extra, empty_folder, make_parts
+from velox_core.backup.influx2_files import missing_files
+from velox_core.backup.make import Bundle, Extra, empty_folder, make_parts
 from velox_core.backup.manifest import DATABASES, Manifest, Part
 from velox_core.backup.naming import INCOMPLETE, MANIFEST_FILE, PARTIAL, date_of, next_name
 from velox_core.backup.packing import SUFFIX, blocks, sync_tree, write_durably
@@ -65,7 +66,7 @@ class Request:
     trading_date: date
     config_hash: str
     sources: Sequence[Source]
-    extras: Sequence[Extra]
+    extras: Sequence[Extra | Bundle]
     left_out: Sequence[str]
     folder: Path
 
@@ -365,6 +366,7 @@ def verify_stored(destination: Destination, name: str, scratch: Path) -> list[st
             packed.unlink(missing_ok=True)
         if problem:
             problems.append(f"{part.path}: {problem}")
+    problems += missing_files(manifest.parts)
     day = manifest.trading_date.isoformat()
     if manifest.head != head_of_day(head for head in manifest.heads if head.trading_date == day):
         problems.append("the day's head is not that of its journals")

@@ -227,6 +227,8 @@ def _show_restore(outcome: RestoreOutcome) -> None:
     _show(title, ("What", "Where", "Why"), rows)
     for moved in outcome.moved:
         typer.echo(f"moved aside: {moved}")
+    for words in outcome.metrics:
+        typer.echo(words)
     if outcome.done:
         typer.echo("An engine builds its Redis ledger anew from journal and broker. Look with velox doctor --reconcile.")
 

@@ -33,6 +33,7 @@ from velox_core.engine_lock import ENGINE_LOCK, EngineLock, LockView
 from velox_core.journal.verify import run_heads
 from velox_core.operations.backup_places import opened
 from velox_core.operations.hints import velox
+from velox_core.operations.metrics_words import metrics_words, restore_words
 from velox_core.operations.status import account_folders
 from velox_core.settings import Paths, Settings
 
@@ -82,6 +83,7 @@ class BackupOutcome:
         said = [f"{manifest.name}: {'verified' if manifest.good else 'INCOMPLETE'}, {size}"]
         said += [f"missing: {text}" for text in manifest.missing]
         said += [f"without (it is made anew from the journal): {text}" for text in manifest.without]
+        said += metrics_words(manifest)
         for delivery in self.deliveries:
             removed = f"; old ones removed: {', '.join(delivery.removed)}" if delivery.removed else ""
             if delivery.others:
@@ -105,18 +107,26 @@ class BackupOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreOutcome:
-    """What a restore did, or would do: the steps, and what was moved aside."""
+    """What a restore did, or would do: the steps, what was moved aside, and how the day's metrics go back to their server."""
 
     where: str
     name: str
     steps: tuple[Step, ...]
     moved: tuple[str, ...] = ()
     done: bool = False
+    metrics: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         steps = [step.to_json() for step in self.steps]
-        return {"place": self.where, "name": self.name, "done": self.done, "steps": steps, "moved_aside": list(self.moved)}
+        return {
+            "place": self.where,
+            "name": self.name,
+            "done": self.done,
+            "steps": steps,
+            "moved_aside": list(self.moved),
+            "metrics": list(self.metrics),
+        }
 
 
 def backup_day(settings: Settings, paths: Paths, trading_date: date, *, to: str | None = None) -> BackupOutcome:
@@ -232,10 +242,11 @@ def _restored(
     if to is not None and "://" in to:
         return _into_server(destination, manifest, to, dry_run=dry_run)
     if to is not None:
-        return _elsewhere(destination, manifest, Path(os.path.abspath(to)), dry_run=dry_run)
+        return _elsewhere(settings, destination, manifest, Path(os.path.abspath(to)), dry_run=dry_run)
     steps = plan_in_place(manifest, paths.var)
+    metrics = tuple(restore_words(settings, manifest, None))
     if dry_run:
-        return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps))
+        return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), metrics=metrics)
     scope = account_scope(settings)
     with alone(paths.var / scope.folder), _no_engine(settings, paths, steps):
         steps = plan_in_place(manifest, paths.var)
@@ -254,7 +265,9 @@ def _restored(
             moved = apply(acting, ready, aside, paths.var)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True)
+    return RestoreOutcome(
+        where=destination.where, name=manifest.name, steps=tuple(steps), moved=tuple(moved), done=True, metrics=metrics
+    )
 
 
 def _choose(
@@ -303,7 +316,9 @@ def _good(names: Sequence[str]) -> list[str]:
     return [name for name in names if not name.endswith(INCOMPLETE)]
 
 
-def _elsewhere(destination: Destination, manifest: Manifest, folder: Path, *, dry_run: bool) -> RestoreOutcome:
+def _elsewhere(
+    settings: Settings, destination: Destination, manifest: Manifest, folder: Path, *, dry_run: bool
+) -> RestoreOutcome:
     steps = plan_elsewhere(manifest, folder)
     if not dry_run:
         staging = empty_folder(folder.with_name(f".{folder.name}.restore"))
@@ -312,7 +327,8 @@ def _elsewhere(destination: Destination, manifest: Manifest, folder: Path, *, dr
             apply(steps, ready, folder.with_name(f".{folder.name}.aside"), folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), done=not dry_run)
+    metrics = tuple(restore_words(settings, manifest, folder))
+    return RestoreOutcome(where=destination.where, name=manifest.name, steps=tuple(steps), done=not dry_run, metrics=metrics)
 
 
 def _into_server(destination: Destination, manifest: Manifest, url: str, *, dry_run: bool) -> RestoreOutcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 from velox_core.settings import Settings, default_config
@@ -26,8 +27,8 @@ def program(name: str) -> str:
 def velox(*arguments: str, settings: Settings | None = None) -> str:
     """Return a velox command line, with the configuration when it is not the default."""
     named = [] if settings is None or _is_default(settings) else ["--config", _short(settings.source)]
-    first, *rest = arguments
-    return " ".join([program("velox"), *map(shlex.quote, [first, *named, *rest])])
+    words = list(takewhile(lambda argument: not argument.startswith("-"), arguments))  # `backups list` takes it, `backups` not
+    return " ".join([program("velox"), *map(shlex.quote, [*words, *named, *arguments[len(words) :]])])
 
 
 def _is_default(settings: Settings) -> bool:

@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from velox_core.domain.errors import ConfigError, VeloxError
-from velox_core.domain.events import JournalEvent
 from velox_core.journal.queries import JournalReader
 from velox_core.metrics.delivery import AnswerKind, deliver
-from velox_core.metrics.facts import FactPoints
-from velox_core.metrics.points import encode
 from velox_core.metrics.server import MetricsServer
-from velox_core.metrics_setup import common_tags, metrics_server
+from velox_core.metrics_setup import metrics_server
 from velox_core.operations.hints import velox
+from velox_core.operations.metrics_lines import limit_paise, run_lines
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.runs import require_begun
-from velox_core.operations.status import read_status
-from velox_core.ports import JournalFact
 from velox_core.run_stores import journal_url
 from velox_core.settings import Settings
 
@@ -71,11 +67,10 @@ def backfill(settings: Settings, recorded: RecordedRun) -> Backfill:
         run = reader.latest_run(recorded.trading_date, scope_key=recorded.run.scope.key)
         if run is None or run.run_key is None:
             raise VeloxError(f"the journal does not know run {recorded.run.run_id}: restore a backup of it")
-        events, mode = reader.events(run.run_key), run.mode
+        made = run_lines(reader, run, recorded.run.scope, limit_paise(settings, recorded.folder))
     finally:
         reader.close()
-    facts, tags = FactPoints(_limit_paise(settings, recorded)), common_tags(recorded.run.scope, mode)
-    lines, malformed = fact_lines(events, facts, tags)
+    lines, malformed = made.lines, made.malformed
     server = metrics_server(influx)
     try:
         written, refused, stopped = _write(server, lines)
@@ -83,34 +78,12 @@ def backfill(settings: Settings, recorded: RecordedRun) -> Backfill:
         server.close()
     return Backfill(
         run_id=recorded.run.run_id,
-        events=len(events),
+        events=made.events,
         points=len(lines),
         written=written,
         malformed=malformed + refused,
         stopped=stopped,
     )
-
-
-def fact_lines(events: Sequence[JournalEvent], facts: FactPoints, tags: dict[str, str]) -> tuple[list[str], int]:
-    """Return the lines of a run's events, and how many events or points have none."""
-    lines, malformed = list[str](), 0
-    for event in events:
-        try:
-            points = facts.take(JournalFact(event.kind, event.ts_ms, event.body))
-        except (KeyError, TypeError, ValueError):
-            malformed += 1
-            continue
-        encoded = [encode(point, tags) for point in points]
-        malformed += encoded.count(None)
-        lines += [line for line in encoded if line is not None]
-    return lines, malformed
-
-
-def _limit_paise(settings: Settings, recorded: RecordedRun) -> int:
-    """Return the loss limit that the run traded by; the configuration may have changed since."""
-    status = read_status(recorded.folder)
-    shown = 0 if status is None else status.number("loss_limit_paise")
-    return shown or settings.risk.limits.loss_limit_paise
 
 
 def _write(server: MetricsServer, lines: Sequence[str]) -> tuple[int, int, str]:

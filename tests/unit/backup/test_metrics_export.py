@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.http_server import Reply, Request, serving
+from velox_core.backup.influx2 import Refused
 from velox_core.backup.manifest import BackupError
 from velox_core.backup.metrics_export import check, export_day
 from velox_core.metrics.server import Flavour
@@ -17,7 +18,13 @@ from velox_core.metrics.server import Flavour
 LINES = "".join(
     json.dumps({"metric": {"__name__": name}, "values": [1, 2], "timestamps": [1, 2]}) + "\n" for name in ("a", "b", "c")
 )
-CSV = "#datatype,string,long\r\n,result,table,_value\r\n,_result,0,1\r\n,_result,0,2\r\n\r\n"
+# as `csv/result.go` of influxdata/flux writes it: two tables, whose rows have no name of a result beside a default
+CSV = (
+    "#datatype,string,long,long\r\n#group,false,false,false\r\n#default,_result,,\r\n,result,table,_value\r\n,,0,1\r\n,,0,2\r\n"
+    "\r\n#datatype,string,long,double\r\n#group,false,false,false\r\n#default,_result,,\r\n,result,table,_value\r\n,,1,0.5\r\n\r\n"
+)
+OLDER_CSV = "\r\n,result,table,_value\r\n,_result,0,1\r\n,_result,0,2\r\n\r\n"
+ERROR = ",error,reference\r\n,unauthorized: not yours,897\r\n"
 
 
 def export(target: Path, url: str, flavour: Flavour) -> dict[str, Any]:
@@ -44,13 +51,34 @@ def test_influx_is_asked_in_flux_with_the_token_in_a_header(tmp_path: Path) -> N
         notes = export(tmp_path / "day", server.url, Flavour.INFLUX2)
         (request,) = server.requests
     assert (request.method, request.path) == ("POST", "/api/v2/query?org=o")
-    assert request.body == (
+    asked = json.loads(request.body)
+    assert asked["query"] == (
         'from(bucket: "b") |> range(start: 2024-01-15T00:00:00+05:30, stop: 2024-01-16T00:00:00+05:30) |> '
         'filter(fn: (r) => r["broker"] == "simulated" and r["account"] == "primary")'
     )
+    assert asked["dialect"] == {"annotations": ["datatype", "group", "default"], "header": True}  # for `influx write`
     assert {name.lower(): value for name, value in request.headers.items()}["authorization"] == "Token t0ken"
-    assert notes["points"] == 2
+    assert notes == {"method": "influx-annotated-csv", "points": 3}
     assert check(tmp_path / "day", notes) == ""
+
+
+def test_influx_that_ends_its_answer_with_an_error_exported_nothing(tmp_path: Path) -> None:
+    with serving(lambda request: Reply(status=200, body=CSV + ERROR)) as server, pytest.raises(Refused, match="not yours,897"):
+        export(tmp_path / "day", server.url, Flavour.INFLUX2)
+
+
+def test_export_of_an_older_backup_is_counted_as_it_was_and_an_unknown_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "day").write_text(OLDER_CSV, newline="")
+    assert check(tmp_path / "day", {"method": "influx-csv", "points": 2}) == ""
+    assert check(tmp_path / "day", {"method": "influx-csv", "points": 3}) == "it has 2 points, 3 were saved"
+    assert "it is no export of metrics: 'other' is not a valid Way" in check(tmp_path / "day", {"method": "other"})
+
+
+@pytest.mark.parametrize(("text", "problem"), [("a x=1i 1\nb x=2i 2\n", ""), ("a x=1i 1\nb x", "it is no export of metrics")])
+def test_line_protocol_is_counted_line_by_line(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "day").write_text(text)
+    assert check(tmp_path / "day", {"method": "line-protocol", "points": 2}).startswith(problem)
+    assert bool(check(tmp_path / "day", {"method": "line-protocol", "points": 2})) is bool(problem)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +93,6 @@ def test_server_that_refuses_or_goes_half_way_is_told_without_its_token(tmp_path
     assert "t0ken" not in str(told.value)
 
 
-def test_influx_3_is_left_out(tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="InfluxDB 3 has no export that fits"):
+def test_influx_3_has_none(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="InfluxDB 3 has no export"):
         export(tmp_path / "day", "http://127.0.0.1:1", Flavour.INFLUX3)

@@ -18,7 +18,7 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank
 from velox_core.journal.file import FileJournal
 from velox_core.metrics import Answer, AnswerKind, FactPoints, ObservedControl, ObservedJournal
-from velox_core.operations.metrics import fact_lines
+from velox_core.operations.metrics_lines import fact_lines
 from velox_core.ports import JournalFact
 
 DOWN = Answer(kind=AnswerKind.FAILED, text="connection refused")

@@ -142,6 +142,8 @@ def test_hints_are_quoted_and_name_a_configuration_that_is_not_the_default(
     assert hints.program("prefect") == "prefect"
     assert shlex.split(hints.velox("status", settings=settings_with()))[1:] == ["status", "--config", "config/system.yaml"]
     assert shlex.split(hints.velox("status", settings=load_settings(None, {})))[1:] == ["status"]
+    of_a_group = hints.velox("backups", "list", "--json", settings=settings_with())
+    assert shlex.split(of_a_group)[1:] == ["backups", "list", "--config", "config/system.yaml", "--json"]
 
 
 def test_dropped_text_counts_rows_by_rule() -> None:

@@ -1,0 +1,364 @@
+"""The metrics in a day's backup: the server's own backup, what is done instead, and how each goes back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.fakes import influx2 as fake
+from tests.fakes.http_server import Reply, Request, Served, serving
+from tests.fakes.influx2 import Influx2
+from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
+from tests.fakes.metrics import mark
+from velox_core.backup import influx2
+from velox_core.backup.influx2_files import missing_files
+from velox_core.backup.manifest import Part, read_manifest
+from velox_core.backup.naming import MANIFEST_FILE
+from velox_core.cli.app import app
+from velox_core.domain.events import EventKind
+from velox_core.journal.run import RunIdentity
+from velox_core.operations.backup import BackupOutcome, backup_day, restore, verify_backups
+from velox_core.operations.day import Day, DayRequest
+from velox_core.operations.eod_record import StepResult, StepState
+from velox_core.operations.eod_steps import STEPS
+from velox_core.operations.evening import open_evening, run_step
+from velox_core.operations.metrics import backfill
+from velox_core.operations.recorded import find_run
+from velox_core.settings import Paths, Settings, load_settings
+
+Load = Callable[..., Settings]
+METADATA, QUERY = "/api/v2/backup/metadata", "/api/v2/query"
+RUN_FOLDER = f"replay/primary/{RUN_ID}"
+CSV = "#datatype,string,long\r\n#group,false,false\r\n#default,_result,\r\n,result,table,_value\r\n,,0,1\r\n,,0,2\r\n\r\n"
+JOURNAL = f"{RUN_FOLDER}/journal.db.zst"
+
+
+@pytest.fixture
+def run(paths: Paths) -> Path:
+    """Return the folder of a run with a journal that has points of each kind, and the limit that it traded by."""
+    folder = paths.var / RUN_FOLDER
+    events = [(kind, mark(7) if kind is EventKind.MARK else body) for kind, body in day_events(3)]
+    write_journal(folder / "journal.db", events=events)
+    (folder / "status.json").write_text('{"loss_limit_paise": 4242}', encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def influx() -> Influx2:
+    return Influx2()
+
+
+@pytest.fixture
+def served(influx: Influx2) -> Iterator[Served]:
+    with serving(influx) as server:
+        yield server
+
+
+@pytest.fixture
+def configured(settings_with: Load) -> Callable[..., Settings]:
+    """Load a configuration whose metrics go to an address."""
+
+    def load(url: str, *, flavour: str = "auto", token: str = fake.TOKEN) -> Settings:
+        place = f'enabled: true, url: "{url}", org: {fake.ORG}, bucket: {fake.BUCKET}, flavour: {flavour}'
+        source = settings_with(f"\n  metrics: {{influxdb: {{{place}}}}}\n").source
+        return load_settings(source, {"VELOX__METRICS__INFLUXDB__TOKEN": token})
+
+    return load
+
+
+def stored(paths: Paths) -> Path:
+    return paths.var / "backups" / "simulated" / "primary"
+
+
+def metrics_parts(outcome: BackupOutcome) -> dict[str, Part]:
+    return {part.path: part for part in outcome.manifest.parts if part.path.startswith("metrics/")}
+
+
+def wanted_layout(influx: Influx2) -> dict[str, bytes]:
+    shards = {f"{number}.tar": influx.shards[number] for number in (4, 5, 6)}
+    return {"bolt": influx.files["kv"], "sqlite": influx.files["sql"], **shards}
+
+
+# -- InfluxDB 2's own backup ---------------------------------------------------------------------------------------
+
+
+def test_buckets_backup_is_in_the_days_and_is_verified_with_it(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    settings = configured(served.url)
+    outcome = backup_day(settings, paths, DAY)
+    assert (outcome.name, outcome.good, outcome.exit_code) == ("2024-01-15", True, 0)
+    assert len(metrics_parts(outcome)) == 6
+    (words,) = [text for text in outcome.sentences if text.startswith("InfluxDB's own backup")]
+    assert "bucket metrics (3 shards); that server's users and tokens are in it" in words
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+    assert list(stored(paths).glob("*/metrics/day*")) == []
+
+
+@pytest.mark.parametrize("ending", ["bolt", "sqlite", "4.tar", "6.tar", "manifest"])
+def test_one_flipped_bit_and_a_file_that_is_gone_are_found(
+    ending: str, run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    settings = configured(served.url)
+    backup_day(settings, paths, DAY)
+    (file,) = stored(paths).glob(f"*/metrics/influxdb/*.{ending}.zst")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x04
+    file.write_bytes(content)
+    (verdict,) = verify_backups(settings, paths)
+    (problem,) = verdict.problems
+    assert problem.startswith(f"metrics/influxdb/{file.name}: ")
+    file.unlink()
+    (verdict,) = verify_backups(settings, paths)
+    (problem,) = verdict.problems
+    assert problem.startswith(f"metrics/influxdb/{file.name}: ")
+
+
+def test_shard_that_the_backups_manifest_does_not_have_is_missed(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    parts = list(backup_day(configured(served.url), paths, DAY).manifest.parts)
+    assert missing_files(parts) == []
+    (shard,) = [part for part in parts if part.path.endswith(".5.tar.zst")]
+    assert missing_files([part for part in parts if part is not shard]) == [
+        f"{shard.path}: it is missing, though InfluxDB's manifest names"
+    ]
+
+
+def test_restore_lays_the_files_out_for_influx_restore_and_says_the_command(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    settings = configured(served.url)
+    backup_day(settings, paths, DAY)
+    target = tmp_path / "there"
+    outcome = restore(settings, paths, DAY, to=str(target))
+    folder = target / "metrics" / "influxdb"
+    (manifest,) = folder.glob("*.manifest")
+    stamp = manifest.name.removesuffix(".manifest")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path != manifest} == {
+        f"{stamp}.{ending}": content for ending, content in wanted_layout(influx).items()
+    }
+    body = json.loads(manifest.read_text())
+    assert body["kv"] == {"fileName": f"{stamp}.bolt", "size": len(influx.files["kv"]), "compression": 0}
+    command = shlex.join(
+        ["influx", "restore", "--host", served.url, "--token", "TOKEN", "--org", "velox", "--bucket", "metrics", str(folder)]
+    )
+    (words,) = outcome.metrics
+    assert words.startswith(f"Metrics: {command} (into a bucket that is not there")
+    in_place = restore(settings, paths, DAY, dry_run=True)
+    assert "metrics backfill --config" in in_place.metrics[0]
+    assert "restore --config" in in_place.metrics[0]
+    assert not any("metrics" in str(step.target) for step in in_place.steps)
+    shown = CliRunner().invoke(
+        app, ["restore", "--config", str(settings.source), "--date", "2024-01-15", "--to", str(tmp_path / "x"), "--dry-run"],
+        env={"VELOX__VAR": str(paths.var)},
+    )  # fmt: skip
+    assert "Metrics: influx restore --host" in shown.stdout, shown.output
+
+
+def test_server_that_breaks_off_in_the_middle_leaves_nothing_of_it_and_the_rest_is_good(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.instead["/api/v2/backup/shards/5"] = Reply(status=200, body=influx.shards[5][:5_000], tears=True)
+    settings = configured(served.url)
+    outcome = backup_day(settings, paths, DAY)
+    assert (outcome.name, outcome.manifest.good, outcome.exit_code) == ("2024-01-15", True, 1)
+    (without,) = outcome.manifest.without
+    assert without.startswith(f"metrics/day: the metrics server at {served.url} breaks off")
+    assert any(f"without (it is made anew from the journal): {without}" == text for text in outcome.sentences)
+    assert JOURNAL in {part.path for part in outcome.manifest.parts}
+    assert [path for path in stored(paths).rglob("*.zst") if "influxdb" in str(path)] == []
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+
+
+def test_file_that_does_not_come_back_takes_the_others_with_it(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.files["sql"] = influx.files["sql"][:4096] + b"\xff" * 4096 + influx.files["sql"][8192:]
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (without,) = outcome.manifest.without
+    assert without.startswith("metrics/day: metrics/influxdb/")
+    assert ".sqlite.zst: SQLite finds it damaged" in without
+    assert [path for path in stored(paths).rglob("*.zst") if "influxdb" in str(path)] == []
+
+
+def test_disk_that_has_no_room_for_the_bucket_keeps_room_for_the_rest(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = configured(served.url)
+    with monkeypatch.context() as patch:
+        patch.setattr(influx2, "ROOM_KEPT_BYTES", 1 << 60)
+        near = backup_day(settings, paths, DAY)
+
+    def full(server: object, content: object, target: Path) -> None:
+        target.write_bytes(b"as far as it went")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(influx2._Server, "_write", full)
+        reached = backup_day(settings, paths, DAY)
+    for outcome, said in ((near, "MB free, InfluxDB's backup needs"), (reached, "has no room for it: free some space")):
+        assert (outcome.manifest.good, outcome.exit_code) == (True, 1)
+        (without,) = outcome.manifest.without
+        assert without.startswith("metrics/day: ")
+        assert said in without
+        assert JOURNAL in {part.path for part in outcome.manifest.parts}
+        assert metrics_parts(outcome) == {}
+
+
+# -- instead of it -------------------------------------------------------------------------------------------------
+
+
+def test_token_that_may_not_back_up_gets_the_days_points_and_that_is_said(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    influx.instead[METADATA] = Reply(status=401, body=fake.NOT_ALLOWED, headers=fake.JSON)
+    influx.instead[QUERY] = Reply(status=200, body=CSV)
+    settings = configured(served.url)
+    outcome = backup_day(settings, paths, DAY)
+    (part,) = metrics_parts(outcome).values()
+    assert (part.path, part.notes["points"], outcome.exit_code) == ("metrics/day.zst", 2, 0)
+    said = str(part.notes["instead"])
+    assert said.startswith("no backup of the bucket: the token may not back up (401")
+    assert "create an operator token" in said
+    assert said.endswith(". The day's points were exported instead")
+    assert f"metrics: {said}" in outcome.sentences
+    kept = read_manifest((stored(paths) / outcome.name / MANIFEST_FILE).read_bytes(), "it")
+    assert [each.notes["instead"] for each in kept.parts if each.path == part.path] == [said]
+    assert fake.TOKEN not in json.dumps(outcome.to_json())
+    target = tmp_path / "there"
+    (words,) = restore(settings, paths, DAY, to=str(target)).metrics
+    assert words.endswith(f"--token TOKEN --format csv --file {target}/metrics/day")
+    assert (target / "metrics" / "day").read_bytes() == CSV.encode()
+
+
+def sent_by_backfill(settings: Settings, paths: Paths, served: Served) -> list[str]:
+    before = len(served.written)
+    assert backfill(settings, find_run(settings, paths, on=DAY)).stopped == ""
+    return served.written[before:]
+
+
+def influx3(request: Request) -> Reply:
+    if request.path.startswith("/ping"):
+        return Reply(status=200, body='{"version":"3.8.0"}', headers={**fake.JSON, "x-influxdb-version": "3.8.0"})
+    return Reply() if request.path.startswith("/api/v2/write") else Reply(status=404, body="not found")
+
+
+@pytest.mark.parametrize("flavour", ["auto", "influx3"])
+def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
+    flavour: str, run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    served.rule = influx3
+    settings = configured(served.url, flavour=flavour)
+    outcome = backup_day(settings, paths, DAY)
+    (part,) = metrics_parts(outcome).values()
+    assert (part.path, outcome.exit_code) == ("metrics/day.lp.zst", 0)
+    assert "InfluxDB 3 has no export of a day's points. The day's points were saved instead" in outcome.sentences[1]
+    target = tmp_path / "there"
+    (words,) = restore(settings, paths, DAY, to=str(target)).metrics
+    lines = (target / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
+    assert lines == sent_by_backfill(settings, paths, served)
+    assert part.notes["points"] == len(lines) == 26
+    assert all("limit_paise=4242i" in line for line in lines if line.startswith("velox_pnl"))
+    assert words == (
+        f"Metrics: curl -f -H 'Authorization: Token TOKEN' --data-binary @{target}/metrics/day.lp "
+        f"'{served.url}/api/v2/write?org=velox&bucket=metrics&precision=ns'"
+    )
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+
+
+def test_lines_hold_every_run_of_the_day_and_no_other_day_or_account(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    served.rule = influx3
+    settings = configured(served.url)
+    marks = [(EventKind.MARK, mark(5))]
+    for run_id, account in (("2024-01-15-2", "primary"), ("2024-01-16-1", "primary"), ("2024-01-15-1", "other")):
+        identity = RunIdentity(
+            scope_key=f"simulated:{account}:{run_id}",
+            trading_date=DAY.replace(day=int(run_id[8:10])),
+            run_id=run_id,
+            config_hash="c",
+        )
+        write_journal(paths.var / f"replay/{account}/{run_id}/journal.db", identity, events=marks)
+    (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
+    assert part.notes["runs"] == [f"simulated:primary:{RUN_ID}", "simulated:primary:2024-01-15-2"]
+    assert part.notes["points"] == 27
+
+
+def test_server_that_refuses_everything_is_said_to_and_the_journals_points_are_saved(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.instead[METADATA] = Reply(status=404, body="404 page not found")
+    influx.instead[QUERY] = Reply(status=401, body="{}")
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (part,) = metrics_parts(outcome).values()
+    assert (part.path, outcome.exit_code) == ("metrics/day.lp.zst", 0)
+    said = str(part.notes["instead"])
+    assert "no backup API of InfluxDB 2.1 or newer (404 404 page not found)" in said
+    assert "exports nothing: it answers 401" in said
+
+
+def test_journal_that_cannot_be_read_leaves_the_part_out(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    served.rule = influx3
+    (run / "journal.db").write_bytes(b"no journal")
+    outcome = backup_day(configured(served.url), paths, DAY)
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
+    assert outcome.name.endswith(".incomplete")
+
+
+def test_backup_without_metrics_has_no_word_of_them(run: Path, settings_with: Load, paths: Paths, tmp_path: Path) -> None:
+    outcome = backup_day(settings_with(), paths, DAY)
+    assert metrics_parts(outcome) == {}
+    assert not any(text.startswith(("metrics", "InfluxDB")) for text in outcome.sentences)
+    assert restore(settings_with(), paths, DAY, to=str(tmp_path / "there")).metrics == ()
+
+
+# -- the evening's step --------------------------------------------------------------------------------------------
+
+
+def evening_backup(settings: Settings, paths: Paths) -> StepResult:
+    """Return what the end of day's step for backups came to."""
+    day = Day(
+        request=DayRequest(date=DAY), settings=settings, paths=paths, trading_date=DAY, closed_reason="", wall_clock=False
+    )
+    (step,) = [replace(step, begins=None) for step in STEPS if step.name == "backup"]
+    with open_evening(day, find_run(settings, paths, on=DAY)) as work:
+        return run_step(work, step)
+
+
+def test_evening_says_what_was_saved_instead_and_is_done(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.instead[METADATA] = Reply(status=403, body=fake.NOT_ALLOWED, headers=fake.JSON)
+    influx.instead[QUERY] = Reply(status=200, body=CSV)
+    told = evening_backup(configured(served.url), paths)
+    assert told.state is StepState.DONE
+    assert "; metrics: no backup of the bucket: the token may not back up (403" in told.text
+    assert "The day's points were exported instead; " in told.text
+
+
+def test_evening_with_the_metrics_server_down_saves_the_rest_and_says_what_is_missing(
+    run: Path, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    told = evening_backup(configured("http://127.0.0.1:1"), paths)
+    assert told.state is StepState.FAILED
+    assert told.text.startswith("2024-01-15: verified, ")
+    assert (
+        "; without (it is made anew from the journal): metrics/day: the metrics server at http://127.0.0.1:1 does not"
+        in told.text
+    )
+    (verdict,) = verify_backups(configured("http://127.0.0.1:1"), paths)
+    assert (verdict.name, verdict.problems) == ("2024-01-15", ())

@@ -1,0 +1,143 @@
+"""The metrics of a day in a backup: what is asked of the configured server, and what is saved where it does not give it.
+
+- InfluxDB 2: its own backup of the bucket; where that is refused (the token may not, no such API) its export of the day.
+- VictoriaMetrics: its export of the day's points.
+- InfluxDB 3, and a server that refuses an export too: the day's points as `velox metrics backfill` makes them of the journal.
+  What only the running engine knew (marks, heartbeats, durations) is not among them.
+- What was done instead stands in the manifest (`notes.instead`) and in the backup's words. A server that does not answer at
+  all leaves the part out: the backup is good without it, and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from velox_core.backup.make import Bundle
+from velox_core.backup.manifest import BackupError, PartKind, Saved
+from velox_core.backup.metrics_ways import Way
+from velox_core.backup.sources import account_scope, day_folders
+from velox_core.domain.scope import Scope
+from velox_core.journal.queries import JournalReader
+from velox_core.journal.schema import Run
+from velox_core.metrics.delivery import AnswerKind
+from velox_core.metrics.server import Flavour, flavour_of
+from velox_core.metrics_setup import metrics_server
+from velox_core.operations.metrics_lines import limit_paise, run_lines
+from velox_core.runs import JOURNAL_DATABASE
+from velox_core.settings import InfluxSettings, MetricsFlavour, Paths, Settings
+
+NAME: Final = "metrics/day"
+LINES_FILE: Final = "metrics/day.lp"
+_ONLY_FACTS: Final = "made of the journal, without what only the running engine knew"
+
+
+def metrics_bundle(settings: Settings, paths: Paths, trading_date: date) -> list[Bundle]:
+    """Return what saves the day's metrics, nothing where metrics are off. Nothing is asked yet."""
+    influx = settings.metrics.influxdb
+    if not influx.enabled:
+        return []
+
+    def save(room: Path) -> Iterator[Saved]:
+        flavour = _flavour(influx)
+        if flavour is not Flavour.INFLUX2:
+            yield _day(settings, paths, trading_date, room, flavour, instead="")
+            return
+        from velox_core.backup.influx2 import Bucket, Refused, save_bucket
+
+        bucket = Bucket(url=influx.url.rstrip("/"), org=influx.org, bucket=influx.bucket, token=_token(influx))
+        try:
+            yield from save_bucket(bucket, room, wall_seconds=time.time())
+        except Refused as refused:
+            yield _day(settings, paths, trading_date, room, flavour, instead=f"no backup of the bucket: {refused}")
+
+    return [Bundle(kind=PartKind.METRICS, name=NAME, save=save)]
+
+
+def _day(settings: Settings, paths: Paths, trading_date: date, room: Path, flavour: Flavour, *, instead: str) -> Saved:
+    """Save the day's points as the server exports them, else as the journal has them."""
+    from velox_core.backup.influx2 import Refused
+    from velox_core.backup.metrics_export import export_day
+
+    influx = settings.metrics.influxdb
+    file = room / "day"
+    try:
+        notes = export_day(
+            file,
+            flavour=flavour,
+            url=influx.url.rstrip("/"),
+            org=influx.org,
+            bucket=influx.bucket,
+            token=_token(influx),
+            tags={"broker": settings.broker.type.value, "account": settings.account},
+            day=trading_date,
+        )
+        said = f"{instead}. The day's points were exported instead" if instead else ""
+        return Saved(path=NAME, file=file, notes={**notes, **({"instead": said} if said else {})})
+    except Refused as refused:
+        said = f"{instead}; {refused}" if instead else str(refused)
+        notes = save_lines(settings, paths, trading_date, file)
+        return Saved(
+            path=LINES_FILE,
+            file=file,
+            notes={**notes, "instead": f"{said}. The day's points were saved instead, {_ONLY_FACTS}"},
+        )
+
+
+def save_lines(settings: Settings, paths: Paths, trading_date: date, target: Path) -> dict[str, Any]:
+    """Write the points of the day's runs, as a backfill sends them, into a file of line protocol.
+
+    Returns: what to check later. Raises JournalUnavailable, OSError.
+    """
+    points = malformed = 0
+    runs = []
+    with target.open("w", encoding="utf-8") as file:
+        for reader, run, scope in _runs(settings, paths, trading_date):
+            made = run_lines(reader, run, scope, limit_paise(settings, paths.var / scope.folder))
+            file.writelines(f"{line}\n" for line in made.lines)
+            points, malformed = points + len(made.lines), malformed + made.malformed
+            runs.append(scope.key)
+    return {
+        "method": Way.LINE_PROTOCOL.value,
+        "points": points,
+        "runs": runs,
+        **({"malformed": malformed} if malformed else {}),
+    }
+
+
+def _runs(settings: Settings, paths: Paths, trading_date: date) -> Iterator[tuple[JournalReader, Run, Scope]]:
+    """Return the account's runs of the date in the journals that a backup saves."""
+    account = account_scope(settings)
+    files = [folder / JOURNAL_DATABASE for folder in day_folders(settings, paths, trading_date)]
+    server = settings.stores.journal.url
+    for url in [server] if server is not None else [f"sqlite:///{file}" for file in files if file.is_file()]:
+        reader = JournalReader(url)
+        try:
+            for run in reader.runs(trading_date, trading_date):
+                broker_type, name, *rest = run.scope_key.split(":", 2)
+                if (broker_type, name) == (account.broker_type, account.account):
+                    yield reader, run, Scope(broker_type=broker_type, account=name, run_id=rest[0] if rest else "")
+        finally:
+            reader.close()
+
+
+def _token(influx: InfluxSettings) -> str:
+    return "" if influx.token is None else influx.token.get_secret_value()
+
+
+def _flavour(influx: InfluxSettings) -> Flavour:
+    """Return which server it is: the configured word for it, else what it says. Raises BackupError when nobody answers."""
+    if influx.flavour is not MetricsFlavour.AUTO:
+        return Flavour(influx.flavour.value)
+    server = metrics_server(influx)
+    try:
+        answer, version = server.ping()
+        if answer.kind is AnswerKind.FAILED:
+            raise BackupError(f"the metrics server at {influx.url} does not answer: {answer.text}")
+        named, has_influx_health = server.health()
+        return flavour_of(version or named, has_influx_health=has_influx_health)
+    finally:
+        server.close()
