@@ -126,12 +126,22 @@ def test_one_flipped_bit_and_a_file_that_is_gone_are_found(
 def test_shard_that_the_backups_manifest_does_not_have_is_missed(
     run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
 ) -> None:
-    parts = list(backup_day(configured(served.url), paths, DAY).manifest.parts)
+    settings = configured(served.url)
+    made = backup_day(settings, paths, DAY).manifest
+    parts = list(made.parts)
     assert missing_files(parts) == []
     (shard,) = [part for part in parts if part.path.endswith(".5.tar.zst")]
     assert missing_files([part for part in parts if part is not shard]) == [
-        f"{shard.path}: it is missing, though InfluxDB's manifest names"
+        f"{shard.path}: it is missing, though InfluxDB's manifest names it"
     ]
+    smaller = replace(shard, content_bytes=shard.content_bytes - 512)
+    assert missing_files([smaller if part is shard else part for part in parts]) == [
+        f"{shard.path}: its size is not the one that InfluxDB's manifest names"
+    ]
+    without = replace(made, parts=tuple(part for part in parts if part is not shard))
+    (stored(paths) / made.name / MANIFEST_FILE).write_bytes(without.encoded())
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == (f"{shard.path}: it is missing, though InfluxDB's manifest names it",)
 
 
 def test_restore_lays_the_files_out_for_influx_restore_and_says_the_command(
@@ -264,6 +274,8 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
     (part,) = metrics_parts(outcome).values()
     assert (part.path, outcome.exit_code) == ("metrics/day.lp.zst", 0)
     assert "InfluxDB 3 has no export of a day's points. The day's points were saved instead" in outcome.sentences[1]
+    assert "without what only the running engine knew: the metrics server" in outcome.sentences[1]
+    assert "answers no query: 404" in outcome.sentences[1]
     target = tmp_path / "there"
     (words,) = restore(settings, paths, DAY, to=str(target)).metrics
     lines = (target / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
@@ -274,6 +286,31 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
         f"Metrics: curl -f -H 'Authorization: Token TOKEN' --data-binary @{target}/metrics/day.lp "
         f"'{served.url}/api/v2/write?org=velox&bucket=metrics&precision=ns'"
     )
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+
+
+def test_what_only_influx_3_has_of_the_day_stands_behind_the_journals_points(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    row = {"time": "2024-01-15T03:45:00", "broker": "simulated", "account": "primary", "queue": "alerts", "waiting": 2}
+
+    def rule(request: Request) -> Reply:
+        if request.path != "/api/v3/query_sql":
+            return influx3(request)
+        found = row if "velox_queue" in request.body else {"table_name": "velox_queue"}
+        return Reply(status=200, body=json.dumps(found) + "\n")
+
+    served.rule = rule
+    settings = configured(served.url)
+    outcome = backup_day(settings, paths, DAY)
+    (part,) = metrics_parts(outcome).values()
+    assert str(part.notes["instead"]).endswith("what only the running engine knew was asked for (1 points)")
+    assert part.notes["points"] == 27
+    restore(settings, paths, DAY, to=str(tmp_path / "there"))
+    *facts, last = (tmp_path / "there" / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
+    assert facts == sent_by_backfill(settings, paths, served)
+    assert last == "velox_queue,account=primary,broker=simulated,queue=alerts waiting=2i 1705290300000000000"
     (verdict,) = verify_backups(settings, paths)
     assert verdict.problems == ()
 
@@ -318,6 +355,17 @@ def test_journal_that_cannot_be_read_leaves_the_part_out(
     outcome = backup_day(configured(served.url), paths, DAY)
     assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
     assert outcome.name.endswith(".incomplete")
+
+
+def test_day_without_a_run_has_no_lines_and_is_told_like_any(
+    served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    served.rule = influx3
+    settings = configured(served.url)
+    (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
+    assert (part.notes["points"], part.notes["runs"], part.content_bytes) == (0, [], 0)
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
 
 
 def test_backup_without_metrics_has_no_word_of_them(run: Path, settings_with: Load, paths: Paths, tmp_path: Path) -> None:
