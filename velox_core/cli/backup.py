@@ -49,8 +49,9 @@ def backup(
     if missing and date is not None:
         raise typer.BadParameter("--missing takes the days that lack one: leave out --date")
     outcomes: list[BackupOutcome] = []
+    silent: list[str] = []
     for outcome in (
-        _what_lacks(settings, paths, to)
+        _what_lacks(settings, paths, to, silent)
         if missing
         else [backup_day(settings, paths, optional_date(date) or _newest_day(settings, paths), to=to)]
     ):
@@ -60,9 +61,11 @@ def backup(
     if as_json:
         bodies = [outcome.to_json() for outcome in outcomes]
         _print_json(bodies if missing else bodies[0])
-    elif not outcomes:
+    elif not outcomes and not silent:
         typer.echo("every day on record has a good backup in every place")
-    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0))
+    for problem in silent:
+        typer.echo(f"what it lacks is not known: {problem}", err=True)
+    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0) or min(1, len(silent)))
 
 
 @backups_app.command("list")
@@ -162,15 +165,19 @@ def _newest_day(settings: Settings, paths: Paths) -> date:
     return runs[-1].trading_date if runs else today_ist()
 
 
-def _what_lacks(settings: Settings, paths: Paths, at: str | None) -> Iterator[BackupOutcome]:
-    """Take a backup of each day that has no good one, and bring those that are good to the places that lack them."""
+def _what_lacks(settings: Settings, paths: Paths, at: str | None, silent: list[str]) -> Iterator[BackupOutcome]:
+    """Take a backup of each day that has no good one, and bring those that are good to the places that lack them.
+
+    A place that does not answer is added to `silent` with its reason, and not waited for once more for each day.
+    """
     from velox_core.backup.sources import run_dates
     from velox_core.operations.backup import backup_day, bring_rest, own_origin
     from velox_core.operations.backup_places import list_backups
 
     ours = ("", own_origin(settings, paths))
-    stored = [each for each in list_backups(settings, paths, at=at) if each.manifest is not None]
-    places = 1 if at is not None else 1 + len(settings.backup.copies)
+    stored = list_backups(settings, paths, at=at)
+    silent += [each.problem for each in stored if not each.name]
+    places = (1 if at is not None else 1 + len(settings.backup.copies)) - len(silent)
     kept: dict[date, dict[str, set[str]]] = {}
     for each in stored:
         if each.manifest is not None and each.manifest.good and each.manifest.made_by in ours:

@@ -155,3 +155,7 @@ def test_missing_brings_a_good_backup_to_the_place_that_lacks_it(run: Path, tmp_
     assert (brought["name"], brought["good"]) == (first["name"], True)
     assert [path.name for path in (far / "simulated" / "primary").iterdir()] == [first["name"]]
     assert velox("backup", "--missing").output == "every day on record has a good backup in every place\n"
+    config.write_text(config.read_text().replace(str(far), "sftp://nobody@127.0.0.1:1/velox"))
+    unknown = velox("backup", "--missing")
+    assert unknown.exit_code == 1
+    assert unknown.output.startswith("what it lacks is not known: cannot read sftp://nobody@127.0.0.1:1/velox")
