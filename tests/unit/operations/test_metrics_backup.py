@@ -19,11 +19,13 @@ from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
 from tests.fakes.metrics import mark
 from velox_core.backup import influx2
 from velox_core.backup.influx2_files import missing_files
-from velox_core.backup.manifest import MANIFEST_FILE, Part, read_manifest
+from velox_core.backup.manifest import Part, read_manifest
+from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind
 from velox_core.journal.run import RunIdentity
-from velox_core.operations.backup import BackupOutcome, backup_day, restore, verify_backups
+from velox_core.operations.backup import BackupOutcome, backup_day, restore
+from velox_core.operations.backup_places import verify_backups
 from velox_core.operations.day import Day, DayRequest
 from velox_core.operations.eod_record import StepResult, StepState
 from velox_core.operations.eod_steps import STEPS
