@@ -245,5 +245,6 @@ def test_large_day_gives_a_light_page_that_still_tells_the_worst() -> None:
     assert "worst -₹1,234.56 at 12:20:11" in texts(curve)
     (line,) = paths(curve, stroke=LINE)
     (dot,) = paths(curve, fill=LOSS)
+    assert 400 < str(line.get("d")).count("V") <= 1_600
     lowest = max(float(y) for y in re.findall(r"V([\d.]+)", str(line.get("d"))))
     assert lowest == numbers(dot.get("d"))[1]
