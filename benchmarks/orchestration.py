@@ -5,7 +5,7 @@
 - `bare`: `velox run`, a process that trades the day and writes its report.
 - `commands`: `velox check`, `velox run`, `velox eod`, one after the other: all steps of the day, and no Prefect.
 - `embedded`: `python -m flows trading_day`, what `velox day` starts; it brings a Prefect server of its own. Its database is
-  migrated before, and the charts' font list is made, as on every day but the first of a folder.
+  migrated before, as on every day but the first of a folder.
 - `running`: the same against a Prefect server that runs beside it all the time, as `velox up` keeps one.
 - Each is timed from the start of its process to its end, in turns, in a folder of its own; medians are shown. What is added
   over `commands` is Prefect's own. Over `bare` it holds beside that the checklist of twelve items and the end of day, with
@@ -35,7 +35,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from velox_core.operations.charts import get_ready
 from velox_core.operations.prefect_embedded import EmbeddedPrefect
 from velox_core.operations.prefect_home import prefect_environment
 from velox_core.redis_server import EmbeddedRedis
@@ -50,7 +49,6 @@ FLOW = (sys.executable, "-m", "flows", "trading_day", *DAY)
 COMMANDS = {"bare": (BARE,), "commands": (CHECK, BARE, EOD), "embedded": (FLOW,), "running": (FLOW,)}
 SERVER_SECONDS_MAX = 240.0
 RUN_SECONDS_MAX = 600.0
-FONTS = "matplotlib"  # the folder below var
 WAYS = tuple(COMMANDS)
 WITHOUT_PREFECT = ("bare", "commands")
 
@@ -104,7 +102,6 @@ def one_day(way: str, var: Path, migrated: Path, url: str) -> tuple[float, float
     """Run one day in a folder of its own; returns wall and processor seconds. Stops on a day that did not end well."""
     var.mkdir()
     shutil.copytree(migrated, var / "prefect")
-    shutil.copytree(migrated.with_name(FONTS), var / FONTS)
     environ = {**plain_environment(), "VELOX__VAR": str(var)}
     if way not in WITHOUT_PREFECT:
         environ = prefect_environment(var, environ)
@@ -134,7 +131,7 @@ def plain_environment() -> dict[str, str]:
 
 
 def migrated_home(folder: Path) -> Path:
-    """Make a Prefect home that a server was started on once and which holds no run, and beside it the charts' font list.
+    """Make a Prefect home that a server was started on once and which holds no run.
 
     With the first start on a database Prefect registers its kinds of blocks: 2 s of processor, once in a folder's life.
     """
@@ -146,7 +143,6 @@ def migrated_home(folder: Path) -> Path:
         server.wait()
     finally:
         server.stop()
-    get_ready(folder.with_name(FONTS))
     return folder
 
 

@@ -18,13 +18,11 @@ from typing import Final
 
 import flows
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
-from velox_core.operations.drawing import get_ready_ahead, scratch_below
 from velox_core.operations.engine_standby import get_engine_ready
 from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
 
 FLOWS_THAT_TRADE: Final = frozenset({"trading_day", "intraday"})
-FLOWS_THAT_DRAW: Final = frozenset({"trading_day", "end_of_day"})
 NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
 
 
@@ -47,8 +45,6 @@ def main() -> None:
         os.environ[API_VARIABLE] = server.url
     elif name in FLOWS_THAT_TRADE:
         get_engine_ready()
-    elif name in FLOWS_THAT_DRAW:  # beside the imports; with a server that is started there is no core to spare for it
-        get_ready_ahead(scratch_below(Path(os.environ[HOME_VARIABLE]).parent))
     try:
         for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
             os.environ.setdefault(name_of, value)

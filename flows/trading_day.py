@@ -17,7 +17,6 @@ from flows.parameters import Scenario, day_request, open_flow_day, run_name
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.day import Day
 from velox_core.operations.day_engine import look
-from velox_core.operations.drawing import get_ready_ahead, scratch_folder
 
 END_OF_DAY: Final = "flows.end_of_day"
 POLL_SECONDS: Final = 0.25
@@ -46,7 +45,6 @@ async def trading_day(
         return ended
     chosen = day.trading_date.isoformat()
     await market_open(config=config, date=chosen, data=data, scenario=scenario)
-    get_ready_ahead(scratch_folder(day.paths))
     getting_ready = asyncio.create_task(_get_end_of_day_ready(day))
     again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
     try:

@@ -5,25 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tasks.artifacts import SESSION, picture_markdown, publish_markdown
-from tasks.policy import once
 from tasks.summary import summary_logger
-from velox_core.operations import session_report
-from velox_core.operations.day import Day
 from velox_core.operations.eod_steps import Evening
 from velox_core.operations.evening import EveningOutcome, page_of
 from velox_core.operations.session_sections import report_markdown
 from velox_core.operations.view import headline
 
 CURVE_TITLE = "P&L of the day after charges, and against the loss limit"
-
-
-@once("draw-curve")
-def draw_curve(day: Day, made: session_report.SessionReport) -> bytes:
-    """Draw the equity curve for the UI."""
-    return session_report.equity_picture(made, day.paths)
 
 
 async def show_summary(work: Evening, done: EveningOutcome) -> str:
@@ -34,7 +23,6 @@ async def show_summary(work: Evening, done: EveningOutcome) -> str:
             summary_logger().error("the report's page could not be drawn")
             await publish_markdown(SESSION, settings, report_markdown(done.report), headline(done.report))
         return "" if page is None else str(page)
-    state: Any = draw_curve(work.day, work.made, return_state=True)
-    picture = picture_markdown(await state.aresult(), CURVE_TITLE) if state.is_completed() else ""
+    picture = picture_markdown(work.made.picture, CURVE_TITLE)
     await publish_markdown(SESSION, settings, work.made.markdown_with(picture), headline(done.report))
     return "" if page is None else str(page)

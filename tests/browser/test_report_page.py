@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operations.test_session_page import EVIL, session
-from velox_core.operations.drawing import draw_page
+from velox_core.operations.drawing import draw
 from velox_core.operations.session_sections import report_sections
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -45,7 +45,7 @@ def look_at(page: Path) -> dict[str, Any]:
 def test_report_page_in_a_browser_loads_nothing_runs_nothing_and_shows_everything(tmp_path: Path) -> None:
     report, story = session()
     page = tmp_path / "session.html"
-    page.write_text(draw_page(report, story, tmp_path / "matplotlib"), encoding="utf-8")
+    page.write_text(draw(report, story).page, encoding="utf-8")
     seen = look_at(page)
     assert seen["requests"] == [page.as_uri()]
     assert (seen["console"], seen["errors"], seen["dialogs"], seen["scripts"]) == ([], [], [], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -152,7 +153,9 @@ async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var:
     assert page.is_relative_to(var / "reports")
     assert "<svg" in page.read_text(encoding="utf-8")
     assert f"`{page}`" in markdown
-    assert "](data:image/png;base64,iVBORw0KGgo" in markdown
+    picture = base64.b64decode(markdown.partition("](data:image/svg+xml;base64,")[2].partition(")")[0]).decode()
+    assert picture.startswith("<svg")
+    assert picture in page.read_text(encoding="utf-8")
     assert not is_alive(engine_of(var).number("pid"))
 
 

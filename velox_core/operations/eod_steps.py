@@ -22,12 +22,10 @@ from velox_core.logs import LOG_FILES
 from velox_core.operations import eod, session_report
 from velox_core.operations.backup import backup_day
 from velox_core.operations.day import Day
-from velox_core.operations.drawing import Drawer
 from velox_core.operations.eod_record import EodRecord, StepResult, StepState
 from velox_core.operations.figure_words import figure_lines
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.run_logs import archive_root, logs_folder
-from velox_core.operations.session_story import Story
 from velox_core.operations.status import read_summary
 from velox_core.operations.view import headline
 from velox_core.ports import Severity
@@ -46,8 +44,6 @@ class Evening:
         today, wall_ms: today's date in India and the machine's clock, epoch ms.
         again: do what is done already, too.
         results: this evening's steps so far, by name.
-        drawer: draws the report, beside the other steps.
-        begun: what it was given to draw.
         made: the report of this evening, once it is drawn.
     """
 
@@ -58,8 +54,6 @@ class Evening:
     wall_ms: int
     again: bool = False
     results: dict[str, StepResult] = field(default_factory=dict)
-    drawer: Drawer | None = None
-    begun: tuple[dict[str, Any], Story] | None = None
     made: session_report.SessionReport | None = None
 
     def done(self, name: str) -> bool:
@@ -84,7 +78,6 @@ class Step:
     Attributes:
         needs: must be done before it.
         follows: when one of these was done anew, it is due again.
-        begins: begun before it, to go on beside it and the steps after it; it may fail, what needs it does it again then.
     """
 
     name: str
@@ -93,7 +86,6 @@ class Step:
     needs: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     is_comfort: bool = False
-    begins: Callable[[Evening], None] | None = None
 
 
 def _flat(work: Evening) -> Told:
@@ -208,26 +200,8 @@ def _retention(work: Evening) -> Told:
     return Told(text="; ".join([text, *kept]), data={"removed": removed, "kept": kept})
 
 
-def _get_ready_to_draw(work: Evening) -> None:
-    if work.drawer is not None and _is_to_be_drawn(work):
-        work.drawer.get_ready()
-
-
-def _is_to_be_drawn(work: Evening) -> bool:
-    """Return whether the report is due, as far as the steps before it tell."""
-    (report,) = [step for step in STEPS if step.name == "report"]
-    anew = any(work.results[name].state is not StepState.ALREADY_DONE for name in report.follows if name in work.results)
-    return work.again or anew or not work.done("report")
-
-
-def _begin_report(work: Evening) -> None:
-    if work.drawer is not None and work.done("summary") and _is_to_be_drawn(work):
-        work.begun = session_report.begin_report(work.day.settings, work.day.paths, work.recorded, work.drawer)
-
-
 def _report(work: Evening) -> Told:
-    settings, paths = work.day.settings, work.day.paths
-    work.made = session_report.make_report(settings, paths, work.recorded, drawer=work.drawer, begun=work.begun)
+    work.made = session_report.make_report(work.day.settings, work.day.paths, work.recorded)
     return Told(text=str(work.made.page), data={"page": str(work.made.page)})
 
 
@@ -247,11 +221,11 @@ def _alert(work: Evening) -> Told:
 
 
 STEPS: Final[tuple[Step, ...]] = (
-    Step(name="flat", title="Proved flat at the broker", act=_flat, begins=_get_ready_to_draw),
+    Step(name="flat", title="Proved flat at the broker", act=_flat),
     Step(name="reconcile", title="Compared with the broker's book", act=_reconcile),
     Step(name="summary", title="Daily summary", act=_summary, follows=("flat",)),
     Step(name="reset", title="Emergency state reset", act=_reset, needs=("flat", "reconcile"), follows=("flat",)),
-    Step(name="backup", title="Databases backed up", act=_backup, follows=("summary", "reset"), begins=_begin_report),
+    Step(name="backup", title="Databases backed up", act=_backup, follows=("summary", "reset")),
     Step(name="archive", title="Logs archived", act=_archive),
     Step(name="retention", title="Old logs removed", act=_retention, needs=("archive",), follows=("archive",)),
     Step(name="report", title="Report", act=_report, needs=("summary",), follows=("summary", "reset"), is_comfort=True),

@@ -23,7 +23,6 @@ from velox_core.domain.time import ist_clock_text
 from velox_core.engine_lock import ENGINE_LOCK, CloserLockFile, LockView
 from velox_core.operations.dates import market_calendar, today_ist
 from velox_core.operations.day import Day
-from velox_core.operations.drawing import Drawer, scratch_folder
 from velox_core.operations.eod_record import EodRecord, StepResult, StepState
 from velox_core.operations.eod_steps import STEPS, Evening, Step
 from velox_core.operations.recorded import RecordedRun
@@ -116,23 +115,12 @@ def open_evening(day: Day, recorded: RecordedRun, *, again: bool = False) -> Ite
                 "a second one does only what is left"
             )
         logs = open_logs(day.settings, day.paths, rotates=False, is_engine=False)
-        record, drawer = EodRecord(recorded), Drawer(scratch_folder(day.paths))
         try:
-            yield Evening(
-                day=day,
-                recorded=recorded,
-                record=record,
-                today=today_ist(),
-                wall_ms=wall_ms,
-                again=again,
-                drawer=drawer,
-            )
+            record = EodRecord(recorded)
+            yield Evening(day=day, recorded=recorded, record=record, today=today_ist(), wall_ms=wall_ms, again=again)
         finally:
-            try:
-                drawer.close()
-            finally:
-                logs.stop()
-                lock.give_back()
+            logs.stop()
+            lock.give_back()
     finally:
         lock.close()
 
@@ -212,7 +200,6 @@ def _act(work: Evening, step: Step) -> StepResult:
         state = StepState.REFUSED if step.name == "reset" else StepState.BLOCKED
         return StepResult(step=step.name, state=state, text=f"not before {' and '.join(missing)}", wall_ms=wall_ms)
     try:
-        _begin(work, step)
         told = step.act(work)
     except NotFlatError as error:
         return StepResult(step=step.name, state=StepState.REFUSED, text=str(error), data={"flat": False}, wall_ms=wall_ms)
@@ -223,15 +210,6 @@ def _act(work: Evening, step: Step) -> StepResult:
         text = f"it broke: {type(error).__name__}: {error}; report this as a bug"
         return StepResult(step=step.name, state=StepState.FAILED, text=text, wall_ms=wall_ms)
     return StepResult(step=step.name, state=told.state, text=told.text, data=told.data, wall_ms=wall_ms)
-
-
-def _begin(work: Evening, step: Step) -> None:
-    """Begin what goes on beside a step. What fails about it is done again, and told, by the step that needs it."""
-    try:
-        if step.begins is not None:
-            step.begins(work)
-    except Exception as error:
-        _log.debug("[EOD] what goes on beside %s was not begun: %s", step.name, error)
 
 
 def outcome(work: Evening) -> EveningOutcome:

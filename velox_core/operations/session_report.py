@@ -14,7 +14,7 @@ from typing import Any
 
 from velox_core.bootstrap import RunRequest, prepare
 from velox_core.domain.errors import VeloxError
-from velox_core.operations.drawing import Drawer, Drawing, draw_page, draw_picture, scratch_folder
+from velox_core.operations.drawing import draw
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.runs import load_report, open_journal
 from velox_core.operations.session_sections import report_markdown
@@ -31,13 +31,13 @@ class SessionReport:
         report: the JSON object.
         story: what it tells beside that.
         page: where its page lies.
-        picture: its equity curve as a PNG, empty when that was not drawn along.
+        picture: its equity curve as an SVG element.
     """
 
     report: dict[str, Any]
     story: Story
     page: Path
-    picture: bytes = b""
+    picture: str
 
     @property
     def markdown(self) -> str:
@@ -54,38 +54,16 @@ def page_path(settings: Settings, paths: Paths, recorded: RecordedRun) -> Path:
     return paths.var / "reports" / settings.account / f"{recorded.run.run_id}.html"
 
 
-def make_report(
-    settings: Settings,
-    paths: Paths,
-    recorded: RecordedRun,
-    *,
-    output: Path | None = None,
-    drawer: Drawer | None = None,
-    begun: tuple[dict[str, Any], Story] | None = None,
-) -> SessionReport:
+def make_report(settings: Settings, paths: Paths, recorded: RecordedRun, *, output: Path | None = None) -> SessionReport:
     """Compute a run's report and write its page, to `output` or to `page_path`.
 
-    Args:
-        drawer: draws it, with its picture; without one, and when that fails, the page is drawn here.
-        begun: what the drawer was given already, see `begin_report`.
     Raises: JournalUnavailable; VeloxError when the page cannot be written.
     """
-    if begun is None and drawer is not None:
-        begun = begin_report(settings, paths, recorded, drawer)
-    report, story = begun or tell_session(settings, paths, recorded)
-    drawn = drawer.result() if drawer is not None else None
-    if drawn is None:
-        drawn = Drawing(page=draw_page(report, story, scratch_folder(paths)), picture=b"")
+    report, story = tell_session(settings, paths, recorded)
+    drawn = draw(report, story)
     page = output or page_path(settings, paths, recorded)
     _write(page, drawn.page)
     return SessionReport(report=report, story=story, page=page, picture=drawn.picture)
-
-
-def begin_report(settings: Settings, paths: Paths, recorded: RecordedRun, drawer: Drawer) -> tuple[dict[str, Any], Story]:
-    """Have a run's report drawn beside what goes on, and return what it tells. Raises JournalUnavailable, VeloxError."""
-    report, story = tell_session(settings, paths, recorded)
-    drawer.begin(report, story)
-    return report, story
 
 
 def tell_session(settings: Settings, paths: Paths, recorded: RecordedRun) -> tuple[dict[str, Any], Story]:
@@ -95,11 +73,6 @@ def tell_session(settings: Settings, paths: Paths, recorded: RecordedRun) -> tup
         events = list(journal.events())
     prices, no_prices = _prices(settings, paths, recorded, report)
     return report, build_story(events, prices, no_prices=no_prices)
-
-
-def equity_picture(made: SessionReport, paths: Paths) -> bytes:
-    """Return the equity curve as a PNG."""
-    return made.picture or draw_picture(made.report, made.story, scratch_folder(paths))
 
 
 def _prices(

@@ -15,11 +15,13 @@ from velox_core.domain.scope import Scope
 from velox_core.engine_lock import ENGINE_LOCK, CloserLockFile, EngineLock
 from velox_core.operations.dates import market_calendar
 from velox_core.operations.day import Day, DayRequest
-from velox_core.operations.eod_record import RECORD_FILE, EodRecord, StepState, done_steps
+from velox_core.operations.eod_record import RECORD_FILE, EodRecord, StepResult, StepState, done_steps
 from velox_core.operations.eod_steps import STEP_NAMES, STEPS, Evening, Step, Told
 from velox_core.operations.evening import EOD_LOCK, EveningOutcome, open_evening, outcome, run_step
 from velox_core.operations.json_file import read_json, write_json
 from velox_core.operations.recorded import RecordedRun
+from velox_core.operations.session_report import page_path
+from velox_core.operations.session_story import Story
 from velox_core.operations.status import STATUS_FILE
 from velox_core.runs import RunState, run_folder, write_state
 from velox_core.settings import Paths, Settings
@@ -289,21 +291,21 @@ def test_lock_is_given_back_when_a_step_ends_the_process(day: Day, recorded: Rec
         assert lock.take().value != "ELSEWHERE"
 
 
-def test_report_begun_beside_the_backup_costs_the_backup_nothing_when_it_breaks(
+def test_drawing_that_breaks_costs_the_report_and_nothing_else(
     day: Day, recorded: RecordedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun: list[str] = []
+    def broken(*_: object) -> None:
+        raise RuntimeError("no chart today")
 
-    def broken(work: Evening) -> None:
-        begun.append(work.recorded.run.run_id)
-        raise RuntimeError("no report today")
-
-    (real,) = [step for step in STEPS if step.name == "backup"]
-    assert real.begins is not None
-    step = replace(real, act=lambda work: Told(text="backed up"), begins=broken)
+    monkeypatch.setattr("velox_core.operations.session_report.draw", broken)
+    monkeypatch.setattr("velox_core.operations.session_report.tell_session", lambda *_: ({}, Story()))
+    (step,) = [step for step in STEPS if step.name == "report"]
     with open_evening(day, recorded) as work:
-        assert run_step(work, step).state is StepState.DONE
-    assert begun == [recorded.run.run_id]
+        work.results["summary"] = StepResult(step="summary", state=StepState.DONE, text="", wall_ms=1)
+        result = run_step(work, step)
+        assert (result.state, work.made, step.is_comfort) == (StepState.FAILED, None, True)
+    assert "no chart today" in result.text
+    assert not page_path(day.settings, day.paths, recorded).exists()
 
 
 def test_calendar_is_read_again_when_its_file_was_changed(day: Day, tmp_path: Path) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from velox_core.domain.events import EventKind
-from velox_core.operations.drawing import SYMBOL_CHARTS_MAX, draw_page
+from velox_core.operations.drawing import SYMBOL_CHARTS_MAX, draw
 from velox_core.operations.report import build_report
 from velox_core.operations.session_sections import report_markdown, report_sections
 from velox_core.operations.session_story import FillPoint, Prices, Story, build_story
@@ -30,11 +27,6 @@ class Tags(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-@pytest.fixture
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.getbasetemp() / "matplotlib"  # one font list for all tests
-
-
 def session() -> tuple[dict[str, Any], Story]:
     journal = Journal()
     journal.intent("1", "ENTRY", EVIL)
@@ -49,14 +41,14 @@ def session() -> tuple[dict[str, Any], Story]:
     return report, build_story(journal.events, prices)
 
 
-def test_page_of_equal_journals_is_equal_to_the_byte(scratch: Path) -> None:
-    first, second = (draw_page(*session(), scratch) for _ in range(2))
+def test_page_of_equal_journals_is_equal_to_the_byte() -> None:
+    first, second = (draw(*session()) for _ in range(2))
     assert first == second
-    assert "svg" in first
+    assert first.picture in first.page
 
 
-def test_page_escapes_foreign_text_and_loads_nothing(scratch: Path) -> None:
-    page = draw_page(*session(), scratch)
+def test_page_escapes_foreign_text_and_loads_nothing() -> None:
+    page = draw(*session()).page
     parser = Tags()
     parser.feed(page)
     names = {tag for tag, _ in parser.tags}
@@ -68,9 +60,9 @@ def test_page_escapes_foreign_text_and_loads_nothing(scratch: Path) -> None:
     assert "default-src &#x27;none&#x27;" in page
 
 
-def test_page_has_every_section_the_figures_and_both_charts(scratch: Path) -> None:
+def test_page_has_every_section_the_figures_and_both_charts() -> None:
     report, story = session()
-    page = draw_page(report, story, scratch)
+    page = draw(report, story).page
     for section in report_sections(report, story):
         assert f"<h2>{section.title.replace('&', '&amp;')}</h2>" in page
     assert page.count("<svg") == 2
@@ -85,21 +77,21 @@ def test_page_has_every_section_the_figures_and_both_charts(scratch: Path) -> No
         assert text in page
 
 
-def test_page_draws_the_most_traded_symbols_and_says_how_many_it_leaves_out(scratch: Path) -> None:
+def test_page_draws_the_most_traded_symbols_and_says_how_many_it_leaves_out() -> None:
     report, story = session()
     names = [f"S{number:02d}" for number in range(SYMBOL_CHARTS_MAX + 3)]
     fills = [FillPoint(ts_ms=OPEN_MS, symbol=name, side="BUY", quantity=1, price_paise=100) for name in [*names, names[-1]]]
     price = Prices(stamps_ms=(OPEN_MS, OPEN_MS + MINUTE), closes=(100, 101))
     crowded = Story(equity=story.equity, fills=tuple(fills), prices=dict.fromkeys(names, price))
-    page = draw_page(report, crowded, scratch)
+    page = draw(report, crowded).page
     assert page.count("<svg") == SYMBOL_CHARTS_MAX + 1
     assert "3 more symbols were traded" in page
     assert page.index(names[-1]) < page.index(names[0])
 
 
-def test_page_without_prices_says_why_and_keeps_the_rest(scratch: Path) -> None:
+def test_page_without_prices_says_why_and_keeps_the_rest() -> None:
     report, _ = session()
-    page = draw_page(report, Story(no_prices="the file <moved>"), scratch)
+    page = draw(report, Story(no_prices="the file <moved>")).page
     assert "No price chart: the file &lt;moved&gt;" in page
     assert "Slippage</h2><p>Not known" in page
 

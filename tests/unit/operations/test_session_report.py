@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 
-import psutil
 import pytest
 
 from velox_core.domain.errors import JournalUnavailable, VeloxError
@@ -17,11 +14,9 @@ from velox_core.domain.events import EventKind
 from velox_core.domain.scope import Scope
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
-from velox_core.operations import drawing
-from velox_core.operations.drawing import Drawer, get_ready_ahead, scratch_folder
 from velox_core.operations.json_file import write_json
 from velox_core.operations.recorded import RecordedRun
-from velox_core.operations.session_report import begin_report, equity_picture, make_report, page_path, tell_session
+from velox_core.operations.session_report import make_report, page_path, tell_session
 from velox_core.operations.status import STATUS_FILE
 from velox_core.run_stores import journal_url
 from velox_core.runs import RunState, run_folder, write_state
@@ -59,7 +54,9 @@ def test_make_report_writes_the_page_below_var_and_reads_the_days_prices(
 ) -> None:
     made = make_report(settings, paths, recorded)
     assert made.page == page_path(settings, paths, recorded) == paths.var / "reports" / "primary" / "2024-01-15-1.html"
-    assert "worst -₹3.00" in made.page.read_text(encoding="utf-8")
+    page = made.page.read_text(encoding="utf-8")
+    assert "worst -₹3.00" in page
+    assert made.picture in page
     assert (made.story.no_prices, made.story.worst) == ("", (OPEN_MS, -300))
     assert f"`{made.page}`" in made.markdown
     assert [path.name for path in made.page.parent.iterdir()] == [made.page.name]
@@ -92,64 +89,3 @@ def test_make_report_to_a_place_that_cannot_be_written_says_so(
     (tmp_path / "file").write_text("")
     with pytest.raises(VeloxError, match="cannot be written"):
         make_report(settings, paths, recorded, output=tmp_path / "file" / "page.html")
-
-
-@pytest.fixture
-def drawer(paths: Paths) -> Iterator[Drawer]:
-    made = Drawer(scratch_folder(paths))
-    yield made
-    made.close()
-
-
-def test_drawing_process_draws_what_this_process_would(
-    settings: Settings, paths: Paths, recorded: RecordedRun, drawer: Drawer
-) -> None:
-    get_ready_ahead(scratch_folder(paths))
-    get_ready_ahead(scratch_folder(paths))  # one is enough
-    assert len(drawing._spare) == 1
-    begun = begin_report(settings, paths, recorded, drawer)
-    assert drawing._spare == {}
-    made = make_report(settings, paths, recorded, drawer=drawer, begun=begun)
-    assert made.picture.startswith(b"\x89PNG")
-    drawn = drawing.draw(made.report, made.story, scratch_folder(paths))
-    assert (made.page.read_text(encoding="utf-8"), made.picture) == (drawn.page, drawn.picture)
-
-
-@pytest.mark.parametrize("when", ["before it is asked", "while it draws"])
-def test_report_is_drawn_here_when_the_drawing_process_dies(
-    when: str, settings: Settings, paths: Paths, recorded: RecordedRun, drawer: Drawer
-) -> None:
-    drawer.get_ready()
-    assert drawer.pid
-    if when == "before it is asked":
-        os.kill(drawer.pid, signal.SIGKILL)
-    begun = begin_report(settings, paths, recorded, drawer)
-    if when == "while it draws":
-        os.kill(drawer.pid, signal.SIGKILL)
-    made = make_report(settings, paths, recorded, drawer=drawer, begun=begun)
-    assert "worst -₹3.00" in made.page.read_text(encoding="utf-8")
-    assert made.picture == b""
-    assert equity_picture(made, paths).startswith(b"\x89PNG")
-
-
-def test_report_of_a_machine_that_starts_no_process_is_drawn_here(
-    settings: Settings, paths: Paths, recorded: RecordedRun, drawer: Drawer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def none(*_: object, **__: object) -> None:
-        raise OSError(11, "no more processes")
-
-    monkeypatch.setattr("subprocess.Popen", none)
-    made = make_report(settings, paths, recorded, drawer=drawer)
-    assert "worst -₹3.00" in made.page.read_text(encoding="utf-8")
-
-
-def test_drawing_that_hangs_is_given_up_and_its_process_is_ended(
-    settings: Settings, paths: Paths, recorded: RecordedRun, drawer: Drawer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drawing, "DRAWING_SECONDS_MAX", 0.2)
-    drawer.get_ready()
-    process = psutil.Process(drawer.pid)
-    os.kill(drawer.pid, signal.SIGSTOP)
-    with pytest.raises(VeloxError, match="velox report"):
-        make_report(settings, paths, recorded, drawer=drawer)
-    assert not process.is_running()
