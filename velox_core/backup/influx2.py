@@ -159,10 +159,16 @@ class _Server:
         return True
 
     def require_gone(self, numbers: list[int]) -> None:
-        """Raise BackupError when the server still lists a shard that it does not give."""
+        """Raise BackupError when the server still lists a shard that it does not give, or does not say so."""
         if not numbers:
             return
-        found = files.find_bucket(self.metadata({}), org=self._bucket.org, bucket=self._bucket.bucket)
+        try:
+            listed = self.metadata({})
+        except Refused as refused:  # files were handed on already: half a backup is none, and no reason to ask for less
+            raise BackupError(
+                f"the server lacks shard {numbers[0]}, and refuses to say whether it is gone: {refused}"
+            ) from refused
+        found = files.find_bucket(listed, org=self._bucket.org, bucket=self._bucket.bucket)
         still = {shard.number for shard in _shards(found) if not shard.deleted} & set(numbers)
         if still:
             raise BackupError(f"the server lists shard {min(still)} and does not give it: look at its log, then try again")

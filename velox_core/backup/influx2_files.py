@@ -213,7 +213,9 @@ def missing_files(parts: Sequence[Part]) -> list[str]:
         if part.notes.get("method") == Way.INFLUX2_MANIFEST
         for name, size in part.notes["files"].items()
     }
-    return [
+    has_manifest = any(part.notes.get("method") == Way.INFLUX2_MANIFEST for part in parts)
+    stray = [] if has_manifest else sorted(path for path in there if path.startswith(f"{FOLDER}/"))
+    return [f"{path}: InfluxDB's manifest is missing, and without it influx restore takes nothing of it" for path in stray] + [
         f"{path}: its size is not the one that InfluxDB's manifest names"
         if path in there
         else f"{path}: it is missing, though InfluxDB's manifest names it"

@@ -104,6 +104,37 @@ def test_buckets_backup_is_in_the_days_and_is_verified_with_it(
     assert list(stored(paths).glob("*/metrics/day*")) == []
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_server_that_refuses_after_it_gave_files_leaves_all_of_them_out(
+    status: int, run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    del influx.shards[5]  # so it is asked again whether that one is gone
+
+    def rule(request: Request) -> Reply:
+        if [each.path for each in served.requests].count(METADATA) > 1 and request.path == METADATA:
+            return Reply(status=status, body=fake.NOT_ALLOWED, headers=fake.JSON)
+        return Reply(status=200, body=CSV) if request.path.startswith(QUERY) else influx(request)
+
+    served.rule = rule
+    outcome = backup_day(configured(served.url), paths, DAY)
+    assert metrics_parts(outcome) == {}
+    assert list(stored(paths).glob("*/metrics/**/*.zst")) == []
+    (left_out,) = outcome.manifest.without
+    assert left_out.startswith("metrics/day: the server lacks shard 5, and refuses to say whether it is gone: ")
+    assert (outcome.name, outcome.manifest.good, outcome.exit_code) == ("2024-01-15", True, 1)
+
+
+def test_files_of_influx_without_its_manifest_are_told(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    parts = backup_day(configured(served.url), paths, DAY).manifest.parts
+    assert missing_files(parts) == []
+    kept = [part for part in parts if not part.path.endswith(".manifest.zst")]
+    told = missing_files(kept)
+    assert len(told) == 5
+    assert all(text.startswith("metrics/influxdb/") and "InfluxDB's manifest is missing" in text for text in told)
+
+
 @pytest.mark.parametrize("ending", ["bolt", "sqlite", "4.tar", "6.tar", "manifest"])
 def test_one_flipped_bit_and_a_file_that_is_gone_are_found(
     ending: str, run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
