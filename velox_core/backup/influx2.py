@@ -27,6 +27,7 @@ from velox_core.backup import influx2_files as files
 from velox_core.backup.manifest import BackupError, Saved
 from velox_core.backup.metrics_ways import Way
 from velox_core.backup.multipart import MultipartReader, boundary_of
+from velox_core.backup.time_limit import TimeLimit
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 30.0  # without a byte from the server
@@ -119,6 +120,7 @@ class _Server:
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         headers = {"Authorization": f"Token {bucket.token}"} if bucket.token else {}
         self._client = httpx.Client(timeout=timeout, headers={**headers, "Accept-Encoding": "gzip"})
+        self._limit = TimeLimit(f"the metrics server at {bucket.url}")
 
     def __enter__(self) -> _Server:
         return self
@@ -175,8 +177,10 @@ class _Server:
 
     @contextmanager
     def _asked(self, path: str) -> Iterator[httpx.Response]:
+        seconds = min(REQUEST_SECONDS_MAX, self._until - time.monotonic())
+        url = f"{self._bucket.url}{path}"
         try:
-            with self._client.stream("GET", f"{self._bucket.url}{path}") as answer:
+            with self._limit.within(seconds), self._client.stream("GET", url, extensions=self._limit.extensions) as answer:
                 yield answer
         except httpx.TimeoutException as error:
             seconds = CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else ANSWER_SECONDS
@@ -198,13 +202,8 @@ class _Server:
 
     def _content(self, answer: httpx.Response) -> Iterator[bytes]:
         """Return an answer's body, unpacked, within the bounds. Raises BackupError when it is cut off or too much."""
-        until = min(self._until, time.monotonic() + REQUEST_SECONDS_MAX)
         packed = answer.headers.get("content-encoding", "").lower() == "gzip"
         for block in _unpacked(answer.iter_raw()) if packed else answer.iter_raw():
-            if time.monotonic() > until:
-                raise BackupError(
-                    f"the server is too slow: not done in {REQUEST_SECONDS_MAX:g} s a request, {TOTAL_SECONDS_MAX:g} s in all"
-                )
             self._bytes += len(block)
             if self._bytes > TOTAL_BYTES_MAX:
                 raise BackupError(

@@ -20,10 +20,12 @@ from velox_core.backup import influx2_files
 from velox_core.backup.influx2 import Refused
 from velox_core.backup.manifest import BackupError
 from velox_core.backup.metrics_ways import INFLUX2_BACKUP, Way
+from velox_core.backup.time_limit import TimeLimit
 from velox_core.domain.time import IST
 from velox_core.metrics.server import Flavour
 
-TIMEOUT_SECONDS: Final = 30.0
+TIMEOUT_SECONDS: Final = 30.0  # without a byte from the server
+TOTAL_SECONDS_MAX: Final = 300.0
 BYTES_MAX: Final = 1 << 30
 ANNOTATIONS: Final = ("datatype", "group", "default")
 _NO_POINTS: Final = ("#", ",result,table,", ",error,reference")  # annotations, headers, and what an error has instead
@@ -103,8 +105,14 @@ def _require_no_error(file: Path) -> None:
 
 def _stream(request: httpx.Request, target: Path, url: str) -> None:
     size = 0
+    limit = TimeLimit(f"the metrics server at {url}")
+    request.extensions = {**request.extensions, **limit.extensions}
     try:
-        with httpx.Client(timeout=TIMEOUT_SECONDS) as client, target.open("wb") as file:
+        with (
+            httpx.Client(timeout=TIMEOUT_SECONDS) as client,
+            target.open("wb") as file,
+            limit.within(TOTAL_SECONDS_MAX),
+        ):
             answer = client.send(request, stream=True)
             try:
                 if answer.status_code != httpx.codes.OK:
