@@ -25,7 +25,7 @@ import httpx
 
 from velox_core.backup import influx2_files as files
 from velox_core.backup.manifest import BackupError, Saved
-from velox_core.backup.metrics_ways import Way
+from velox_core.backup.metrics_ways import OTHER_FORM, Way, authorization
 from velox_core.backup.multipart import MultipartReader, boundary_of
 from velox_core.backup.time_limit import TimeLimit
 
@@ -98,8 +98,9 @@ def save_bucket(bucket: Bucket, room: Path, *, wall_seconds: float) -> Iterator[
 def _shards(found: dict[str, Any]) -> list[files.Shard]:
     try:
         shards = files.shards_of(found)
-        files.manifest_of(kv=("", 0), sql=("", 0), bucket=found, shards={})  # its form is known before anything is fetched
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        made = files.manifest_of(kv=("", 0), sql=("", 0), bucket=found, shards={})
+        json.dumps(made, ensure_ascii=False).encode()  # its form is known before anything is fetched
+    except OTHER_FORM as error:
         raise BackupError(f"the server describes its bucket in another form than this VELOX reads: {error!r}") from error
     if len(shards) > SHARDS_MAX:
         raise BackupError(f"the bucket has {len(shards)} shards, more than {SHARDS_MAX}: save it with influx backup")
@@ -118,7 +119,7 @@ class _Server:
         self._until = time.monotonic() + TOTAL_SECONDS_MAX
         self._bytes = 0
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        headers = {"Authorization": f"Token {bucket.token}"} if bucket.token else {}
+        headers = authorization("Token", bucket.token)
         self._client = httpx.Client(timeout=timeout, headers={**headers, "Accept-Encoding": "gzip"})
         self._limit = TimeLimit(f"the metrics server at {bucket.url}")
 
@@ -146,7 +147,7 @@ class _Server:
             raise BackupError(f"the server's answer lacks its part {lacking[0]!r}")
         try:
             found: object = json.loads(b"".join(listed))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BackupError(f"the server's list of buckets cannot be read: {error}") from error
         return found
 
@@ -185,7 +186,7 @@ class _Server:
         except httpx.TimeoutException as error:
             seconds = CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else ANSWER_SECONDS
             raise BackupError(f"the metrics server at {self._bucket.url} said nothing for {seconds:g} s") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BackupError(f"the metrics server at {self._bucket.url} breaks off: {type(error).__name__} {error}") from error
 
     def _said(self, answer: httpx.Response) -> str:
@@ -195,8 +196,9 @@ class _Server:
         text = b"".join(_bounded(self._content(answer), LIST_BYTES_MAX)).decode("utf-8", "replace")
         try:
             text = str(json.loads(text)["message"])
-        except (ValueError, KeyError, TypeError):
+        except OTHER_FORM:
             text = " ".join(text.split())
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON can name, fits into no manifest
         shown = text.replace(self._bucket.token, "***") if self._bucket.token else text
         return f"{answer.status_code} {shown[:_TEXT_LENGTH_MAX]}".strip()
 

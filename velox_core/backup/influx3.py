@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 import httpx
 
 from velox_core.backup.manifest import BackupError
+from velox_core.backup.metrics_ways import OTHER_FORM, authorization
 from velox_core.backup.time_limit import TimeLimit
 from velox_core.metrics.points import Point, encode
 from velox_core.metrics.schema import COMMON_TAGS, MEASUREMENTS, Measurement, Source
@@ -37,7 +38,7 @@ class Influx3:
 
     def __init__(self, *, url: str, database: str, token: str) -> None:
         self._url, self._database = url, database
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = authorization("Bearer", token)
         self._client = httpx.Client(timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS), headers=headers)
         self._limit = TimeLimit(f"the metrics server at {url}")
         self._until = time.monotonic() + TOTAL_SECONDS_MAX
@@ -60,7 +61,7 @@ class Influx3:
                     if not isinstance(row, dict):
                         raise ValueError(f"a row is {row!r:.100}")
                     yield row
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BackupError(f"the metrics server at {self._url} answers in no rows of JSON: {error}") from error
         except httpx.HTTPError as error:
             raise BackupError(f"the metrics server at {self._url} breaks off: {type(error).__name__} {error}") from error
@@ -129,7 +130,7 @@ def _line(measurement: Measurement, row: Mapping[str, Any]) -> str:
         line = encode(Point(measurement.name, tags, fields, at_ns), {})
         if line is None:
             raise ValueError("it has no time or no field")
-    except ValueError as error:
+    except OTHER_FORM as error:
         raise BackupError(f"a row of {measurement.name} is no point of ours: {error}") from error
     return line
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from velox_core.backup.databases import journal_checks, snapshot, table_checks
 from velox_core.backup.faults import BackupError
@@ -103,6 +103,8 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], stag
     return Made(parts=tuple(parts), missing=tuple(missing), without=tuple(without))
 
 
+# of what others answer: whatever is wrong with it, it is no reason to have no journal in the backup
+UNFORESEEN: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _Saved = tuple[Part, str]  # and what is wrong with what was restored of it, '' for nothing
 _Save = Callable[[Path, Path], list[_Saved]]
 
@@ -157,6 +159,8 @@ def _saver_of_bundle(bundle: Bundle) -> _Save:
                 made = [_taken(bundle.kind, file, staging, scratch, on_failure) for file in bundle.save(Path(room))]
                 on_failure.pop_all()
             return made
+        except UNFORESEEN as error:
+            raise BackupError(f"what was saved of it has another form than this VELOX reads: {error!r:.200}") from error
         except OSError as error:
             if not is_full(error):
                 raise

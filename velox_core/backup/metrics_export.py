@@ -19,7 +19,7 @@ import httpx
 from velox_core.backup import influx2_files
 from velox_core.backup.influx2 import Refused
 from velox_core.backup.manifest import BackupError
-from velox_core.backup.metrics_ways import INFLUX2_BACKUP, Way
+from velox_core.backup.metrics_ways import INFLUX2_BACKUP, OTHER_FORM, Way, authorization
 from velox_core.backup.time_limit import TimeLimit
 from velox_core.domain.time import IST
 from velox_core.metrics.server import Flavour
@@ -45,7 +45,7 @@ def export_day(
     """
     begin = datetime.combine(day, time(0), IST)
     span = (begin, begin + timedelta(days=1))
-    headers = {"Authorization": f"Token {token}"} if token else {}
+    headers = authorization("Token", token)
     if flavour is Flavour.VICTORIA:
         matched = ",".join(f"{name}={json.dumps(value)}" for name, value in tags.items())
         query = {"match[]": f"{{{matched}}}", "start": str(span[0].timestamp()), "end": str(span[1].timestamp())}
@@ -65,11 +65,16 @@ def export_day(
     _stream(request, target, url)
     if way is Way.ANNOTATED_CSV:
         _require_no_error(target)
-    return {"method": way.value, "points": count_points(target, way)}
+    try:
+        return {"method": way.value, "points": count_points(target, way)}
+    except OTHER_FORM as error:
+        raise BackupError(
+            f"what answers at {url} is no export of metrics: {error!r:.200}", "see system.metrics.influxdb.url and flavour"
+        ) from error
 
 
 def count_points(file: Path, way: Way) -> int:
-    """Return how many points an export holds. Raises ValueError for what is none."""
+    """Return how many points an export holds. Raises `OTHER_FORM` for what is none."""
     with file.open(encoding="utf-8") as lines:
         if way is Way.VICTORIA_LINES:
             return sum(len(json.loads(line)["values"]) for line in lines if line.strip())
@@ -84,7 +89,7 @@ def check(file: Path, notes: Mapping[str, Any]) -> str:
         return influx2_files.check(file, notes)
     try:
         found = count_points(file, Way(str(notes.get("method", ""))))
-    except (ValueError, KeyError, TypeError) as error:
+    except OTHER_FORM as error:
         return f"it is no export of metrics: {error}"
     return "" if found == notes.get("points") else f"it has {found} points, {notes.get('points')} were saved"
 
@@ -124,5 +129,5 @@ def _stream(request: httpx.Request, target: Path, url: str) -> None:
                     file.write(block)
             finally:
                 answer.close()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BackupError(f"the metrics server at {url} exports nothing: {type(error).__name__} {error}") from error

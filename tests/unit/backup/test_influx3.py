@@ -116,6 +116,7 @@ def test_row_that_is_no_point_of_ours_is_an_error_and_nothing_stays(change: dict
     [
         (Reply(status=404, body="{}"), "answers no query: 404"),
         (Reply(status=200, body='{"time":'), "in no rows of JSON"),
+        (Reply(status=200, body="[" * 60_000), "in no rows of JSON: maximum recursion"),
         (Reply(status=200, body="[1]\n"), r"in no rows of JSON: a row is \[1\]"),
         (Reply(status=200, body="x" * (influx3.LINE_BYTES_MAX + 2)), "in no rows of JSON: a row is longer"),
         (Reply(status=200, body="\n", tears=True), "breaks off"),

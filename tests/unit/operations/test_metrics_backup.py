@@ -385,6 +385,37 @@ def test_server_that_refuses_everything_is_said_to_and_the_journals_points_are_s
     assert "exports nothing: it answers 401" in said
 
 
+@pytest.mark.parametrize(("flavour", "token"), [("victoria", fake.TOKEN), ("influx2", "t\u00f6ken")])
+def test_answer_or_token_of_another_form_leaves_the_metrics_out_and_nothing_else(
+    flavour: str, token: str, run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    served.rule = lambda request: Reply(status=200, body="<html>log in</html>")
+    outcome = backup_day(configured(served.url, flavour=flavour, token=token), paths, DAY)
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
+    assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
+    assert JOURNAL in {part.path for part in outcome.manifest.parts}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), TypeError("x"), OverflowError("x"), RecursionError("x")])
+def test_trouble_with_metrics_that_nobody_thought_of_leaves_them_out_and_nothing_else(
+    error: Exception,
+    run: Path,
+    served: Served,
+    configured: Callable[..., Settings],
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(influx2._Server, "shard", fail)
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (told,) = outcome.manifest.without
+    assert told.startswith(f"metrics/day: what was saved of it has another form than this VELOX reads: {error!r}")
+    assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
+    assert JOURNAL in {part.path for part in outcome.manifest.parts}
+
+
 def test_journal_that_cannot_be_read_leaves_the_part_out(
     run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
 ) -> None:
