@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import Any, Final
 import httpx
 
 from velox_core.backup import influx2_files as files
+from velox_core.backup import room as disk
 from velox_core.backup.manifest import BackupError, Saved
 from velox_core.backup.metrics_ways import OTHER_FORM, Way, authorization
 from velox_core.backup.multipart import MultipartReader, boundary_of
@@ -214,7 +214,7 @@ class _Server:
             yield block
 
     def _write(self, content: Iterator[bytes], target: Path) -> None:
-        """Write a file, as long as the disk has room for its copies."""
+        """Write a file, as long as the disk has room for its copies, and for the copy of all in a destination."""
         size, looked = 0, -_LOOK_AT_DISK_BYTES
         with target.open("xb") as file:
             for block in content:
@@ -226,9 +226,8 @@ class _Server:
         self._require_room(size)
 
     def _require_room(self, size: int) -> None:
-        space = os.statvfs(self._room)
-        free = space.f_bavail * space.f_frsize
-        needed = _COPIES * size + ROOM_KEPT_BYTES
+        free = disk.free_bytes(self._room)
+        needed = _COPIES * size + self._bytes + ROOM_KEPT_BYTES  # by default the destination is on the same disk
         if free < needed:
             raise BackupError(f"{self._room} has {free / 1e6:.0f} MB free, InfluxDB's backup needs {needed / 1e6:.0f} MB")
 

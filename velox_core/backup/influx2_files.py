@@ -176,7 +176,7 @@ def read_tar(file: Path) -> int:
             members = 0
             for _ in archive:
                 members += 1
-                archive.members = []  # it keeps every header otherwise
+                vars(archive)["members"] = []  # it keeps every header otherwise
             end = archive.offset
     except (tarfile.TarError, *OTHER_FORM) as error:  # not all that tarfile finds wrong with a header is an error of its own
         raise BackupError(f"it is no tar that can be read: {error}") from error

@@ -22,7 +22,14 @@ from velox_core.backup.faults import BackupError
 from velox_core.backup.manifest import DATABASES, MADE_ANEW, Part, PartKind, Saved
 from velox_core.backup.packing import SUFFIX, Packed, pack
 from velox_core.backup.proof import Restored, remove_database, restore_database, verify_part, what_differs
-from velox_core.backup.room import is_full, nothing_more, require_room, require_room_to_pack
+from velox_core.backup.room import (
+    is_full,
+    nothing_more,
+    require_room,
+    require_room_to_deliver,
+    require_room_to_pack,
+    size_of_folder,
+)
 from velox_core.backup.sources import Source
 from velox_core.domain.errors import VeloxError
 
@@ -156,7 +163,11 @@ def _saver_of_bundle(bundle: Bundle) -> _Save:
     def save(staging: Path, scratch: Path) -> list[_Saved]:
         try:
             with ExitStack() as on_failure, TemporaryDirectory(dir=scratch) as room:
-                made = [_taken(bundle.kind, file, staging, scratch, on_failure) for file in bundle.save(Path(room))]
+                made, staged = [], size_of_folder(staging)
+                for file in bundle.save(Path(room)):
+                    made.append(_taken(bundle.kind, file, staging, scratch, on_failure))
+                    staged += made[-1][0].bytes
+                    require_room_to_deliver(staged, staging)  # else nothing at all is delivered, the journal neither
                 on_failure.pop_all()
             return made
         except UNFORESEEN as error:

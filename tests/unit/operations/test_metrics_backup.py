@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import random
+import re
 import shlex
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +21,11 @@ from tests.fakes.http_server import Reply, Request, Served, serving
 from tests.fakes.influx2 import Influx2
 from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
 from tests.fakes.metrics import mark
-from velox_core.backup import influx2
+from velox_core.backup import influx2, make, room
 from velox_core.backup.influx2_files import missing_files
-from velox_core.backup.manifest import Part, read_manifest
+from velox_core.backup.manifest import BackupError, Part, read_manifest
 from velox_core.backup.naming import MANIFEST_FILE
+from velox_core.backup.room import size_of_folder
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind
 from velox_core.journal.run import RunIdentity
@@ -414,6 +419,60 @@ def test_trouble_with_metrics_that_nobody_thought_of_leaves_them_out_and_nothing
     assert told.startswith(f"metrics/day: what was saved of it has another form than this VELOX reads: {error!r}")
     assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
     assert JOURNAL in {part.path for part in outcome.manifest.parts}
+
+
+def test_bucket_whose_second_copy_has_no_room_is_left_out_and_the_rest_is_delivered(
+    run: Path,
+    influx: Influx2,
+    served: Served,
+    configured: Callable[..., Settings],
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    influx.packs = False
+    shards = range(1, 11)
+    influx.buckets = [fake.listed(fake.BUCKET, fake.BUCKET_ID, fake.group(1, *shards))]
+    influx.shards = {number: random_tar(number) for number in shards}
+    every = sum(len(shard) for shard in influx.shards.values())
+    left = 50_000_000 + every * 3 // 2  # room for all of it once, and not twice
+    there = size_of_folder(paths.var)
+    monkeypatch.setattr(influx2, "ROOM_KEPT_BYTES", 50_000_000)
+    monkeypatch.setattr(room, "free_bytes", lambda folder: left + there - size_of_folder(paths.var))
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (told,) = outcome.manifest.without
+    assert told.startswith("metrics/day: ")
+    assert re.search(r"has \d+ MB free, InfluxDB's backup needs \d+ MB", told)
+    assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
+    assert (stored(paths) / outcome.name / JOURNAL).is_file()
+    left += 2 * every
+    assert backup_day(configured(served.url), paths, DAY).exit_code == 0
+
+
+def test_what_is_staged_already_is_counted_with_a_metrics_part(
+    run: Path, configured: Callable[..., Settings], paths: Paths, monkeypatch: pytest.MonkeyPatch, served: Served
+) -> None:
+    served.rule = lambda request: Reply(status=200, body="")
+    (run / "status.json").write_text(json.dumps({"noise": random.Random(1).randbytes(2_000_000).hex()}))
+    settings = configured(served.url, flavour="victoria")
+    asked: list[int] = []
+    monkeypatch.setattr(make, "require_room_to_deliver", lambda staged, staging: asked.append(staged))
+    outcome = backup_day(settings, paths, DAY)
+    assert asked == [sum(part.bytes for part in outcome.manifest.parts)]
+    assert asked[0] > 2_000_000
+    monkeypatch.setattr(room, "free_bytes", lambda folder: 52_000_000)
+    room.require_room_to_deliver(2_000_000, paths.var)
+    with pytest.raises(BackupError, match="has 52 MB free, a copy of all that is saved needs 53 MB"):
+        room.require_room_to_deliver(3_000_000, paths.var)
+
+
+def random_tar(number: int) -> bytes:
+    """Return a shard that cannot be packed."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("x.tsm")
+        entry.size = 1_000_000
+        archive.addfile(entry, io.BytesIO(random.Random(number).randbytes(entry.size)))
+    return out.getvalue()
 
 
 def test_journal_that_cannot_be_read_leaves_the_part_out(
