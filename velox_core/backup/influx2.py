@@ -102,6 +102,10 @@ def _shards(found: dict[str, Any]) -> list[files.Shard]:
         json.dumps(made, ensure_ascii=False).encode()  # its form is known before anything is fetched
     except OTHER_FORM as error:
         raise BackupError(f"the server describes its bucket in another form than this VELOX reads: {error!r}") from error
+    numbers = [shard.number for shard in shards]
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise BackupError(f"the server lists shard {twice} twice: look at its log, then try again")
     if len(shards) > SHARDS_MAX:
         raise BackupError(f"the bucket has {len(shards)} shards, more than {SHARDS_MAX}: save it with influx backup")
     return shards

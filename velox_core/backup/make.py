@@ -98,7 +98,7 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], stag
         except OSError as error:
             if is_full(error) or not _takes_a_file(staging):
                 raise nothing_more(error, staging, name) from error
-            missing.append(f"{name}: cannot be read: {error.strerror}")
+            (without if kind in MADE_ANEW else missing).append(f"{name}: cannot be read: {error.strerror}")
             continue
         for part, problem in saved:
             if problem:

@@ -26,6 +26,7 @@ from velox_core.metrics.server import Flavour
 
 TIMEOUT_SECONDS: Final = 30.0  # without a byte from the server
 TOTAL_SECONDS_MAX: Final = 300.0
+REFUSALS: Final = (401, 403, 404, 405)  # the token may not, or it does not know how; anything else is trouble, which may pass
 BYTES_MAX: Final = 1 << 30
 ANNOTATIONS: Final = ("datatype", "group", "default")
 _NO_POINTS: Final = ("#", ",result,table,", ",error,reference")  # annotations, headers, and what an error has instead
@@ -65,6 +66,7 @@ def export_day(
     _stream(request, target, url)
     if way is Way.ANNOTATED_CSV:
         _require_no_error(target)
+        _require_annotated(target, url)
     try:
         return {"method": way.value, "points": count_points(target, way)}
     except OTHER_FORM as error:
@@ -94,10 +96,14 @@ def check(file: Path, notes: Mapping[str, Any]) -> str:
     return "" if found == notes.get("points") else f"it has {found} points, {notes.get('points')} were saved"
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # Flux has no \\u in its strings
+
+
 def _flux(bucket: str, tags: Mapping[str, str], span: tuple[datetime, datetime]) -> str:
-    wanted = " and ".join(f"r[{json.dumps(name)}] == {json.dumps(value)}" for name, value in tags.items())
+    wanted = " and ".join(f"r[{_quoted(name)}] == {_quoted(value)}" for name, value in tags.items())
     begin, end = (moment.isoformat() for moment in span)
-    return f"from(bucket: {json.dumps(bucket)}) |> range(start: {begin}, stop: {end}) |> filter(fn: (r) => {wanted})"
+    return f"from(bucket: {_quoted(bucket)}) |> range(start: {begin}, stop: {end}) |> filter(fn: (r) => {wanted})"
 
 
 def _require_no_error(file: Path) -> None:
@@ -106,6 +112,17 @@ def _require_no_error(file: Path) -> None:
         for line in lines:
             if line.startswith(",error,reference"):
                 raise Refused(f"the metrics server exports nothing: {next(lines, '').strip(', ')[:200]}")
+
+
+def _require_annotated(file: Path, url: str) -> None:
+    """Raise BackupError unless an export of InfluxDB 2 is empty or begins as it was asked to."""
+    with file.open("rb") as lines:
+        first = next((line for line in lines if line.strip()), b"")
+    if first and not first.startswith(b"#datatype"):
+        raise BackupError(
+            f"what answers at {url} is no export of metrics: it begins with {first[:40]!r}",
+            "see system.metrics.influxdb.url and flavour",
+        )
 
 
 def _stream(request: httpx.Request, target: Path, url: str) -> None:
@@ -121,7 +138,8 @@ def _stream(request: httpx.Request, target: Path, url: str) -> None:
             answer = client.send(request, stream=True)
             try:
                 if answer.status_code != httpx.codes.OK:
-                    raise Refused(f"the metrics server at {url} exports nothing: it answers {answer.status_code}")
+                    fault = Refused if answer.status_code in REFUSALS else BackupError
+                    raise fault(f"the metrics server at {url} exports nothing: it answers {answer.status_code}")
                 for block in answer.iter_bytes():
                     size += len(block)
                     if size > BYTES_MAX:

@@ -93,6 +93,34 @@ def test_server_that_refuses_or_goes_half_way_is_told_without_its_token(tmp_path
     assert "t0ken" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "refuses"), [(401, 1), (403, 1), (404, 1), (405, 1), (400, 0), (429, 0), (500, 0), (503, 0)]
+)
+@pytest.mark.parametrize("flavour", [Flavour.VICTORIA, Flavour.INFLUX2])
+def test_only_an_answer_that_would_be_the_same_tomorrow_is_a_refusal(
+    flavour: Flavour, status: int, refuses: int, tmp_path: Path
+) -> None:
+    with (
+        serving(lambda request: Reply(status=status, body="busy")) as server,
+        pytest.raises(BackupError, match=f"exports nothing: it answers {status}") as told,
+    ):
+        export(tmp_path / "day", server.url, flavour)
+    assert isinstance(told.value, Refused) is bool(refuses)
+
+
+@pytest.mark.parametrize(
+    ("body", "points"), [("", 0), ("\r\n", 0), ("\r\n" + CSV, 3), ("<html>\nlog in\n</html>", None), (OLDER_CSV, None)]
+)
+def test_export_of_influx_is_empty_or_begins_with_its_annotations(body: str, points: int | None, tmp_path: Path) -> None:
+    with serving(lambda request: Reply(status=200, body=body)) as server:
+        if points is not None:
+            assert export(tmp_path / "day", server.url, Flavour.INFLUX2)["points"] == points
+            return
+        with pytest.raises(BackupError, match="is no export of metrics: it begins with") as told:
+            export(tmp_path / "day", server.url, Flavour.INFLUX2)
+    assert not isinstance(told.value, Refused)
+
+
 DEEP = "[" * 100_000
 
 

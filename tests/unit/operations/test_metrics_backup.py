@@ -421,6 +421,34 @@ def test_trouble_with_metrics_that_nobody_thought_of_leaves_them_out_and_nothing
     assert JOURNAL in {part.path for part in outcome.manifest.parts}
 
 
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EEXIST, errno.EIO])
+def test_trouble_with_a_file_of_the_metrics_leaves_them_out_and_the_day_is_complete(
+    number: int,
+    run: Path,
+    served: Served,
+    configured: Callable[..., Settings],
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(server: object, content: object, target: Path) -> None:
+        raise OSError(number, "boom", str(target))
+
+    monkeypatch.setattr(influx2._Server, "_write", fail)
+    outcome = backup_day(configured(served.url), paths, DAY)
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
+    assert (outcome.name, outcome.manifest.missing, outcome.exit_code) == ("2024-01-15", (), 1)
+
+
+def test_shard_that_is_listed_twice_is_told_by_its_number(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.buckets = [fake.listed(fake.BUCKET, fake.BUCKET_ID, fake.group(1, 4, 5, 4))]
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (told,) = outcome.manifest.without
+    assert told.startswith("metrics/day: the server lists shard 4 twice")
+    assert (outcome.name, outcome.exit_code) == ("2024-01-15", 1)
+
+
 def test_bucket_whose_second_copy_has_no_room_is_left_out_and_the_rest_is_delivered(
     run: Path,
     influx: Influx2,
