@@ -24,6 +24,7 @@ from velox_core.backup.naming import MANIFEST_FILE, date_of, in_order, maker_of,
 from velox_core.backup.packing import copy_durably, sync_folder, sync_tree
 
 MS_PER_SECOND: Final = 1_000
+METRICS_FOLDER: Final = "metrics"  # in a backup; InfluxDB's own holds that server's tokens
 
 
 def moves_on(count: int) -> None:
@@ -88,9 +89,10 @@ class FolderDestination(Destination):
                     shutil.rmtree(self.folder / left, ignore_errors=True)
             try:
                 for source in files_of(staged):
-                    target = partial / source.relative_to(staged)
+                    inside = source.relative_to(staged)
+                    target, private = partial / inside, inside.parts[0] == METRICS_FOLDER
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    if not copy_durably(source, target, self._moved):
+                    if not copy_durably(source, target, self._moved, private=private):
                         raise BackupError(
                             f"{self.where}: {source.name} was read back as something else", "see the health of its disk"
                         )

@@ -277,7 +277,7 @@ def empty_folder(path: Path) -> Path:
     """Return the folder, new and empty. Raises BackupError."""
     try:
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+        path.mkdir(mode=0o700, parents=True)
         return path
     except OSError as error:
         raise BackupError(f"{path} cannot be made: {error.strerror}: make its folder writable, or free its disk") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import random
 import re
 import shlex
@@ -419,6 +420,24 @@ def test_trouble_with_metrics_that_nobody_thought_of_leaves_them_out_and_nothing
     assert told.startswith(f"metrics/day: what was saved of it has another form than this VELOX reads: {error!r}")
     assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
     assert JOURNAL in {part.path for part in outcome.manifest.parts}
+
+
+def test_files_with_a_servers_tokens_are_their_owners_alone(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    settings = configured(served.url)
+    before = os.umask(0o022)
+    try:
+        backup_day(settings, paths, DAY)
+        restore(settings, paths, DAY, to=str(tmp_path / "there"))
+    finally:
+        os.umask(before)
+    for folder in (stored(paths) / "2024-01-15", tmp_path / "there"):
+        files = [path for path in (folder / "metrics").rglob("*") if path.is_file()]
+        assert len(files) == 6
+        assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
+        (journal,) = folder.rglob("journal.db*")
+        assert oct(journal.stat().st_mode & 0o777) == "0o644"
 
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EEXIST, errno.EIO])
