@@ -329,6 +329,13 @@ def test_lines_hold_every_run_of_the_day_and_no_other_day_or_account(
             config_hash="c",
         )
         write_journal(paths.var / f"replay/{account}/{run_id}/journal.db", identity, events=marks)
+    for account, number, day in (("other", 7, DAY), ("primary", 8, DAY.replace(day=16))):  # as in a journal that is shared
+        key = f"simulated:{account}:{day}-{number}"
+        write_journal(
+            run / "journal.db",
+            RunIdentity(scope_key=key, trading_date=day, run_id=f"{day}-{number}", config_hash="c"),
+            events=marks,
+        )
     (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
     assert part.notes["runs"] == [f"simulated:primary:{RUN_ID}", "simulated:primary:2024-01-15-2"]
     assert part.notes["points"] == 27
