@@ -390,7 +390,7 @@ def evening_backup(settings: Settings, paths: Paths) -> StepResult:
     day = Day(
         request=DayRequest(date=DAY), settings=settings, paths=paths, trading_date=DAY, closed_reason="", wall_clock=False
     )
-    (step,) = [replace(step, begins=None) for step in STEPS if step.name == "backup"]
+    (step,) = [step for step in STEPS if step.name == "backup"]
     with open_evening(day, find_run(settings, paths, on=DAY)) as work:
         return run_step(work, step)
 
