@@ -159,6 +159,8 @@ def test_browser_shows_the_runs_the_artifacts_and_a_form_that_serves_in_an_emerg
     server = account.server
     flatten = server.deployment("emergency-flatten")
     assert flatten is not None
+    artifacts = server.api("POST", "/artifacts/latest/filter", {})
+    report = next(str(artifact["latest_id"]) for artifact in artifacts if str(artifact["key"]).startswith("session"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PAGE_MS_MAX)
         page = browser.new_page(viewport={"width": 1200, "height": 1100})
@@ -169,10 +171,17 @@ def test_browser_shows_the_runs_the_artifacts_and_a_form_that_serves_in_an_emerg
         page.goto(f"{server.url}/artifacts")
         for key in {str(artifact["key"]) for artifact in server.api("POST", "/artifacts/filter", {}) if artifact["key"]}:
             page.get_by_text(key, exact=True).first.wait_for()
+        page.goto(f"{server.url}/artifacts/artifact/{report}")
+        curve = page.locator('img[src^="data:image/svg+xml"]')
+        curve.wait_for()
+        page.wait_for_function("[...document.images].every(picture => picture.complete)")
+        size = curve.evaluate("curve => [curve.naturalWidth, curve.naturalHeight, curve.clientWidth]")
         page.goto(f"{server.url}/deployments/deployment/{flatten['id']}/run")
         page.get_by_text("kept in the halt record").first.wait_for()
         form = page.locator("body").inner_text()
         browser.close()
+    assert size[:2] == [960, 460]  # a picture that the browser cannot read has no size
+    assert size[2] > 500
     shown = flatten["parameter_openapi_schema"]["properties"]
     assert {"config", "date", "run", "reason", "by"} <= set(shown)
     for name, parameter in shown.items():

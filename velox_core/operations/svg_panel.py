@@ -139,8 +139,9 @@ def sentence_svg(sentence: str) -> str:
 def _root(label: str, height: int) -> Element:
     look = {"font-family": FONT, "font-size": str(FONT_SIZE)}
     words = {"role": "img", "aria-label": _writable(label)}
-    root = Element("svg", {"xmlns": NAMESPACE, "viewBox": f"0 0 {WIDTH} {height}", **words, **look})
-    SubElement(root, "rect", {"width": str(WIDTH), "height": str(height), "fill": "#fff"})
+    size = {"width": str(WIDTH), "height": str(height)}
+    root = Element("svg", {"xmlns": NAMESPACE, "viewBox": f"0 0 {WIDTH} {height}", **size, **words, **look})
+    SubElement(root, "rect", {**size, "fill": "#fff"})
     return root
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -214,18 +215,29 @@ def test_nothing_is_fetched_named_or_styled_so_that_charts_leave_each_other_alon
         assert "<!--" not in svg
 
 
+def crowded() -> tuple[dict[str, Any], Story]:
+    """A session with a limit, halts and symbols that were traded equally often."""
+    report, _ = session()
+    names = ("E", "B", "D", "A", "C")
+    fills = [FillPoint(ts_ms=OPEN_MS + MINUTE, symbol=name, side="BUY", quantity=7, price_paise=391_505) for name in names]
+    return report, Story(equity=MARKS, halts_ms=HALTS, fills=tuple(fills), prices=dict.fromkeys(names, PRICES))
+
+
 def test_drawing_gives_equal_bytes_in_every_process() -> None:
     script = (
-        "import sys; from tests.unit.operations.test_session_page import session;"
-        "from velox_core.operations.drawing import draw; made = draw(*session());"
+        "import sys; from tests.unit.operations.test_charts import crowded;"
+        "from velox_core.operations.drawing import draw; made = draw(*crowded());"
         "sys.stdout.buffer.write((made.page + made.picture).encode())"
     )
-    here = draw(*session())
+    here = draw(*crowded())
     for seed in ("0", "1"):
         there = subprocess.run(
             [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True
         )
         assert there.stdout.decode() == here.page + here.picture
+    assert [here.page.index(f">{name}</text>") for name in "ABCDE"] == sorted(
+        here.page.index(f">{name}</text>") for name in "ABCDE"
+    )
 
 
 def test_large_day_gives_a_light_page_that_still_tells_the_worst() -> None:
@@ -245,5 +257,6 @@ def test_large_day_gives_a_light_page_that_still_tells_the_worst() -> None:
     assert "worst -₹1,234.56 at 12:20:11" in texts(curve)
     (line,) = paths(curve, stroke=LINE)
     (dot,) = paths(curve, fill=LOSS)
+    assert 400 < str(line.get("d")).count("V") <= 1_600
     lowest = max(float(y) for y in re.findall(r"V([\d.]+)", str(line.get("d"))))
     assert lowest == numbers(dot.get("d"))[1]

@@ -19,11 +19,13 @@ from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
 from tests.fakes.metrics import mark
 from velox_core.backup import influx2
 from velox_core.backup.influx2_files import missing_files
-from velox_core.backup.manifest import MANIFEST_FILE, Part, read_manifest
+from velox_core.backup.manifest import Part, read_manifest
+from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind
 from velox_core.journal.run import RunIdentity
-from velox_core.operations.backup import BackupOutcome, backup_day, restore, verify_backups
+from velox_core.operations.backup import BackupOutcome, backup_day, restore
+from velox_core.operations.backup_places import verify_backups
 from velox_core.operations.day import Day, DayRequest
 from velox_core.operations.eod_record import StepResult, StepState
 from velox_core.operations.eod_steps import STEPS
@@ -327,6 +329,13 @@ def test_lines_hold_every_run_of_the_day_and_no_other_day_or_account(
             config_hash="c",
         )
         write_journal(paths.var / f"replay/{account}/{run_id}/journal.db", identity, events=marks)
+    for account, number, day in (("other", 7, DAY), ("primary", 8, DAY.replace(day=16))):  # as in a journal that is shared
+        key = f"simulated:{account}:{day}-{number}"
+        write_journal(
+            run / "journal.db",
+            RunIdentity(scope_key=key, trading_date=day, run_id=f"{day}-{number}", config_hash="c"),
+            events=marks,
+        )
     (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
     assert part.notes["runs"] == [f"simulated:primary:{RUN_ID}", "simulated:primary:2024-01-15-2"]
     assert part.notes["points"] == 27
@@ -381,7 +390,7 @@ def evening_backup(settings: Settings, paths: Paths) -> StepResult:
     day = Day(
         request=DayRequest(date=DAY), settings=settings, paths=paths, trading_date=DAY, closed_reason="", wall_clock=False
     )
-    (step,) = [replace(step, begins=None) for step in STEPS if step.name == "backup"]
+    (step,) = [step for step in STEPS if step.name == "backup"]
     with open_evening(day, find_run(settings, paths, on=DAY)) as work:
         return run_step(work, step)
 
