@@ -1,7 +1,7 @@
 # VELOX. `make day` on a bare machine (Python 3.11 or newer, git, make) sets everything up and runs one trading day.
 #
 #   make day [DATE=2024-01-15] [SPEED=max|1.0|600] [CONFIG=config/system_simulated.yaml] [SCENARIO=crash] [DATA=PATH]
-#   make test [COVERAGE=yes] [WORKERS=2] | unit | coverage | check | format | compiled | screenshots | clean
+#   make test [COVERAGE=yes] [WORKERS=2] [EXAMPLES=same] | unit | coverage | check | format | compiled | screenshots | clean
 #   make kill-matrix     every blow to what Prefect runs, the long outages too: about ten minutes
 #   make simulate [WORLD=day|flatten] [SEEDS=200] [FIRST_SEED=1]
 

@@ -37,7 +37,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 import zstandard
 
 from velox_core.archive import archive_date
-from velox_core.backup.destinations import FolderDestination
+from velox_core.backup.folder_place import FolderDestination
 from velox_core.backup.make import make_parts
 from velox_core.backup.manifest import PartKind
 from velox_core.backup.sources import Source

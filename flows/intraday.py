@@ -61,6 +61,8 @@ async def intraday(
         again: trade a replay's date once more although its run has ended; a live day is never traded again.
     """
     day = open_flow_day(day_request(config, date, speed=speed, data=data, scenario=scenario))
+    if day.wall_clock:
+        dismiss_engine()
     ended = reason_not_to_start(day, "intraday", session)
     if ended is not None:
         return ended
@@ -88,7 +90,7 @@ async def _watch(day: Day, watch: DayWatch, *, again: bool) -> Any:
     if ended is not None:
         return ended
     engine = launch_engine(day, found, watch, no_pass)
-    dismiss_engine()  # the one that waited and was not asked: nobody will
+    dismiss_engine()  # one that waited and was not asked: nobody will
     await relay(day, engine, watch)
     return read_session(day, engine, watch)
 

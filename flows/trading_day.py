@@ -17,6 +17,7 @@ from flows.parameters import Scenario, day_request, open_flow_day, run_name
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.day import Day
 from velox_core.operations.day_engine import look
+from velox_core.operations.engine_standby import dismiss_engine
 
 END_OF_DAY: Final = "flows.end_of_day"
 POLL_SECONDS: Final = 0.25
@@ -40,6 +41,8 @@ async def trading_day(
         scenario: synthetic data instead of a file.
     """
     day = open_flow_day(day_request(config, date, speed=speed, data=data, scenario=scenario))
+    if day.wall_clock:
+        dismiss_engine()
     ended = reason_not_to_start(day, "market_open")
     if ended is not None:
         return ended
@@ -53,6 +56,7 @@ async def trading_day(
         )
     finally:
         getting_ready.cancel()
+        dismiss_engine()
     if traded.name == ALREADY_RUNNING:
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
     from flows.end_of_day import end_of_day  # it brings most of the packages, and the day's start does not wait for them

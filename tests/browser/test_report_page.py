@@ -13,6 +13,7 @@ from velox_core.operations.drawing import draw
 from velox_core.operations.session_sections import report_sections
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PAGE_MS_MAX = 240_000.0
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,8 +27,9 @@ def look_at(page: Path) -> dict[str, Any]:
 
     seen: dict[str, Any] = {"requests": [], "console": [], "errors": [], "dialogs": []}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PAGE_MS_MAX)
         window = browser.new_page(viewport={"width": 1100, "height": 900})
+        window.set_default_timeout(PAGE_MS_MAX)
         window.on("request", lambda request: seen["requests"].append(request.url))
         window.on("console", lambda line: seen["console"].append(line.text))
         window.on("pageerror", lambda error: seen["errors"].append(str(error)))

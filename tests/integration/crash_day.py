@@ -5,6 +5,8 @@
 - A point is a moment and a side of it: 'intent ENTRY:before', 'cancel:after'. The embedded Redis can die with the engine,
   with or without what it had written.
 - The forks share one start-up: importing takes longer than the whole day. The strategy and the bars of the day are here too.
+- A busy machine is no store that hangs and no broker that is out of reach: those bounds are long here, lest an engine goes
+  another way than to the point at which it is to die.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.sends import SendBounds
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.cli.entry import main as command_line
 from velox_core.domain.events import Body, EventKind
@@ -38,6 +41,7 @@ from velox_core.strategies.base import Strategy, StrategySession
 
 DAY = date(2024, 1, 15)
 ANY = "any"  # counts every point
+PATIENT_SECONDS = 60.0
 SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 LOT = 4
 MINUTES = 34
@@ -271,6 +275,8 @@ def main() -> int:
         "velox_core.feeds.csv_source",
     ):
         import_module(module)
+    RedisLedger.__init__.__kwdefaults__["timeout_seconds"] = PATIENT_SECONDS
+    SendBounds.__init__.__kwdefaults__.update(entry_wait_seconds=PATIENT_SECONDS, answer_seconds=PATIENT_SECONDS)
     for line in sys.stdin:
         process_id = os.fork()
         if not process_id:

@@ -12,6 +12,7 @@ from velox_core.domain.market.bars import MinuteRow
 from velox_core.domain.orders import Side, Signal, SignalKind
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
+from velox_core.ledger.redis import RedisLedger
 from velox_core.settings import Paths, load_settings
 from velox_core.strategies.base import Strategy, StrategySession
 
@@ -50,6 +51,7 @@ def main() -> int:
     """Run the day and write its journal's export to standard output."""
     config, var = Path(sys.argv[1]), Path(sys.argv[2])
     paths = Paths(var=var, logs=var / "logs")
+    RedisLedger.__init__.__kwdefaults__["timeout_seconds"] = 60.0  # a busy machine is no store that hangs
     outcome = run_engine(load_settings(config, {}), paths, RunRequest(date=DAY, speed=0.0, scenario="crash", fresh=True))
     reader = JournalReader(f"sqlite:///{outcome.run.folder / 'journal.db'}")
     run = reader.latest_run(DAY)

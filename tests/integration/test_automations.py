@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def parameters_of(server: PrefectServer, deployment: str) -> list[dict[str, Any]
 
 
 def orders_in(folder: Path) -> int:
-    with sqlite3.connect(f"file:{folder / 'broker.db'}?mode=ro", uri=True) as book:
+    with closing(sqlite3.connect(f"file:{folder / 'broker.db'}?mode=ro", uri=True)) as book:
         return int(book.execute("SELECT count(*) FROM orders").fetchone()[0])
 
 

@@ -20,7 +20,7 @@ from tests.fakes.stopped import wait_until_stopped
 from velox_core.archive import archive_problems, read_manifest
 from velox_core.domain.events import EventKind
 from velox_core.domain.halts import HaltKind, HaltRecord
-from velox_core.operations.backup import list_backups, verify_backups
+from velox_core.operations.backup_places import list_backups, verify_backups
 from velox_core.operations.day import Day, DayRequest, open_day
 from velox_core.operations.eod_record import RECORD_FILE, EodRecord
 from velox_core.operations.eod_steps import STEP_NAMES

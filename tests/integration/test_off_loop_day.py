@@ -14,8 +14,10 @@ from tests.fakes.outside import FakeAlerts, FakeControl
 from tests.fakes.rig import make_limits
 from tests.fakes.stores import FakeHaltFile, FakeJournal
 from velox_core.bootstrap import RunRequest, run_engine
+from velox_core.brokers.answers import ReadBounds
 from velox_core.brokers.faults import FaultPlan
 from velox_core.brokers.off_loop import OffLoopBroker
+from velox_core.brokers.sends import SendBounds
 from velox_core.brokers.simulated import SimulatedBroker
 from velox_core.brokers.simulated_market import SimulatedMarket
 from velox_core.brokers.simulated_orders import SimulationConfig
@@ -42,6 +44,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config" / "system_simulated.yaml"
 DAY = date(2024, 1, 16)
 MINUTE_MS = 60_000
+# a busy machine is no broker that is slow: what is too old to leave, or not answered yet, would make another day of it
+PATIENT_SENDS = SendBounds(answer_seconds=120.0, entry_wait_seconds=120.0, exit_wait_seconds=120.0, aside_seconds=120.0)
+PATIENT_READS = ReadBounds(
+    hurried_seconds=120.0, question_seconds=120.0, overdue_seconds=120.0, read_seconds=120.0, patience_seconds=120.0
+)
 
 
 class AnsweredFeed:
@@ -70,7 +77,7 @@ def trade(day: DayColumns, *, off_loop: bool, seed: int) -> FakeJournal:
     instruments = {s: Instrument(symbol=s, security_class=SecurityClass.CASH, tick_paise=5) for s in universe}
     config = SimulationConfig(seed=seed, capital_paise=10**12, latency_ms=50, slippage_bps=2)
     simulated = SimulatedBroker(universe, instruments=instruments, config=config, faults=FaultPlan())
-    wrapped = OffLoopBroker(simulated) if off_loop else None
+    wrapped = OffLoopBroker(simulated, send_bounds=PATIENT_SENDS, read_bounds=PATIENT_READS) if off_loop else None
     first_ms, last_ms = day.rows[0].ts_ms, day.rows[-1].ts_ms
     clock, ledger, journal = ReplayClock(first_ms), MemoryLedger(), FakeJournal()
     market = SimulatedMarket(ReplayFeed(day, clock, 0.0), simulated, clock)

@@ -15,7 +15,8 @@ from velox_core.backup.manifest import BackupError
 from velox_core.journal.run import RunIdentity
 from velox_core.journal.sql import SqlJournal
 from velox_core.journal.verify import run_heads, verify_runs
-from velox_core.operations.backup import backup_day, restore, verify_backups
+from velox_core.operations.backup import backup_day, restore
+from velox_core.operations.backup_places import verify_backups
 from velox_core.operations.journal_check import day_head, verify_journals
 from velox_core.settings import Paths, Settings, load_settings
 

@@ -24,7 +24,7 @@ ORDER = ("market-open", "intraday", "end-of-day")
 PAUSE_SECONDS = 12.0  # the scheduler looks every five seconds at what was changed
 TRIES_MAX = 5
 GRACE_SECONDS = 20.0
-PAGE_MS_MAX = 120_000.0
+PAGE_MS_MAX = 240_000.0
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -162,7 +162,7 @@ def test_browser_shows_the_runs_the_artifacts_and_a_form_that_serves_in_an_emerg
     artifacts = server.api("POST", "/artifacts/latest/filter", {})
     report = next(str(artifact["latest_id"]) for artifact in artifacts if str(artifact["key"]).startswith("session"))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PAGE_MS_MAX)
         page = browser.new_page(viewport={"width": 1200, "height": 1100})
         page.set_default_timeout(PAGE_MS_MAX)
         page.goto(f"{server.url}/runs")

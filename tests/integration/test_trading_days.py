@@ -147,9 +147,9 @@ def test_trading_days_all_22_tcs_days_run_flat_and_add_up(world: tuple[Settings,
     assert fills > 22
 
 
-def test_trading_day_at_speed_600_and_at_max_write_the_same_bytes(world: tuple[Settings, Paths]) -> None:
+def test_trading_day_paced_and_at_max_writes_the_same_bytes(world: tuple[Settings, Paths]) -> None:
     _, fast = run_day(world, RunRequest(date=TCS_DAY, speed=0.0, fresh=True))
-    _, paced = run_day(world, RunRequest(date=TCS_DAY, speed=600.0, fresh=True))
+    _, paced = run_day(world, RunRequest(date=TCS_DAY, speed=2_400.0, fresh=True))
     exported = export_events(fast)
     assert exported.count(b"\n") > 100
     assert exported == export_events(paced)

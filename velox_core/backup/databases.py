@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,11 +20,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from velox_core.backup.manifest import BackupError, TableCheck
+from velox_core.backup.faults import BackupError
+from velox_core.backup.manifest import TableCheck
 from velox_core.journal.chain import GENESIS
 from velox_core.journal.verify import RunHead, check_chain
 
 BUSY_SECONDS: Final = 5.0
+LOCKED_SECONDS_MAX: Final = 30.0
+LOOK_AGAIN_SECONDS: Final = 0.25
 ROWS_AT_ONCE: Final = 1_000
 _EVENTS: Final = "SELECT sequence, ts_ms, kind, body, digest FROM event WHERE run_key = ? ORDER BY sequence"
 _CANONICAL: Final = (  # what `journal.chain.canonical` makes, made by SQLite: most of the time of a large journal goes here
@@ -37,13 +42,42 @@ def snapshot(source: Path, target: Path) -> None:
         with closing(_reading(source)) as origin, closing(sqlite3.connect(target)) as copy:
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")  # the copy is packed at once, and the packed file is synced
-            origin.backup(copy, pages=-1)
+            origin.backup(copy, pages=-1, progress=_patience(source), sleep=LOOK_AGAIN_SECONDS)
     except sqlite3.Error as error:
-        if "is full" in str(error):
+        if _is_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        if _is_locked(error):
+            raise _locked(source, BUSY_SECONDS) from error
         raise BackupError(
             f"{source} cannot be copied: {error}: it is damaged or its disk fails; see velox doctor, or restore an older backup"
         ) from error
+
+
+def _patience(source: Path) -> Callable[[int, int, int], None]:
+    """Return what `backup` calls after each try; by itself it would wait for a lock without end."""
+    until = time.monotonic() + LOCKED_SECONDS_MAX
+
+    def tried(status: int, remaining: int, total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > until:
+            raise _locked(source, LOCKED_SECONDS_MAX)
+
+    return tried
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL or "is full" in str(error)
+
+
+def _is_locked(error: sqlite3.Error) -> bool:
+    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says which lock
+    return primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _locked(source: Path, seconds: float) -> BackupError:
+    return BackupError(
+        f"{source} cannot be copied: another process has locked it for more than {seconds:g} s",
+        f"see who has it open (fuser -v {source}), end that, then take the backup again",
+    )
 
 
 def check_integrity(path: Path) -> str:
@@ -72,6 +106,8 @@ def table_checks(path: Path) -> dict[str, TableCheck]:
         with closing(_reading(path)) as connection:
             return {name: _checked(connection, name) for name in _tables(connection)}
     except sqlite3.Error as error:
+        if _is_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise BackupError(f"{path} cannot be read: {error}. Take another backup.") from error
 
 
@@ -101,6 +137,8 @@ def journal_checks(path: Path) -> JournalChecks:
                 broken=tuple(f"run {head.name}: {problem}" for head, problem in followed if problem),
             )
     except (sqlite3.Error, TypeError) as error:
+        if isinstance(error, sqlite3.Error) and _is_full(error):  # of what SQLite sorts beside it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise BackupError(f"{path} is no journal that can be read: {error}. Take another backup.") from error
 
 

@@ -214,7 +214,9 @@ def missing_files(parts: Sequence[Part]) -> list[str]:
         for name, size in part.notes["files"].items()
     }
     return [
-        f"{path}: {'it has another size than' if path in there else 'it is missing, though'} InfluxDB's manifest names"
+        f"{path}: its size is not the one that InfluxDB's manifest names"
+        if path in there
+        else f"{path}: it is missing, though InfluxDB's manifest names it"
         for path, size in sorted(wanted.items())
         if there.get(path) != size
     ]

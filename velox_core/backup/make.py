@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,27 +15,30 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any
 
 from velox_core.backup.databases import journal_checks, snapshot, table_checks
-from velox_core.backup.manifest import DATABASES, MADE_ANEW, BackupError, Part, PartKind, Saved
+from velox_core.backup.faults import BackupError
+from velox_core.backup.manifest import DATABASES, MADE_ANEW, Part, PartKind, Saved
 from velox_core.backup.packing import SUFFIX, Packed, pack
 from velox_core.backup.proof import Restored, remove_database, restore_database, verify_part, what_differs
+from velox_core.backup.room import is_full, nothing_more, require_room, require_room_to_pack
 from velox_core.backup.sources import Source
 from velox_core.domain.errors import VeloxError
-
-SPACE_FOR_THE_REST_BYTES: Final = 50_000_000
-_PACKED_SHARE: Final = 0.5  # of a database, at most, when it is packed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """Something that is no file yet: `save` writes it to a path and returns what to check later. `path` is its place."""
+    """Something that is no file yet: `save` writes it to a path and returns what to check later. `path` is its place.
+
+    `expected_bytes` says how large it may become, where that can be told beforehand.
+    """
 
     kind: PartKind
     path: str
     origin: str
     save: Callable[[Path], Mapping[str, Any]]
+    expected_bytes: Callable[[], int] = int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], stag
         scratch: a folder for snapshots, and for what is restored of them.
     Raises: BackupError when there is no room for it, or the staging folder takes nothing.
     """
-    _require_room(sources, staging)
+    _require_room(sources, extras, staging)
     parts: list[Part] = []
     missing: list[str] = []
     without: list[str] = []
@@ -87,10 +89,8 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], stag
             (without if kind in MADE_ANEW else missing).append(f"{name}: {error}")
             continue
         except OSError as error:
-            if error.errno == errno.ENOSPC or not _takes_a_file(staging):
-                raise BackupError(
-                    f"{staging} takes nothing more: {error.strerror}: free its disk, or make it writable"
-                ) from error
+            if is_full(error) or not _takes_a_file(staging):
+                raise nothing_more(error, staging, name) from error
             missing.append(f"{name}: cannot be read: {error.strerror}")
             continue
         for part, problem in saved:
@@ -134,10 +134,16 @@ def _saver_of_extra(extra: Extra) -> _Save:
         target = _target(staging, f"{extra.path}{SUFFIX}")
         try:
             notes = dict(extra.save(file))
+            require_room_to_pack(file, extra.path, restores=True)
             if extra.kind in DATABASES:
                 return [_database(extra.kind, f"{extra.path}{SUFFIX}", extra.origin, file, target)]
             part = _part(extra.kind, f"{extra.path}{SUFFIX}", extra.origin, pack(file, target))
             return [_verified(replace(part, notes=notes), target, scratch)]
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            if extra.kind not in MADE_ANEW or not is_full(error):
+                raise
+            raise BackupError(f"the disk of {staging} has no room for it", "free some space") from error  # the rest goes on
         finally:
             remove_database(file)
 
@@ -152,7 +158,7 @@ def _saver_of_bundle(bundle: Bundle) -> _Save:
                 on_failure.pop_all()
             return made
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_full(error):
                 raise
             # its files are removed, and the rest of the backup has room again
             raise BackupError(f"the disk of {staging} has no room for it: free some space") from error
@@ -187,10 +193,11 @@ def _database(kind: PartKind, path: str, origin: str, copy: Path, target: Path) 
                 notes: dict[str, Any] = {"broken": list(checks.broken)} if checks.broken else {}
             else:
                 tables, revision, heads, notes = table_checks(copy), "", (), {}
-        except BackupError:
-            with suppress(OSError):
-                packing.result()
+        except (BackupError, OSError) as error:
+            wrong = packing.exception()
             target.unlink(missing_ok=True)
+            if isinstance(wrong, OSError) and is_full(wrong):
+                raise wrong from error  # a full disk makes the snapshot unreadable, too: it is told as what it is
             raise
         packed, restored = packing.result()
     part = replace(_part(kind, path, origin, packed), tables=tables, revision=revision, heads=heads, notes=notes)
@@ -203,7 +210,7 @@ def _pack_and_restore(copy: Path, target: Path) -> tuple[Packed, Restored | str]
     try:
         return packed, restore_database(target, copy.with_name("restored"))
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             raise
         return packed, f"it cannot be restored: {error.strerror}"
     except BackupError as error:
@@ -228,18 +235,12 @@ def _target(staging: Path, path: str) -> Path:
     return target
 
 
-def _require_room(sources: Sequence[Source], staging: Path) -> None:
-    sizes = []
+def _require_room(sources: Sequence[Source], extras: Sequence[Extra | Bundle], staging: Path) -> None:
+    sizes = [extra.expected_bytes() for extra in extras if isinstance(extra, Extra)]  # a bundle minds its own
     for source in sources:
         with suppress(OSError):
             sizes.append(0 if source.path is None else source.path.stat().st_size)
-    needed = int(2 * max(sizes, default=0) + sum(sizes) * _PACKED_SHARE) + SPACE_FOR_THE_REST_BYTES
-    space = os.statvfs(staging)
-    free = space.f_bavail * space.f_frsize
-    if free < needed:
-        raise BackupError(
-            f"{staging} has {free / 1e6:.0f} MB free, a backup needs {needed / 1e6:.0f} MB while it is made: free some space"
-        )
+    require_room(sizes, staging)
 
 
 def _takes_a_file(folder: Path) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -17,17 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from velox_core.domain.errors import VeloxError
+from velox_core.backup.faults import BackupError as BackupError  # who reads manifests catches it
 from velox_core.journal.verify import RunHead
 
-MANIFEST_FILE: Final = "manifest.json"
 FORMAT: Final = 1
-INCOMPLETE: Final = ".incomplete"
-_NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-(\d{1,6}))?(\.incomplete)?")
-
-
-class BackupError(VeloxError):
-    """A backup that could not be made, read, verified or restored."""
 
 
 class PartKind(StrEnum):
@@ -229,25 +221,3 @@ def read_manifest(content: bytes, place: str) -> Manifest:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackupError(f"the manifest of {place} cannot be read: {error!r}. Take another backup.") from error
-
-
-def date_of(name: str) -> date | None:
-    """Return the trading date of a backup's name, None for what is no name of a backup."""
-    match = _NAME.fullmatch(name)
-    try:
-        return date.fromisoformat(match[1]) if match else None
-    except ValueError:
-        return None
-
-
-def number_of(name: str) -> int:
-    """Return which backup of its date a name is: 1 for the first."""
-    match = _NAME.fullmatch(name)
-    return int(match[2]) if match and match[2] else 1
-
-
-def next_name(trading_date: date, existing: set[str]) -> str:
-    """Return the name of the next backup of a date: '2024-01-15', then '2024-01-15-2'."""
-    numbers = [number_of(name) for name in existing if date_of(name) == trading_date]
-    number = max(numbers, default=0) + 1
-    return trading_date.isoformat() if number == 1 else f"{trading_date.isoformat()}-{number}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import IO, Final
 
 import zstandard
 
-from velox_core.backup.manifest import BackupError
+from velox_core.backup.faults import BackupError
 
 LEVEL: Final = 3
 BLOCK_BYTES: Final = 1 << 20
@@ -68,12 +68,23 @@ def pack(source: Path, target: Path) -> Packed:
     return Packed(bytes=sizes[0], sha256=packed.hexdigest(), content_bytes=sizes[1], content_sha256=content.hexdigest())
 
 
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy a file, never link it: two copies are to be two. It is on the disk when this returns. Raises OSError."""
+def copy_durably(source: Path, target: Path, moved: Callable[[int], None]) -> bool:
+    """Copy a file, never link it: two copies are to be two. It is on the disk when this returns. Raises OSError.
+
+    It is hashed on its way and read back, from the disk itself where the kernel lets go of its copy of it.
+
+    Args:
+        source, target: the files.
+        moved: told how many bytes were written or read back, block by block.
+    Returns: whether what is read back is what was written.
+    """
+    written, read = hashlib.sha256(), hashlib.sha256()
     since_sync = 0
     with target.open("wb") as file:
         for block in blocks(source):
             file.write(block)
+            written.update(block)
+            moved(len(block))
             since_sync += len(block)
             if since_sync >= SYNC_EVERY_BYTES:
                 file.flush()
@@ -81,6 +92,11 @@ def copy_durably(source: Path, target: Path) -> None:
                 since_sync = 0
         file.flush()
         os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for block in blocks(target):
+        read.update(block)
+        moved(len(block))
+    return read.digest() == written.digest()
 
 
 def unpack(source: Path, target: Path | None, *, sync: bool = True) -> Packed:

@@ -59,8 +59,6 @@ def verify_part(part: Part, packed: Path, scratch: Path, *, loads: bool = True) 
         scratch: where it is restored.
         loads: have a server load what is no file of ours. Without it equal bytes are enough: it was loaded when it was saved.
     """
-    from velox_core.backup import metrics_export, redis_copy  # client libraries: only where something is verified
-
     restored = scratch / "restored"
     try:
         if problem := _other_file(part, unpack(packed, restored, sync=False)):
@@ -68,8 +66,12 @@ def verify_part(part: Part, packed: Path, scratch: Path, *, loads: bool = True) 
         if part.kind in DATABASES:
             return _differs_in_depth(part, restored)
         if part.kind is PartKind.REDIS and loads:
+            from velox_core.backup import redis_copy  # client libraries: only where there is something for them
+
             return redis_copy.check(restored, part.notes)
         if part.kind is PartKind.METRICS and loads:
+            from velox_core.backup import metrics_export
+
             return metrics_export.check(restored, part.notes)
         return ""
     except FileNotFoundError:

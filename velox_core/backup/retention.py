@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from velox_core.backup.manifest import INCOMPLETE, date_of, number_of
+from velox_core.backup.naming import INCOMPLETE, date_of, number_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 - A backup is made and verified once, in a staging folder below `var`, and then given to each destination; one that fails
   does not stop the others, and is told.
 - One at a time on a host: a kernel lock, which ends with its process. What a killed one left is removed by the next.
+- A place that hangs is given up (`apart`), and is not waited for twice; the next run brings it what was made (`deliver_rest`).
 - Old backups are removed only after a good new one is in that same destination, and only those that this `var` made: two hosts
   that share a place take nothing from each other.
 """
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import platform
 import re
@@ -17,20 +19,23 @@ import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from velox_core.backup.destinations import Destination
+from velox_core.backup.faults import BackupError
 from velox_core.backup.influx2_files import missing_files
 from velox_core.backup.make import Bundle, Extra, empty_folder, make_parts
-from velox_core.backup.manifest import DATABASES, INCOMPLETE, MANIFEST_FILE, BackupError, Manifest, Part, date_of, next_name
-from velox_core.backup.packing import SUFFIX, sync_tree, write_durably
+from velox_core.backup.manifest import DATABASES, Manifest, Part
+from velox_core.backup.naming import INCOMPLETE, MANIFEST_FILE, PARTIAL, date_of, next_name
+from velox_core.backup.packing import SUFFIX, blocks, sync_tree, write_durably
 from velox_core.backup.proof import verify_part
 from velox_core.backup.retention import Retention, to_remove
 from velox_core.backup.sources import Source
@@ -39,6 +44,9 @@ from velox_core.journal.verify import head_of_day
 LOCK_FILE: Final = "backup.lock"
 STAGING: Final = ".backup-staging"
 ORIGIN_FILE: Final = "backup.origin"
+LEFT_DAYS_MAX: Final = 7  # what nobody has touched for so long is of a host that does not come back to it
+MS_PER_DAY: Final = 86_400_000
+Answer = TypeVar("Answer")
 ORIGIN: Final = re.compile(r"[A-Za-z0-9-]{1,40}-[0-9a-f]{8}")
 
 
@@ -73,6 +81,8 @@ class Delivery:
         is_there: whether the destination has it.
         removed: old ones of ours.
         others: due, but another host's, and kept.
+        warning: what went wrong after the backup was there, and is tried again with the next one; ''.
+        tidied: what killed backups had left, and was removed.
     """
 
     where: str
@@ -80,6 +90,14 @@ class Delivery:
     is_there: bool = True
     removed: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    warning: str = ""
+    tidied: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        body: dict[str, Any] = {"place": self.where, "is_there": self.is_there, "problem": self.problem}
+        body |= {"warning": self.warning, "removed": list(self.removed), "others": list(self.others)}
+        return body | {"tidied": list(self.tidied)}
 
 
 @contextmanager
@@ -191,15 +209,25 @@ def _versions(parts: Sequence[Part]) -> dict[str, str]:
     return found | ({"redis": redis[0]} if redis else {})
 
 
+def _asked(destinations: Sequence[Destination], question: Callable[[Destination], Answer], nothing: Answer) -> list[Answer]:
+    """Return each place's answer, `nothing` of one that does not: it says so when the backup is delivered. All at once, so
+    that several that hang cost the time of one.
+    """
+
+    def ask(destination: Destination) -> Answer:
+        try:
+            return question(destination)
+        except BackupError:
+            return nothing
+
+    with ThreadPoolExecutor(max(1, len(destinations)), "backup-places") as beside:
+        return list(beside.map(ask, destinations))
+
+
 def _taken_names(destinations: Sequence[Destination]) -> set[str]:
     """Return the names that are taken in any destination that answers."""
-    names: set[str] = set()
-    for destination in destinations:
-        try:
-            names.update(destination.taken())
-        except BackupError:
-            continue  # it says so when the backup is delivered
-    return names
+    nothing: set[str] = set()
+    return nothing.union(*_asked(destinations, lambda destination: destination.taken(), nothing))
 
 
 def _gone(destinations: Sequence[Destination], on: date, made_by: str, tried: set[str]) -> list[str]:
@@ -207,16 +235,22 @@ def _gone(destinations: Sequence[Destination], on: date, made_by: str, tried: se
 
     Without them it must not displace the earlier one, however well it was verified.
     """
+
+    def databases(destination: Destination) -> dict[str, str]:
+        had: dict[str, str] = {}
+        for name in destination.names():
+            if date_of(name) != on or name.endswith(INCOMPLETE):
+                continue
+            with suppress(BackupError):
+                manifest = destination.manifest(name)
+                if manifest.good and manifest.made_by in ("", made_by):
+                    had |= {part.path: name for part in manifest.parts if part.kind in DATABASES}
+        return had
+
+    nothing: dict[str, str] = {}
     had: dict[str, str] = {}
-    for destination in destinations:
-        with suppress(BackupError):  # a destination that does not answer says so when the backup is delivered
-            for name in destination.names():
-                if date_of(name) != on or name.endswith(INCOMPLETE):
-                    continue
-                with suppress(BackupError):
-                    manifest = destination.manifest(name)
-                    if manifest.good and manifest.made_by in ("", made_by):
-                        had |= {part.path: name for part in manifest.parts if part.kind in DATABASES}
+    for each in _asked(destinations, databases, nothing):
+        had |= each
     return [
         f"{path.removesuffix(SUFFIX)} is not there any more, and backup {name} has it: put it back (velox restore --date {on})"
         for path, name in sorted(had.items())
@@ -224,13 +258,73 @@ def _gone(destinations: Sequence[Destination], on: date, made_by: str, tried: se
     ]
 
 
+def deliver_rest(
+    folder: Path, manifest: Manifest, having: Sequence[Destination], places: Sequence[Destination], rule: Retention
+) -> list[Delivery]:
+    """Bring a good backup from a place that has it to those that lack it, every file compared with what was verified.
+
+    Args:
+        folder: the account's folder below `var`, for lock and staging.
+        manifest, having: the backup, and where it is; at least one place.
+        places, rule: where it has to be, and which ones of a place are kept.
+    Returns: what became of it in each of `places`; what was due in one that has it already is removed now.
+    Raises: BackupError when it cannot be had from where it is; deliveries fail one by one.
+    """
+    with alone(folder):
+        staging = empty_folder(folder / STAGING)
+        try:
+            if len(having) < len(places):
+                _fetch_whole(having[0], manifest, staging)
+            return [
+                _thinned(place, manifest, rule, Delivery(where=place.where))
+                if place in having
+                else _deliver(place, staging, manifest, rule)
+                for place in places
+            ]
+        except OSError as error:
+            raise BackupError(f"{staging} cannot be written: {error.strerror}", "free its disk") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fetch_whole(source: Destination, manifest: Manifest, staging: Path) -> None:
+    for part in manifest.parts:
+        packed = staging / part.path
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        source.fetch(manifest.name, part.path, packed)
+        if (packed.stat().st_size, _sha256(packed)) != (part.bytes, part.sha256):
+            raise BackupError(
+                f"{part.path} of {source.where}/{manifest.name} is not the one that was verified", "take another backup"
+            )
+    write_durably(staging / MANIFEST_FILE, manifest.encoded())
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    for block in blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: Retention) -> Delivery:
+    """Give it to one place. Once it is there it stays there, whatever becomes of what is done after that."""
     try:
         destination.put(staged, manifest.name, manifest.made_by)
     except BackupError as error:
         return Delivery(where=destination.where, problem=str(error), is_there=False)
-    if not manifest.good:
-        return Delivery(where=destination.where)
+    there = Delivery(where=destination.where)
+    try:
+        before = manifest.made_wall_ms - LEFT_DAYS_MAX * MS_PER_DAY
+        left = destination.tidy(manifest.made_by, before)
+        own = f"{PARTIAL}{manifest.name}.{manifest.made_by}~"  # of this very delivery, where a folder cannot be renamed
+        there = replace(there, tidied=tuple(name for name in left if not name.startswith(own)))
+    except BackupError as error:
+        there = replace(there, warning=f"what killed backups left there was not removed: {error}")
+    return _thinned(destination, manifest, rule, there) if manifest.good else there
+
+
+def _thinned(destination: Destination, manifest: Manifest, rule: Retention, there: Delivery) -> Delivery:
+    """Remove what is no longer wanted in a place that has a good new one."""
     removed: list[str] = []
     try:
         makers = {name: _maker(destination, name) for name in destination.names()}
@@ -239,13 +333,12 @@ def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: R
             destination.remove(name)
             removed.append(name)
     except BackupError as error:
-        problem = f"old ones were not removed: {error}"
-        return Delivery(where=destination.where, problem=problem, removed=tuple(removed))
+        return replace(there, problem=f"old ones were not removed: {error}", removed=tuple(removed))
     due = [name for name in to_remove(makers, rule, keep=manifest.name) if name not in ours]
     unread = [name for name in due if makers[name] is None]
     problem = f"the manifests of {', '.join(unread)} cannot be read, so they were kept: look, and remove them" if unread else ""
     others = tuple(name for name in due if makers[name] is not None)
-    return Delivery(where=destination.where, problem=problem, removed=tuple(removed), others=others)
+    return replace(there, problem=problem, removed=tuple(removed), others=others)
 
 
 def _maker(destination: Destination, name: str) -> str | None:

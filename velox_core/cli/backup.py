@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,8 @@ import typer
 from velox_core.cli.options import ConfigOption, JsonOption, open_settings, optional_date, parse_date
 
 if TYPE_CHECKING:
-    from velox_core.operations.backup import RestoreOutcome, StoredBackup
+    from velox_core.operations.backup import BackupOutcome, RestoreOutcome
+    from velox_core.operations.backup_places import StoredBackup
     from velox_core.settings import Paths, Settings
 
 backups_app = typer.Typer(help="The backups that there are.", no_args_is_help=True, rich_markup_mode=None)
@@ -29,7 +30,9 @@ def backup(
     date: Annotated[
         str | None, typer.Option("--date", metavar="YYYY-MM-DD", help="The day.", show_default="of the newest run")
     ] = None,
-    missing: Annotated[bool, typer.Option("--missing", help="Each day on record that has no good backup yet.")] = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="What is lacking: days without a good one, places without it.")
+    ] = False,
     to: Annotated[
         str | None, typer.Option("--to", metavar="DIR|URL", help="Where to.", show_default="the configured destinations")
     ] = None,
@@ -45,24 +48,30 @@ def backup(
     settings, paths = open_settings(config)
     if missing and date is not None:
         raise typer.BadParameter("--missing takes the days that lack one: leave out --date")
-    days = _days_without(settings, paths, to) if missing else [optional_date(date) or _newest_day(settings, paths)]
-    outcomes = []
-    for day in days:
-        outcomes.append(backup_day(settings, paths, day, to=to))
+    outcomes: list[BackupOutcome] = []
+    silent: list[str] = []
+    for outcome in (
+        _what_lacks(settings, paths, to, silent)
+        if missing
+        else [backup_day(settings, paths, optional_date(date) or _newest_day(settings, paths), to=to)]
+    ):
+        outcomes.append(outcome)
         if not as_json:
             typer.echo("\n".join(outcomes[-1].sentences))
     if as_json:
         bodies = [outcome.to_json() for outcome in outcomes]
         _print_json(bodies if missing else bodies[0])
-    elif not outcomes:
-        typer.echo("every day on record has a good backup")
-    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0))
+    elif not outcomes and not silent:
+        typer.echo("every day on record has a good backup in every place")
+    for problem in silent:
+        typer.echo(f"what it lacks is not known: {problem}", err=True)
+    raise typer.Exit(max((outcome.exit_code for outcome in outcomes), default=0) or min(1, len(silent)))
 
 
 @backups_app.command("list")
 def list_them(place: PlaceArgument = None, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the backups, oldest first. Exit code 1 when a destination does not answer."""
-    from velox_core.operations.backup import list_backups
+    from velox_core.operations.backup_places import list_backups
 
     settings, paths = open_settings(config)
     found = list_backups(settings, paths, at=place)
@@ -71,7 +80,17 @@ def list_them(place: PlaceArgument = None, *, config: ConfigOption = None, as_js
     elif not found:
         typer.echo("none yet")
     else:
-        _show("Backups", ("Name", "State", "Made", "Size", "Files", "Where"), [_listed(stored) for stored in found])
+        _show(
+            "Backups",
+            ("Name", "State", "Made", "Size", "Files", "Where"),
+            [_listed(stored) for stored in found if stored.unfinished is None],
+        )
+        if left := [stored for stored in found if stored.unfinished is not None]:
+            _show(
+                "No backups: under way, or left of one that was killed",
+                ("Name", "Host", "Last touched", "Size", "Where", "To remove it"),
+                [_left(stored) for stored in left],
+            )
     raise typer.Exit(1 if any(stored.problem for stored in found) else 0)
 
 
@@ -89,7 +108,7 @@ def verify(
     Every byte, SQLite's integrity, each table's rows and checksum, the hash chains, the keys in a scratch Redis. Exit code 1
     when one is not what it was.
     """
-    from velox_core.operations.backup import verify_backups
+    from velox_core.operations.backup_places import verify_backups
 
     settings, paths = open_settings(config)
     verdicts = verify_backups(settings, paths, at=place, name=name, on=optional_date(date))
@@ -146,14 +165,29 @@ def _newest_day(settings: Settings, paths: Paths) -> date:
     return runs[-1].trading_date if runs else today_ist()
 
 
-def _days_without(settings: Settings, paths: Paths, at: str | None) -> list[date]:
+def _what_lacks(settings: Settings, paths: Paths, at: str | None, silent: list[str]) -> Iterator[BackupOutcome]:
+    """Take a backup of each day that has no good one, and bring those that are good to the places that lack them.
+
+    A place that does not answer is added to `silent` with its reason, and not waited for once more for each day.
+    """
     from velox_core.backup.sources import run_dates
-    from velox_core.operations.backup import list_backups, own_origin
+    from velox_core.operations.backup import backup_day, bring_rest, own_origin
+    from velox_core.operations.backup_places import list_backups
 
     ours = ("", own_origin(settings, paths))
-    stored = [each.manifest for each in list_backups(settings, paths, at=at) if each.manifest is not None]
-    good = {manifest.trading_date for manifest in stored if manifest.good and manifest.made_by in ours}
-    return [day for day in run_dates(settings, paths) if day not in good]
+    stored = list_backups(settings, paths, at=at)
+    silent += [each.problem for each in stored if not each.name]
+    places = (1 if at is not None else 1 + len(settings.backup.copies)) - len(silent)
+    kept: dict[date, dict[str, set[str]]] = {}
+    for each in stored:
+        if each.manifest is not None and each.manifest.good and each.manifest.made_by in ours:
+            kept.setdefault(each.manifest.trading_date, {}).setdefault(each.name, set()).add(each.where)
+    for day in run_dates(settings, paths):
+        newest = max((day_of_places for day_of_places in kept.get(day, {}).values()), key=len, default=set())
+        if not newest:
+            yield backup_day(settings, paths, day, to=at)
+        elif len(newest) < places:
+            yield bring_rest(settings, paths, day, to=at) or backup_day(settings, paths, day, to=at)
 
 
 def _listed(stored: StoredBackup) -> tuple[str, ...]:
@@ -169,6 +203,21 @@ def _listed(stored: StoredBackup) -> tuple[str, ...]:
         str(len(manifest.parts)),
         stored.where,
     )
+
+
+def _left(stored: StoredBackup) -> tuple[str, ...]:
+    left = stored.unfinished
+    if left is None:
+        return ()
+    touched = "-" if not left.touched_wall_ms else f"{_moment(left.touched_wall_ms)}, {_age(left.touched_wall_ms)} ago"
+    return (left.name, left.made_by or "-", touched, f"{left.bytes / 1e6:.1f} MB", stored.where, stored.remedy)
+
+
+def _age(wall_ms: int) -> str:
+    import time
+
+    hours = max(0, time.time_ns() // 1_000_000 - wall_ms) / 3_600_000
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def _moment(wall_ms: int) -> str:

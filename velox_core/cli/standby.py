@@ -10,6 +10,8 @@ import importlib
 import os
 import socket
 import sys
+import time
+from contextlib import suppress
 from typing import Final
 
 from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_DONE
@@ -26,8 +28,9 @@ def stand_by() -> int | None:
         sys.stderr.write("velox: --standby is for the process of a flow; use velox run\n")
         return EXIT_BAD_USAGE
     gc.disable()  # what is imported stays
-    for name in ENGINE_MODULES:
-        importlib.import_module(name)
+    with suppress(Exception):  # what cannot be imported is told by the command, where it can be read
+        for name in ENGINE_MODULES:
+            importlib.import_module(name)
     gc.enable()
     with channel:
         order = receive_order(channel)
@@ -35,6 +38,7 @@ def stand_by() -> int | None:
         return EXIT_DONE
     os.environ.clear()
     os.environ.update(order.environ)
+    time.tzset()
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (order.output, 1), (order.output, 2)):
         os.dup2(source, target)

@@ -1,4 +1,4 @@
-"""Backups of an account's day, as flows and the command line ask for them: take, list, verify, restore.
+"""Backups of an account's day, as flows and the command line ask for them: take, bring what was made to the rest, restore.
 
 - A backup of a date holds the account's own stores, the date's runs, Redis, the metrics of the day where they can be exported,
   configuration, calendar and charges. `velox eod` of any date can take it again: it then has the next number.
@@ -13,32 +13,32 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any, Final
 
-from velox_core.backup.destinations import Destination, open_destination
+from velox_core.backup.destinations import Destination
+from velox_core.backup.faults import BackupError
 from velox_core.backup.make import empty_folder
-from velox_core.backup.manifest import INCOMPLETE, BackupError, Manifest, PartKind, date_of
+from velox_core.backup.manifest import Manifest, PartKind
+from velox_core.backup.naming import INCOMPLETE, date_of, number_of
 from velox_core.backup.restore import Action, Step, apply, fetch_checked, plan_elsewhere, plan_in_place
 from velox_core.backup.retention import Retention
 from velox_core.backup.sources import account_scope, find_sources
-from velox_core.backup.store import Delivery, Request, alone, known_origin, take, verify_stored
+from velox_core.backup.store import Delivery, Request, alone, deliver_rest, known_origin, take
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import ENGINE_LOCK, EngineLock, LockView
+from velox_core.journal.verify import run_heads
+from velox_core.operations.backup_places import opened
 from velox_core.operations.hints import velox
 from velox_core.operations.metrics_words import metrics_words, restore_words
 from velox_core.operations.status import account_folders
 from velox_core.settings import Paths, Settings
 
-BACKUPS_FOLDER: Final = "backups"  # below var, when no destination is configured
 RESTORE_STAGING: Final = ".restore-staging"
 ASIDE_FOLDER: Final = "moved-aside"
-PROBE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,12 @@ class BackupOutcome:
         return self.manifest.good and not self.manifest.without and not any(each.problem for each in self.deliveries)
 
     @property
+    def lacking(self) -> tuple[str, ...]:
+        """Return the places that did not get it, of a good one that has everything: the next run brings it there."""
+        whole = self.manifest.good and not self.manifest.without
+        return tuple(each.where for each in self.deliveries if each.problem) if whole else ()
+
+    @property
     def exit_code(self) -> int:
         """Return 0 for a good one, 1 else."""
         return EXIT_DONE if self.good else EXIT_OPERATING_ERROR
@@ -85,53 +91,18 @@ class BackupOutcome:
             if not delivery.is_there:
                 said.append(f"NOT in {delivery.where}: {delivery.problem}")
                 continue
+            if delivery.tidied:
+                removed += f"; what killed backups had left removed: {', '.join(delivery.tidied)}"
             said.append(f"in {delivery.where}{removed}{f'; but {delivery.problem}' if delivery.problem else ''}")
+            said += [f"warning: {delivery.warning}"] if delivery.warning else []
         if manifest.head:
             said.append(f"head of the day {manifest.head}")
         return said
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        places = [
-            {"place": delivery.where, "problem": delivery.problem, "removed": list(delivery.removed)}
-            | {"others": list(delivery.others)}
-            for delivery in self.deliveries
-        ]
+        places = [delivery.to_json() for delivery in self.deliveries]
         return {"good": self.good, "destinations": places, "seconds": round(self.seconds, 3), **self.manifest.to_json()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredBackup:
-    """A backup in a destination; `problem` says why its manifest cannot be read."""
-
-    where: str
-    name: str
-    manifest: Manifest | None
-    problem: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        manifest = self.manifest
-        body: dict[str, Any] = {"place": self.where, "name": self.name, "problem": self.problem}
-        if manifest is not None:
-            body |= {"good": manifest.good, "trading_date": manifest.trading_date.isoformat(), "bytes": manifest.packed_bytes}
-            body |= {"made_wall_ms": manifest.made_wall_ms, "verified_wall_ms": manifest.verified_wall_ms}
-            body |= {"head": manifest.head, "missing": list(manifest.missing), "parts": len(manifest.parts)}
-            body |= {"without": list(manifest.without)}
-        return body
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackupVerdict:
-    """What a look at a stored backup found: nothing, or problems."""
-
-    where: str
-    name: str
-    problems: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {"place": self.where, "name": self.name, "ok": not self.problems, "problems": list(self.problems)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,17 +129,6 @@ class RestoreOutcome:
         }
 
 
-def destinations(settings: Settings, paths: Paths, at: str | None = None) -> list[Destination]:
-    """Return where the account's backups are kept: the configured places, or the one that `at` names."""
-    backup = settings.backup
-    if at is not None:
-        places = [at if "://" in at else os.path.abspath(at)]
-    else:
-        places = [backup.destination or str(paths.var / BACKUPS_FOLDER), *backup.copies]
-    folder = account_scope(settings).folder
-    return [open_destination(place, folder) for place in places]
-
-
 def backup_day(settings: Settings, paths: Paths, trading_date: date, *, to: str | None = None) -> BackupOutcome:
     """Take a verified backup of a day. Raises BackupError when none could be made."""
     from velox_core.operations.backup_extras import extras
@@ -186,79 +146,59 @@ def backup_day(settings: Settings, paths: Paths, trading_date: date, *, to: str 
         left_out=left_out,
         folder=paths.var / scope.folder,
     )
-    rule = Retention(days=settings.backup.keep_days, weeks=settings.backup.keep_weeks, months=settings.backup.keep_months)
-    manifest, deliveries = take(request, destinations(settings, paths, to), rule)
+    with opened(settings, paths, to) as places:
+        manifest, deliveries = take(request, places, _rule(settings))
     return BackupOutcome(manifest=manifest, deliveries=tuple(deliveries), seconds=time.monotonic() - began)
 
 
-def probe_place(settings: Settings, paths: Paths, place: str | None) -> str:
-    """Write, read back and remove a small file where backups go; returns what was seen. `place` None: below var.
+def bring_rest(settings: Settings, paths: Paths, trading_date: date, *, to: str | None = None) -> BackupOutcome | None:
+    """Bring the day's newest good backup to the places that lack it, as an earlier delivery failed there.
 
-    Raises: BackupError that says what is missing; also when the place does not answer within `PROBE_SECONDS`.
+    Returns: None when there is none of ours that has everything and still says what the journals say: take another then.
+    Raises: BackupError when it cannot be had from the place that has it.
     """
-    (destination, *_) = destinations(settings, paths, place or str(paths.var / BACKUPS_FOLDER))
-    answer: SimpleQueue[str | BackupError] = SimpleQueue()
+    began = time.monotonic()
+    ours = ("", own_origin(settings, paths))
+    with opened(settings, paths, to) as places:
+        holders: dict[str, list[Destination]] = {}
+        manifests: dict[str, Manifest] = {}
+        for place in places:
+            with suppress(BackupError):  # it says so when it is given the backup
+                for name in place.names():
+                    if date_of(name) == trading_date and not name.endswith(INCOMPLETE):
+                        manifests[name] = place.manifest(name)
+                        holders.setdefault(name, []).append(place)
+        whole = [
+            name
+            for name, manifest in manifests.items()
+            if manifest.good and not manifest.without and manifest.made_by in ours and _is_current(paths, manifest)
+        ]
+        if not whole:
+            return None
+        newest = max(whole, key=number_of)
+        having = holders[newest]
+        deliveries = deliver_rest(
+            paths.var / account_scope(settings).folder, manifests[newest], having, places, _rule(settings)
+        )
+    return BackupOutcome(manifest=manifests[newest], deliveries=tuple(deliveries), seconds=time.monotonic() - began)
 
-    def ask() -> None:
-        try:
-            answer.put(destination.probe())
-        except BackupError as error:
-            answer.put(error)
 
-    Thread(target=ask, name="backup-probe", daemon=True).start()
-    try:
-        told = answer.get(timeout=PROBE_SECONDS)
-    except Empty:
-        raise BackupError(
-            f"{destination.where} does not answer within {PROBE_SECONDS:g} s: see its address and the network"
-        ) from None
-    if isinstance(told, BackupError):
-        raise told
-    return told
-
-
-def list_backups(settings: Settings, paths: Paths, *, at: str | None = None) -> list[StoredBackup]:
-    """Return the backups of every destination, oldest first; a destination that does not answer is one entry that says so."""
-    found: list[StoredBackup] = []
-    for destination in destinations(settings, paths, at):
-        try:
-            names = destination.names()
-        except BackupError as error:
-            found.append(StoredBackup(where=destination.where, name="", manifest=None, problem=str(error)))
+def _is_current(paths: Paths, manifest: Manifest) -> bool:
+    """Return whether the journals end where they ended when they were saved; a server's is not asked."""
+    for part in manifest.parts:
+        if part.kind is not PartKind.JOURNAL or not part.origin:
             continue
-        for name in names:
-            try:
-                found.append(StoredBackup(where=destination.where, name=name, manifest=destination.manifest(name)))
-            except BackupError as error:
-                found.append(StoredBackup(where=destination.where, name=name, manifest=None, problem=str(error)))
-    return found
-
-
-def verify_backups(
-    settings: Settings, paths: Paths, *, at: str | None = None, name: str | None = None, on: date | None = None
-) -> list[BackupVerdict]:
-    """Restore stored backups into an empty place and compare: all, one by its name, or those of a date.
-
-    Raises: BackupError when there is none such.
-    """
-    verdicts = []
-    for stored in list_backups(settings, paths, at=at):
-        if (name is not None and stored.name != name) or (on is not None and date_of(stored.name) != on):
-            continue
-        problems = (stored.problem,) if stored.problem else _problems(settings, paths, at, stored)
-        verdicts.append(BackupVerdict(where=stored.where, name=stored.name, problems=problems))
-    if not verdicts:
-        raise BackupError(f"there is no backup {name or on or 'yet'}; take one: {velox('backup', settings=settings)}")
-    return verdicts
-
-
-def _problems(settings: Settings, paths: Paths, at: str | None, stored: StoredBackup) -> tuple[str, ...]:
-    destination = next(place for place in destinations(settings, paths, at) if place.where == stored.where)
-    with tempfile.TemporaryDirectory(prefix="velox-verify-") as scratch:
         try:
-            return tuple(verify_stored(destination, stored.name, Path(scratch)))
-        except (BackupError, OSError) as error:
-            return (str(error),)
+            if tuple(run_heads(f"sqlite:///{paths.var / part.origin}")) != part.heads:
+                return False
+        except VeloxError:
+            return False
+    return True
+
+
+def _rule(settings: Settings) -> Retention:
+    backup = settings.backup
+    return Retention(days=backup.keep_days, weeks=backup.keep_weeks, months=backup.keep_months)
 
 
 def restore(
@@ -284,7 +224,21 @@ def restore(
         force: let what is newer than the backup be moved aside.
     Raises: BackupError; nothing was changed then, unless it says so.
     """
-    destination, manifest = _choose(settings, paths, trading_date, source, name)
+    with opened(settings, paths, source) as places:
+        destination, manifest = _choose(settings, paths, places, trading_date, name)
+        return _restored(settings, paths, destination, manifest, to=to, dry_run=dry_run, force=force)
+
+
+def _restored(
+    settings: Settings,
+    paths: Paths,
+    destination: Destination,
+    manifest: Manifest,
+    *,
+    to: str | None,
+    dry_run: bool,
+    force: bool,
+) -> RestoreOutcome:
     if to is not None and "://" in to:
         return _into_server(destination, manifest, to, dry_run=dry_run)
     if to is not None:
@@ -317,7 +271,7 @@ def restore(
 
 
 def _choose(
-    settings: Settings, paths: Paths, trading_date: date, source: str | None, name: str | None
+    settings: Settings, paths: Paths, places: Sequence[Destination], trading_date: date, name: str | None
 ) -> tuple[Destination, Manifest]:
     """Return the backup that is meant, and where it is: the one that is named, else the newest good one of the date.
 
@@ -325,7 +279,7 @@ def _choose(
     """
     ours = ("", own_origin(settings, paths))
     unusable: list[str] = []
-    for destination in destinations(settings, paths, source):
+    for destination in places:
         try:
             names = [each for each in destination.names() if date_of(each) == trading_date]
             wanted = [each for each in names if each == name] if name is not None else _good(names)

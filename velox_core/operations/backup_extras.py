@@ -10,6 +10,7 @@ from typing import Any
 from velox_core.backup import redis_copy
 from velox_core.backup.make import Bundle, Extra
 from velox_core.backup.manifest import PartKind
+from velox_core.backup.room import size_of_folder
 from velox_core.backup.sources import account_scope
 from velox_core.operations.metrics_backup import metrics_bundle
 from velox_core.settings import Paths, Settings
@@ -57,5 +58,6 @@ def _redis(settings: Settings, paths: Paths) -> list[Extra]:
             path=f"redis-dump/{redis_copy.DUMP_FILE}",
             origin="",
             save=lambda target: redis_copy.save_embedded(folder, scope_key, target),
+            expected_bytes=lambda: size_of_folder(folder),  # a dump is no larger than the log of what made it
         )
     ]

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from velox_core.backup.destinations import FREE_BYTES_MINIMUM
 from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.engine_lock import LockView
 from velox_core.journal.queries import JournalReader
 from velox_core.operations.closing import with_closing
 from velox_core.operations.dead_engine import dead_engine
-from velox_core.operations.probes import FREE_BYTES_MINIMUM, probe_redis_url
+from velox_core.operations.probes import probe_redis_url
 from velox_core.operations.recorded import RecordedRun
 from velox_core.operations.status import age_seconds, read_status
 from velox_core.redis_server import EmbeddedRedis

@@ -55,11 +55,15 @@ def get_engine_ready() -> None:
 def dismiss_engine() -> None:
     """End the process, if it got no order."""
     while _spare:
-        spare = _spare.pop()
-        spare.channel.close()
-        spare.process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            spare.process.wait(END_SECONDS_MAX)
+        _end(_spare.pop())
+
+
+def _end(spare: _Spare) -> None:
+    """Kill it before its channel ends: what it was told so far must not look like all of it."""
+    spare.process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        spare.process.wait(END_SECONDS_MAX)
+    spare.channel.close()
 
 
 def order_engine(
@@ -76,20 +80,22 @@ def order_engine(
     """
     if not _spare:
         return None
-    spare = _spare[0]
+    spare, is_whole = _spare.pop(), False
     order = json.dumps({"arguments": list(arguments), "environ": dict(environ)}).encode()
     try:
         if spare.process.poll() is not None:
-            raise OSError("it has ended")
+            return None
         spare.channel.settimeout(ORDER_SECONDS_MAX)
         socket.send_fds(spare.channel, [_HEAD], [output, lock])
         spare.channel.sendall(order + b"\n")
-        spare.channel.shutdown(socket.SHUT_WR)
+        is_whole = True  # it is acted on when the channel ends
     except OSError:
-        dismiss_engine()  # it is gone before another one is started
         return None
-    _spare.clear()
-    spare.channel.close()
+    finally:
+        if is_whole:
+            spare.channel.close()
+        else:
+            _end(spare)  # it is gone before another one is started
     return spare.process
 
 

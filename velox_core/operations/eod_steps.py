@@ -16,11 +16,12 @@ from typing import Any, Final
 from velox_core.alert_setup import open_alerts
 from velox_core.archive import Manifest, archive_date, prune_archives, prune_rotated, read_manifest
 from velox_core.archive.retention import archive_folder
+from velox_core.backup.faults import BackupError
 from velox_core.domain.errors import VeloxError
 from velox_core.domain.money import rupees_display
 from velox_core.logs import LOG_FILES
 from velox_core.operations import eod, session_report
-from velox_core.operations.backup import backup_day
+from velox_core.operations.backup import BackupOutcome, backup_day, bring_rest
 from velox_core.operations.day import Day
 from velox_core.operations.eod_record import EodRecord, StepResult, StepState
 from velox_core.operations.figure_words import figure_lines
@@ -132,9 +133,25 @@ def _reset(work: Evening) -> Told:
 
 
 def _backup(work: Evening) -> Told:
-    made = backup_day(work.day.settings, work.day.paths, work.recorded.trading_date)
-    facts = {"name": made.name, "verified": made.good, "head": made.head}
+    settings, paths, on = work.day.settings, work.day.paths, work.recorded.trading_date
+    made = (_brought_rest(work) if _lacks_only_places(work) else None) or backup_day(settings, paths, on)
+    facts = {"name": made.name, "verified": made.good, "head": made.head, "lacking": [*made.lacking]}
     return Told(text="; ".join(made.sentences), data=facts, state=StepState.FAILED if made.exit_code else StepState.DONE)
+
+
+def _lacks_only_places(work: Evening) -> bool:
+    """Return whether an earlier end of day made a good backup that did not reach every place, and nothing came after it."""
+    before = work.record.step("backup")
+    (step,) = [step for step in STEPS if step.name == "backup"]
+    anew = any(work.results[name].state is not StepState.ALREADY_DONE for name in step.follows if name in work.results)
+    return before is not None and bool(before.data.get("lacking")) and not anew and not work.again
+
+
+def _brought_rest(work: Evening) -> BackupOutcome | None:
+    try:
+        return bring_rest(work.day.settings, work.day.paths, work.recorded.trading_date)
+    except BackupError:
+        return None  # where it was it is no more: another one is taken
 
 
 def _archive(work: Evening) -> Told:

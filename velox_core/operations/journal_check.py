@@ -18,7 +18,7 @@ from velox_core.domain.errors import EXIT_DONE, EXIT_OPERATING_ERROR, JournalUna
 from velox_core.journal.database import open_database
 from velox_core.journal.file import verify_chain
 from velox_core.journal.verify import RunHead, RunVerdict, head_of_day, run_heads, verify_runs
-from velox_core.operations.backup import list_backups
+from velox_core.operations.backup_places import list_backups
 from velox_core.operations.recorded import RecordedRun, recorded_runs
 from velox_core.operations.status import account_folders, read_summary
 from velox_core.runs import JOURNAL_DATABASE

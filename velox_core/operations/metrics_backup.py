@@ -3,7 +3,7 @@
 - InfluxDB 2: its own backup of the bucket; where that is refused (the token may not, no such API) its export of the day.
 - VictoriaMetrics: its export of the day's points.
 - InfluxDB 3, and a server that refuses an export too: the day's points as `velox metrics backfill` makes them of the journal.
-  What only the running engine knew (marks, heartbeats, durations) is not among them.
+  What only the running engine knew (marks, heartbeats, durations) InfluxDB 3 is asked for; else it is not among them.
 - What was done instead stands in the manifest (`notes.instead`) and in the backup's words. A server that does not answer at
   all leaves the part out: the backup is good without it, and says so.
 """
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime, timedelta
+from datetime import time as day_time
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from velox_core.backup.make import Bundle
 from velox_core.backup.manifest import BackupError, PartKind, Saved
 from velox_core.backup.metrics_ways import Way
 from velox_core.backup.sources import account_scope, day_folders
 from velox_core.domain.scope import Scope
+from velox_core.domain.time import IST
 from velox_core.journal.queries import JournalReader
 from velox_core.journal.schema import Run
 from velox_core.metrics.delivery import AnswerKind
@@ -33,6 +35,7 @@ from velox_core.settings import InfluxSettings, MetricsFlavour, Paths, Settings
 NAME: Final = "metrics/day"
 LINES_FILE: Final = "metrics/day.lp"
 _ONLY_FACTS: Final = "made of the journal, without what only the running engine knew"
+_ALL: Final = "made of the journal; what only the running engine knew was asked for"
 
 
 def metrics_bundle(settings: Settings, paths: Paths, trading_date: date) -> list[Bundle]:
@@ -79,18 +82,19 @@ def _day(settings: Settings, paths: Paths, trading_date: date, room: Path, flavo
         return Saved(path=NAME, file=file, notes={**notes, **({"instead": said} if said else {})})
     except Refused as refused:
         said = f"{instead}; {refused}" if instead else str(refused)
-        notes = save_lines(settings, paths, trading_date, file)
-        return Saved(
-            path=LINES_FILE,
-            file=file,
-            notes={**notes, "instead": f"{said}. The day's points were saved instead, {_ONLY_FACTS}"},
-        )
+        notes, how = save_lines(settings, paths, trading_date, file, asks=flavour is Flavour.INFLUX3)
+        said += f". The day's points were saved instead, {how}"
+        return Saved(path=LINES_FILE, file=file, notes={**notes, "instead": said})
 
 
-def save_lines(settings: Settings, paths: Paths, trading_date: date, target: Path) -> dict[str, Any]:
+def save_lines(settings: Settings, paths: Paths, trading_date: date, target: Path, *, asks: bool) -> tuple[dict[str, Any], str]:
     """Write the points of the day's runs, as a backfill sends them, into a file of line protocol.
 
-    Returns: what to check later. Raises JournalUnavailable, OSError.
+    Args:
+        settings, paths, trading_date: which runs.
+        target: the file.
+        asks: whether the server is an InfluxDB 3, which may give what no journal has.
+    Returns: what to check later, and how it was made. Raises JournalUnavailable, OSError.
     """
     points = malformed = 0
     runs = []
@@ -100,12 +104,29 @@ def save_lines(settings: Settings, paths: Paths, trading_date: date, target: Pat
             file.writelines(f"{line}\n" for line in made.lines)
             points, malformed = points + len(made.lines), malformed + made.malformed
             runs.append(scope.key)
-    return {
-        "method": Way.LINE_PROTOCOL.value,
-        "points": points,
-        "runs": runs,
-        **({"malformed": malformed} if malformed else {}),
-    }
+        how, asked = _asked(settings, trading_date, file) if asks else (_ONLY_FACTS, 0)
+    notes = {"method": Way.LINE_PROTOCOL.value, "points": points + asked, "runs": runs}
+    return {**notes, **({"malformed": malformed} if malformed else {})}, how
+
+
+def _asked(settings: Settings, trading_date: date, file: IO[str]) -> tuple[str, int]:
+    """Write what only an InfluxDB 3 has of the day. Returns how it went, and the number of points."""
+    from velox_core.backup.influx3 import write_process_points
+
+    influx = settings.metrics.influxdb
+    begin = datetime.combine(trading_date, day_time(0), IST)
+    try:
+        points = write_process_points(
+            file,
+            url=influx.url.rstrip("/"),
+            database=influx.bucket,
+            token=_token(influx),
+            tags={"broker": settings.broker.type.value, "account": settings.account},
+            span=(begin, begin + timedelta(days=1)),
+        )
+    except BackupError as error:
+        return f"{_ONLY_FACTS}: {error}", 0
+    return f"{_ALL} ({points} points)", points
 
 
 def _runs(settings: Settings, paths: Paths, trading_date: date) -> Iterator[tuple[JournalReader, Run, Scope]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +23,6 @@ TIMEOUT_SECONDS: Final = 2.0
 RUNS_LOOKED_AT_MAX: Final = 200
 REDIS_VERSION_MINIMUM: Final = (6, 2)
 SAFE_EVICTION: Final = "noeviction"
-FREE_BYTES_MINIMUM: Final = 500_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,19 +109,15 @@ def probe_http(host: str, port: int) -> ProbeResult:
 
 def probe_backup_destination(settings: Settings, paths: Paths) -> ProbeResult:
     """Write, read back and remove a file in each place of the backups; look at the free space of a folder."""
-    from velox_core.backup.manifest import BackupError
-    from velox_core.operations.backup import BACKUPS_FOLDER, probe_place
+    from velox_core.backup.faults import BackupError
+    from velox_core.operations.backup_places import BACKUPS_FOLDER, probe_place
 
     told = []
     for place in (settings.backup.destination or str(paths.var / BACKUPS_FOLDER), *settings.backup.copies):
         try:
             told.append(probe_place(settings, paths, place))
         except BackupError as error:
-            what, _, advice = str(error).rpartition(": ")
-            return ProbeResult(ok=False, measured=what, advice=advice)
-        if "://" not in place and (free := shutil.disk_usage(place).free) < FREE_BYTES_MINIMUM:
-            advice = "free some space: a backup needs 0.5 GB"
-            return ProbeResult(ok=False, measured=f"{place} has {free / 1e9:.1f} GB free", advice=advice)
+            return ProbeResult(ok=False, measured=error.problem, advice=error.advice)
     return ProbeResult(ok=True, measured="; ".join(told))
 
 

@@ -20,6 +20,7 @@ class BackupSettings:
     """Backups: an absolute folder or a URL, None for `backups` below the var folder, and more of them.
 
     Kept is the newest backup of each of the newest `keep_days` days, `keep_weeks` weeks and `keep_months` months that have one.
+    A destination that answers nothing and moves nothing for `silence_seconds` is given up.
     """
 
     destination: str | None
@@ -27,6 +28,7 @@ class BackupSettings:
     copies: tuple[str, ...] = ()
     keep_weeks: int = 8
     keep_months: int = 12
+    silence_seconds: int = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -247,6 +247,7 @@ def _backup(backup: schema.Backup, root: Path) -> BackupSettings:
         keep_days=backup.keep_days,
         keep_weeks=backup.keep_weeks,
         keep_months=backup.keep_months,
+        silence_seconds=backup.silence_seconds,
     )
 
 

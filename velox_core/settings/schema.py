@@ -239,6 +239,7 @@ class Backup(Section):
     keep_days: Annotated[int, whole("days", 1, 3650)] = 30
     keep_weeks: Annotated[int, whole("weeks", 0, 520)] = 8
     keep_months: Annotated[int, whole("months", 0, 120)] = 12
+    silence_seconds: Annotated[int, whole("seconds", 1, 3600)] = 60
 
 
 class Logs(Section):

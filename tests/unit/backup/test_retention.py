@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from velox_core.backup.manifest import date_of, next_name, number_of
+from velox_core.backup.naming import date_of, next_name, number_of
 from velox_core.backup.retention import Retention, to_remove
 
 DAYS = [date(2024, 1, 1) + timedelta(days=number) for number in range(90)]

@@ -119,3 +119,43 @@ def test_journal_of_an_older_revision_is_migrated_and_its_chain_is_whole(velox: 
         "UPDATE alembic_version SET version_num = '0003'",
     )
     assert f"ok      {RUN_ID}" in velox("journal", "verify").output
+
+
+def test_what_is_no_backup_is_listed_with_its_host_age_and_size_and_how_to_remove_it(velox: Invoke, tmp_path: Path) -> None:
+    velox("backup")
+    left = tmp_path / "var" / "backups" / "simulated" / "primary" / ".partial-2024-01-14.nas-0123abcd~0"
+    left.mkdir()
+    (left / "part").write_bytes(bytes(1_500_000))
+    listed = velox("backups", "list")
+    assert listed.exit_code == 0
+    told = " ".join(listed.output.split())
+    assert "No backups: under way, or left of one that was killed" in told
+    assert "nas-0123abcd" in told
+    assert "0.0 h ago 1.5 MB" in told
+    assert "rm -r" in told
+    _, unfinished = json.loads(velox("backups", "list", "--json").output)
+    assert (unfinished["unfinished"]["made_by"], unfinished["unfinished"]["bytes"]) == ("nas-0123abcd", 1_500_000)
+
+
+def test_missing_brings_a_good_backup_to_the_place_that_lacks_it(run: Path, tmp_path: Path) -> None:
+    text = (ROOT / "config" / "system_simulated.yaml").read_text(encoding="utf-8")
+    text = text.replace("data/tcs_2024-01-15.csv", str(ROOT / "data" / "tcs_2024-01-15.csv"))
+    config = tmp_path / "system.yaml"
+    far = tmp_path / "far"
+    far.write_text("in the way")
+    config.write_text(f"{text.rstrip()}\n\n  backup: {{copies: ['{far}']}}\n", encoding="utf-8")
+
+    def velox(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments, "--config", str(config)])
+
+    first = json.loads(velox("backup", "--json").output)
+    assert [place["is_there"] for place in first["destinations"]] == [True, False]
+    far.unlink()
+    (brought,) = json.loads(velox("backup", "--missing", "--json").output)
+    assert (brought["name"], brought["good"]) == (first["name"], True)
+    assert [path.name for path in (far / "simulated" / "primary").iterdir()] == [first["name"]]
+    assert velox("backup", "--missing").output == "every day on record has a good backup in every place\n"
+    config.write_text(config.read_text().replace(str(far), "sftp://nobody@127.0.0.1:1/velox"))
+    unknown = velox("backup", "--missing")
+    assert unknown.exit_code == 1
+    assert unknown.output.startswith("what it lacks is not known: cannot read sftp://nobody@127.0.0.1:1/velox")

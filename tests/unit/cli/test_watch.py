@@ -83,7 +83,7 @@ def test_watch_of_an_engine_that_dies_says_so_and_fails_with_its_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path)
-    run.script = [{"pid": 2**22 - 1, "state": "RUNNING", "positions": [{"symbol": "TCS", "quantity": 1}]}]
+    run.script = [{"pid": 2**22 + 1, "state": "RUNNING", "positions": [{"symbol": "TCS", "quantity": 1}]}]
     assert run.watch() == 4
     assert "DIED" in capsys.readouterr().out
 
@@ -105,7 +105,7 @@ def closed(run: Run, state: FlattenState, outcome: SymbolOutcome, held: int) -> 
     leave_closing(run.folder, result, run_id=run.folder.name, tool=GUARD, by="guard")
 
 
-DEAD = {"pid": 2**22 - 1, "state": "RUNNING", "positions": [{"symbol": "TCS", "quantity": 1}]}
+DEAD = {"pid": 2**22 + 1, "state": "RUNNING", "positions": [{"symbol": "TCS", "quantity": 1}]}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ def settings(api_url: str = "") -> Settings:
     return load_settings(ROOT / "config" / "system_simulated.yaml", environ)
 
 
+@pytest.fixture
+def patient_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no server that is slow."""
+    monkeypatch.setattr("deployments.serve.HEALTH_SECONDS", 120.0)
+
+
+@pytest.mark.usefixtures("patient_look")
 def test_server_of_another_var_folder_is_not_served_at(paths: Paths) -> None:
     with serving(lambda request: Reply(status=200, body="true")) as answering:
         address = f"{answering.url}/api"
@@ -89,6 +96,7 @@ def test_ui_is_told_where_its_api_listens_unless_the_environment_says_so_already
         assert [proxied[key] for key in proxied if key.endswith("UI_API_URL")] == ["https://prefect.example/api"]
 
 
+@pytest.mark.usefixtures("patient_look")
 def test_server_that_the_configuration_names_is_served_at_whoever_started_it(paths: Paths) -> None:
     with serving(lambda request: Reply(status=200, body="true")) as answering:
         address = f"{answering.url}/api"

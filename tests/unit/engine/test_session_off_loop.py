@@ -62,6 +62,10 @@ class OffLoopDay:
         """Wait until the entry is in the book."""
         self.gate.wait_done("place")
 
+    def entry_left(self) -> None:
+        """Wait until the entry is on its way."""
+        self.gate.wait_begun("place")
+
     def shut(self) -> None:
         self.gate.shut.update(EVERY_CALL)
 
@@ -83,6 +87,7 @@ def test_session_with_a_broker_that_hangs_on_every_call_judges_closes_and_shows_
     seen: dict[str, object] = {}
 
     def look() -> None:
+        made.gate.wait_begun("place", 2)  # when its thread comes to run is the machine's choice
         status = made.day.control.published[-1]
         seen["halted"], seen["live"], seen["clock"] = status["halted"], status["live_orders"], status["clock"]
         seen["age"] = status["breach_age_ms"]
@@ -131,7 +136,7 @@ def test_answer_still_owed_at_the_end_is_waited_for_and_then_unknown(monkeypatch
     monkeypatch.setattr(owed, "ANSWER_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(owed, "ANSWER_PAUSES_MAX", 3)
     made = OffLoopDay([10_000, None, None], {}, patience_seconds=0.01, on_stop=OnStop(on_stop))
-    made.steps.update({0: made.shut, 2: lambda: made.day.session.request_stop("test")})
+    made.steps.update({0: made.shut, 1: made.entry_left, 2: lambda: made.day.session.request_stop("test")})
     result = made.day.run()
     assert made.states(ENTRY) == ["UNKNOWN"]
     assert (result.flat, result.fault) == (False, "")
@@ -147,7 +152,12 @@ def test_stop_withdraws_an_entry_that_has_not_left(monkeypatch: pytest.MonkeyPat
     made = OffLoopDay([10_000, None, None, None], {}, control=control, on_stop=OnStop(on_stop))
     made.strategy.script[10] = [entry_signal(s, Side.BUY) for s in ("AAA", "BBB", "CCC")]
     made.rig.off_loop._sends._bounds = SendBounds(entries_in_flight_max=1, entry_wait_seconds=1e9)  # type: ignore[union-attr]
-    made.steps.update({0: made.shut, 1: lambda: control.requests.append(ControlRequest("stop", "me", "test")), 3: made.open})
+
+    def stop() -> None:
+        made.entry_left()
+        control.requests.append(ControlRequest("stop", "me", "test"))
+
+    made.steps.update({0: made.shut, 1: stop, 3: made.open})
     result = made.day.run()
     assert made.gate.order_of_sends[0] == ENTRY
     assert {made.rig.orders.orders[f"{PREFIX}000000{n}"].state for n in (2, 3)} == {OrderState.CANCELLED}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from velox_core.backup.opening import open_here
+from velox_core.operations import backup_places
 from velox_core.settings import Paths, Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -15,6 +17,12 @@ SIMULATED = (ROOT / "config" / "system_simulated.yaml").read_text(encoding="utf-
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     return Paths(var=tmp_path / "var", logs=tmp_path / "logs")
+
+
+@pytest.fixture
+def places_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on the places of backups in this process: a store of a test is known nowhere else, nor is a fault set in it."""
+    monkeypatch.setattr(backup_places, "open_destination", lambda place, folder, silence_seconds: open_here(place, folder))
 
 
 @pytest.fixture

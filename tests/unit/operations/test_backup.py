@@ -10,7 +10,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
@@ -19,18 +19,21 @@ import zstandard
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, day_events, tamper, write_journal
-from velox_core.backup import destinations as store_destinations
-from velox_core.backup import make, proof, store
-from velox_core.backup.destinations import FolderDestination, UrlDestination
-from velox_core.backup.manifest import MANIFEST_FILE, BackupError, read_manifest
+from velox_core.backup import folder_place, make, proof, room, store
+from velox_core.backup.folder_place import FolderDestination
+from velox_core.backup.manifest import BackupError, read_manifest
+from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.backup.packing import unpack
+from velox_core.backup.url_place import UrlDestination
 from velox_core.brokers.book import SqliteBook
 from velox_core.journal.schema import HEAD_REVISION
 from velox_core.journal.verify import head_of_day, run_heads
-from velox_core.operations.backup import backup_day, list_backups, restore, verify_backups
+from velox_core.operations.backup import backup_day, restore
+from velox_core.operations.backup_places import list_backups, verify_backups
 from velox_core.settings import Paths, Settings, load_settings
 
 Load = Callable[..., Settings]
+pytestmark = pytest.mark.usefixtures("places_here")
 RUN_FOLDER = f"replay/primary/{RUN_ID}"
 
 
@@ -235,7 +238,7 @@ def test_disk_that_is_full_while_it_is_packed_leaves_nothing_behind(
 
     monkeypatch.setattr(make, "pack", full)
     monkeypatch.setattr(make, "_takes_a_file", lambda folder: False)
-    with pytest.raises(BackupError, match=r"takes nothing more: No space left on device: free its disk"):
+    with pytest.raises(BackupError, match=r"takes nothing more: No space left on device, while .* was saved, .* MB free: "):
         backup_day(settings_with(), paths, DAY)
     assert not stored(paths).exists()
     assert not (paths.var / "simulated" / "primary" / store.STAGING).exists()
@@ -244,7 +247,7 @@ def test_disk_that_is_full_while_it_is_packed_leaves_nothing_behind(
 def test_disk_without_room_is_told_before_anything_is_written(
     run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(make, "SPACE_FOR_THE_REST_BYTES", 1 << 60)
+    monkeypatch.setattr(room, "free_bytes", lambda folder: 1_000)
     with pytest.raises(BackupError, match=r"MB free, a backup needs"):
         backup_day(settings_with(), paths, DAY)
     assert not stored(paths).exists()
@@ -259,26 +262,24 @@ def test_disk_without_room_is_told_before_anything_is_written(
         (proof, "row_counts"),
         (store, "write_durably"),
         (store, "sync_tree"),
-        ("destinations", "copy_durably"),
-        ("destinations", "sync_tree"),
-        ("destinations", "sync_folder"),
+        (folder_place, "copy_durably"),
+        (folder_place, "sync_tree"),
+        (folder_place, "sync_folder"),
     ],
 )
 def test_backup_killed_at_any_step_leaves_no_half_one_with_a_good_name(
     module: object, step: str, run: Path, settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from velox_core.backup import destinations
-
     settings = settings_with()
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(destinations if module == "destinations" else module, step, _die)
+        monkeypatch.setattr(module, step, _die)
         try:
             backup_day(settings, paths, DAY)
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    listed = [each.name for each in list_backups(settings, paths)]
+    listed = [each.name for each in list_backups(settings, paths) if each.unfinished is None]
     assert listed == (["2024-01-15"] if step == "sync_folder" else [])
     assert all(not verdict.problems for verdict in (verify_backups(settings, paths) if listed else []))
     assert backup_day(settings, paths, DAY).good
@@ -430,10 +431,10 @@ def test_backup_that_lost_a_part_on_its_way_never_gets_the_good_name(
 
             patch.setattr(MemoryFileSystem, "mv", lossy)
         else:
-            patch.setattr(store_destinations, "sync_tree", lambda folder: next(folder.rglob("journal.db.zst")).unlink())
+            patch.setattr(folder_place, "sync_tree", lambda folder: next(folder.rglob("journal.db.zst")).unlink())
         (delivery,) = backup_day(settings, paths, DAY).deliveries
     assert "journal.db.zst is gone" in delivery.problem
-    assert [entry.name for entry in list_backups(settings, paths)] == []
+    assert [entry.name for entry in list_backups(settings, paths) if entry.unfinished is None] == []
     again = backup_day(settings, paths, DAY)  # what is left of the other one stops nobody
     assert (again.exit_code, again.deliveries[0].problem) == (0, "")
     assert [verdict.problems for verdict in verify_backups(settings, paths)] == [()]
@@ -528,3 +529,114 @@ def test_what_is_made_anew_from_the_journal_makes_no_backup_incomplete_and_is_to
     assert "without (it is made anew from the journal): redis-dump/dump.rdb: the embedded Redis" in outcome.sentences[1]
     (verdict,) = verify_backups(settings_with(influx), paths)
     assert verdict.problems == ()
+
+
+# -- what is left of those that were killed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["shared", "failing://far/velox"])
+def test_cleaning_that_fails_after_a_delivery_is_a_warning_and_the_backup_is_there(
+    place: str,
+    run: Path,
+    settings_with: Load,
+    paths: Paths,
+    failing: type[FailingStore],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing.files_left = 1_000
+    settings = settings_with(f"\n  backup: {{destination: '{place}'}}\n")
+    made_by = backup_day(settings, paths, DAY).manifest.made_by
+    left = f".partial-2024-01-14.{made_by}~0"
+    if "://" in place:
+        FailingStore().pipe_file(f"failing://far/velox/simulated/primary/{left}/part", b"half")
+        remove = FailingStore.rm
+
+        def refuse(fs: FailingStore, path: str, **options: object) -> None:
+            if left in path:
+                raise PermissionError("no right to delete")
+            remove(fs, path, **options)
+
+        monkeypatch.setattr(FailingStore, "rm", refuse)
+    else:
+        (settings.root / place / "simulated" / "primary" / left).mkdir()
+
+        remove_tree = shutil.rmtree
+
+        def refuse_tree(path: Path, ignore_errors: bool = False) -> None:
+            if left not in str(path):
+                remove_tree(path, ignore_errors=ignore_errors)
+            elif not ignore_errors:
+                raise PermissionError(errno.EPERM, "no right to delete")
+
+        monkeypatch.setattr(shutil, "rmtree", refuse_tree)
+    outcome = backup_day(settings, paths, DAY + timedelta(days=1))
+    (delivery,) = outcome.deliveries
+    assert (delivery.is_there, delivery.problem, outcome.exit_code) == (True, "", 0)
+    assert "what killed backups left there was not removed: cannot remove what is left in" in delivery.warning
+    assert "no right to delete" in delivery.warning
+    assert f"warning: {delivery.warning}" in outcome.sentences
+    (told,) = outcome.to_json()["destinations"]
+    assert (told["is_there"], told["problem"], told["warning"]) == (True, "", delivery.warning)
+
+
+def test_destination_that_did_not_get_it_says_so_in_its_json(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore]
+) -> None:
+    failing.error = ConnectionError("reset")
+    outcome = backup_day(settings_with("\n  backup: {destination: 'failing://far'}\n"), paths, DAY)
+    (told,) = outcome.to_json()["destinations"]
+    assert told["is_there"] is False
+
+
+@pytest.mark.parametrize("place", ["shared", "failing://far/velox"])
+def test_what_a_host_left_that_never_came_back_is_listed_and_goes_once_it_is_old(
+    place: str, run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore]
+) -> None:
+    failing.files_left = 1_000
+    settings = settings_with(f"\n  backup: {{destination: '{place}'}}\n")
+    names = [f".partial-2024-01-1{day}.elsewhere-0123abcd~0" for day in (2, 3)]
+    bounds_ms = store.LEFT_DAYS_MAX * store.MS_PER_DAY
+    for name, age_ms in zip(names, (bounds_ms + 60_000, bounds_ms - 600_000), strict=True):
+        touched = datetime.now(UTC) - timedelta(milliseconds=age_ms)
+        if "://" in place:
+            FailingStore().pipe_file(f"failing://far/velox/simulated/primary/{name}/a/part", b"half")
+            failing.store[f"failing://far/velox/simulated/primary/{name}/a/part"].created = touched  # type: ignore[attr-defined]
+        else:
+            part = settings.root / place / "simulated" / "primary" / name / "a" / "part"
+            part.parent.mkdir(parents=True)
+            part.write_bytes(b"half")
+            for path in (part, part.parent, part.parent.parent):
+                os.utime(path, (touched.timestamp(), touched.timestamp()))
+    listed = list_backups(settings, paths)
+    left = [each.unfinished for each in listed if each.unfinished is not None]
+    assert [(each.name, each.made_by, each.bytes) for each in left] == [(name, "elsewhere-0123abcd", 4) for name in names]
+    assert all("a backup removes it once it is 7 days old" in each.remedy for each in listed)
+    outcome = backup_day(settings, paths, DAY)
+    assert outcome.deliveries[0].tidied == (names[0],)
+    assert f"what killed backups had left removed: {names[0]}" in "\n".join(outcome.sentences)
+    assert [each.name for each in list_backups(settings, paths) if each.unfinished is not None] == [names[1]]
+    assert outcome.exit_code == 0
+
+
+def test_folder_that_has_no_manifest_is_listed_and_never_removed(run: Path, settings_with: Load, paths: Paths) -> None:
+    left = stored(paths) / "2020-01-01"
+    left.mkdir(parents=True)
+    os.utime(left, (1_600_000_000, 1_600_000_000))
+    backup_day(settings_with(), paths, DAY)
+    (listed,) = [each for each in list_backups(settings_with(), paths) if each.unfinished is not None]
+    assert (listed.name, listed.remedy) == ("2020-01-01", f"rm -r {left}")
+    assert left.is_dir()
+
+
+def test_place_that_fails_a_look_is_never_taken_for_empty(
+    run: Path, settings_with: Load, paths: Paths, failing: type[FailingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("reset")
+
+    monkeypatch.setattr(FailingStore, "info", broken)
+    monkeypatch.setattr(FailingStore, "ls", broken)
+    place = UrlDestination("failing://far/velox", "simulated/primary")
+    for look in (place.names, place.taken, place.unfinished):
+        with pytest.raises(BackupError, match="cannot read failing://far/velox/simulated/primary: reset"):
+            look()

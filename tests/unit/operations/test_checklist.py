@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -11,7 +12,7 @@ import fsspec
 import pytest
 
 from velox_core.domain.errors import EXIT_CHECKLIST_FAILED
-from velox_core.operations import backup, checklist, probes
+from velox_core.operations import backup_places, checklist, probes
 from velox_core.operations.checklist import ITEM_TITLES, Finding, ItemResult, Verdict, refusals, run_item, verdict_line
 from velox_core.operations.day_pass import check_day_pass, newest_checklist, record_checklist
 from velox_core.operations.market_open import ChecklistFailed, broken_item
@@ -218,22 +219,26 @@ def test_checklist_backup_folder_is_written_to_and_left_empty(settings_with: Loa
 
 
 def test_checklist_backup_url_is_written_to_and_what_is_missing_is_said(
-    settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
+    settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch, places_here: None
 ) -> None:
-    def at(url: str) -> tuple[bool, str]:
-        found = probes.probe_backup_destination(settings_with(f"\n  backup: {{destination: '{url}'}}\n"), paths)
-        return found.ok, f"{found.measured}: {found.advice}"
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # no question leaves this machine
 
-    monkeypatch.setattr(backup, "PROBE_SECONDS", 120.0)  # a busy machine is no place that does not answer
+    def at(url: str) -> tuple[bool, str, str]:
+        found = probes.probe_backup_destination(settings_with(f"\n  backup: {{destination: '{url}'}}\n"), paths)
+        return found.ok, found.measured, found.advice
+
     memory = fsspec.filesystem("memory")
-    assert at("memory://velox-probe") == (True, "memory://velox-probe/simulated/primary is writable: ")
+    assert at("memory://velox-probe") == (True, "memory://velox-probe/simulated/primary is writable", "")
     assert [path for path in memory.find("/velox-probe") if "probe-" in path] == []
-    ok, told = at("s3://bucket/velox")
+    ok, told, advice = at("s3://bucket/velox")
+    assert (ok, told) == (False, "cannot write s3://bucket/velox/simulated/primary: Unable to locate credentials")
+    assert advice.startswith(
+        "its keys are missing or refused, they belong where its own tools look for them (s3: AWS_ACCESS_KEY_ID"
+    )
+    ok, told, advice = at("sftp://nobody@127.0.0.1:1/velox")
     assert not ok
-    assert "velox[s3]" in told
-    ok, told = at("sftp://nobody@127.0.0.1:1/velox")
-    assert not ok
-    assert "velox[sftp]" in told or "refused" in told.lower()
+    assert "Unable to connect to port 1" in told
+    assert advice == "see whether it is there and yours to use"
 
     class NoCredentialsError(Exception):
         """As the library of s3 names it."""
@@ -242,22 +247,23 @@ def test_checklist_backup_url_is_written_to_and_what_is_missing_is_said(
         raise NoCredentialsError("Unable to locate credentials")
 
     monkeypatch.setattr(memory.__class__, "pipe_file", without_keys)
-    ok, told = at("memory://velox-probe")
-    assert not ok
-    assert "Unable to locate credentials" in told
-    assert "AWS_ACCESS_KEY_ID" in told
+    ok, told, advice = at("memory://velox-probe")
+    assert (ok, told) == (False, "cannot write memory://velox-probe/simulated/primary: Unable to locate credentials")
+    assert "AWS_ACCESS_KEY_ID" in advice
 
 
 def test_checklist_backup_url_that_does_not_answer_is_given_up(
     settings_with: Load, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = threading.Event()
-    monkeypatch.setattr(backup, "PROBE_SECONDS", 0.05)
-    monkeypatch.setattr(fsspec.filesystem("memory").__class__, "pipe_file", lambda *_: release.wait(30))
-    found = probes.probe_backup_destination(settings_with("\n  backup: {destination: 'memory://silent'}\n"), paths)
-    release.set()
+    monkeypatch.setattr(backup_places, "PROBE_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
+        url = f"sftp://nobody@127.0.0.1:{silent.getsockname()[1]}/velox"
+        found = probes.probe_backup_destination(settings_with(f"\n  backup: {{destination: '{url}'}}\n"), paths)
     assert not found.ok
-    assert "does not answer within 0.05 s" in found.measured
+    assert found.measured == (
+        f"{url}/simulated/primary answered nothing and moved nothing for 1 s while a small file was written"
+    )
+    assert found.advice.startswith("see its address, its server and the network")
 
 
 def test_checklist_simulated_test_needs_a_flat_run_of_these_limits_and_strategies(settings_with: Load, paths: Paths) -> None:

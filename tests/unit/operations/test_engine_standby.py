@@ -20,6 +20,7 @@ from velox_core.engine_lock import LockView, ProcessLock
 from velox_core.operations import engine_standby
 from velox_core.operations.engine_process import EngineRequest, start_engine
 from velox_core.operations.engine_standby import dismiss_engine, get_engine_ready, order_engine, receive_order
+from velox_core.operations.processes import is_alive
 from velox_core.settings import Paths, Settings
 
 BOUND_SECONDS = 120.0
@@ -97,6 +98,36 @@ def test_a_process_that_waited_is_the_engine_with_its_environment_its_output_and
     assert "VELOX__SYSTEM__SPEED" in output.read_text()
 
 
+def test_what_cannot_be_imported_ahead_is_told_by_the_engine_in_its_own_output(
+    place: tuple[int, ProcessLock, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, lock, output = place
+    (tmp_path / "pyarrow").mkdir()
+    (tmp_path / "pyarrow" / "__init__.py").write_text("raise ValueError('it is broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    get_engine_ready()
+    process = order_engine(["--version"], os.environ, output=sink, lock=lock.fileno())
+    assert process is not None
+    assert process.wait(BOUND_SECONDS) == 0
+    assert output.read_text().startswith("velox ")
+
+
+def test_an_order_that_was_interrupted_ends_the_process(
+    place: tuple[int, ProcessLock, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sink, lock, output = place
+    get_engine_ready()
+    (spare,) = engine_standby._spare
+    monkeypatch.setattr(engine_standby.socket, "send_fds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        order_engine(["--version"], os.environ, output=sink, lock=lock.fileno())
+    assert (spare.process.poll(), engine_standby._spare) == (-signal.SIGKILL, [])
+    assert output.read_bytes() == b""
+
+
 def test_the_lock_is_held_until_the_process_that_was_given_it_ends(place: tuple[int, ProcessLock, Path]) -> None:
     sink, lock, _ = place
     get_engine_ready()
@@ -143,8 +174,7 @@ def test_it_ends_with_whoever_started_it_however_that_ended(tmp_path: Path) -> N
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND_SECONDS)
     assert ended.returncode == -signal.SIGKILL
-    stat = Path(f"/proc/{int(ended.stdout)}/stat")
-    assert within_bound(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
+    assert within_bound(lambda: not is_alive(int(ended.stdout)))
 
 
 def test_it_is_nothing_for_people(tmp_path: Path) -> None:

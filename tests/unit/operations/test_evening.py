@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.journals import RUN, write_journal
 from velox_core.domain.errors import NotFlatError, VeloxError
 from velox_core.domain.scope import Scope
 from velox_core.engine_lock import ENGINE_LOCK, CloserLockFile, EngineLock
+from velox_core.journal.run import RunIdentity
+from velox_core.operations.backup_places import verify_backups
 from velox_core.operations.dates import market_calendar
 from velox_core.operations.day import Day, DayRequest
 from velox_core.operations.eod_record import RECORD_FILE, EodRecord, StepResult, StepState, done_steps
@@ -320,3 +323,33 @@ def test_calendar_is_read_again_when_its_file_was_changed(day: Day, tmp_path: Pa
     assert closed != text
     file.write_text(closed + "\n", encoding="utf-8")
     assert market_calendar(settings).session(date(2024, 1, 15)) is None
+
+
+@pytest.mark.parametrize("then", ["nothing", "journaled on"])
+def test_second_end_of_day_brings_the_backup_that_was_made_to_the_place_that_lacked_it(
+    then: str, day: Day, settings_with: Load, recorded: RecordedRun, steps: Steps, places_here: None, tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "far"
+    in_the_way.write_text("no folder")
+    day = replace(day, settings=settings_with(f"\n  backup: {{copies: ['{in_the_way}']}}\n"))
+    write_journal(recorded.folder / "journal.db")
+    steps.steps = [
+        next(each for each in STEPS if each.name == "backup") if step.name == "backup" else step for step in steps.steps
+    ]
+    first = steps.run(day, recorded).results[STEP_NAMES.index("backup")]
+    assert first.state is StepState.FAILED
+    assert (first.data["name"], first.data["lacking"]) == ("2024-01-15", [f"{in_the_way}/simulated/primary"])
+    assert f"NOT in {in_the_way}/simulated/primary: cannot write" in first.text
+    near = day.paths.var / "backups" / "simulated" / "primary"
+    before = {path: path.stat().st_mtime_ns for path in near.rglob("*")}
+    in_the_way.unlink()
+    if then == "journaled on":
+        write_journal(recorded.folder / "journal.db", run=RunIdentity(scope_key=RUN.scope_key, trading_date=DAY, run_id="x"))
+    second = steps.run(day, recorded).results[STEP_NAMES.index("backup")]
+    assert (second.state, second.data["lacking"]) == (StepState.DONE, [])
+    far = in_the_way / "simulated" / "primary"
+    names = ["2024-01-15"] if then == "nothing" else ["2024-01-15-2"]
+    assert [path.name for path in far.iterdir()] == [path.name for path in near.iterdir()] == names
+    assert ({path: path.stat().st_mtime_ns for path in near.rglob("*")} == before) is (then == "nothing")
+    assert [verdict.problems for verdict in verify_backups(day.settings, day.paths)] == [(), ()]
+    assert steps.run(day, recorded).results[STEP_NAMES.index("backup")].state is StepState.ALREADY_DONE

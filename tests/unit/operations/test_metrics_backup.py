@@ -19,11 +19,13 @@ from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
 from tests.fakes.metrics import mark
 from velox_core.backup import influx2
 from velox_core.backup.influx2_files import missing_files
-from velox_core.backup.manifest import MANIFEST_FILE, Part, read_manifest
+from velox_core.backup.manifest import Part, read_manifest
+from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind
 from velox_core.journal.run import RunIdentity
-from velox_core.operations.backup import BackupOutcome, backup_day, restore, verify_backups
+from velox_core.operations.backup import BackupOutcome, backup_day, restore
+from velox_core.operations.backup_places import verify_backups
 from velox_core.operations.day import Day, DayRequest
 from velox_core.operations.eod_record import StepResult, StepState
 from velox_core.operations.eod_steps import STEPS
@@ -124,12 +126,22 @@ def test_one_flipped_bit_and_a_file_that_is_gone_are_found(
 def test_shard_that_the_backups_manifest_does_not_have_is_missed(
     run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
 ) -> None:
-    parts = list(backup_day(configured(served.url), paths, DAY).manifest.parts)
+    settings = configured(served.url)
+    made = backup_day(settings, paths, DAY).manifest
+    parts = list(made.parts)
     assert missing_files(parts) == []
     (shard,) = [part for part in parts if part.path.endswith(".5.tar.zst")]
     assert missing_files([part for part in parts if part is not shard]) == [
-        f"{shard.path}: it is missing, though InfluxDB's manifest names"
+        f"{shard.path}: it is missing, though InfluxDB's manifest names it"
     ]
+    smaller = replace(shard, content_bytes=shard.content_bytes - 512)
+    assert missing_files([smaller if part is shard else part for part in parts]) == [
+        f"{shard.path}: its size is not the one that InfluxDB's manifest names"
+    ]
+    without = replace(made, parts=tuple(part for part in parts if part is not shard))
+    (stored(paths) / made.name / MANIFEST_FILE).write_bytes(without.encoded())
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == (f"{shard.path}: it is missing, though InfluxDB's manifest names it",)
 
 
 def test_restore_lays_the_files_out_for_influx_restore_and_says_the_command(
@@ -262,6 +274,8 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
     (part,) = metrics_parts(outcome).values()
     assert (part.path, outcome.exit_code) == ("metrics/day.lp.zst", 0)
     assert "InfluxDB 3 has no export of a day's points. The day's points were saved instead" in outcome.sentences[1]
+    assert "without what only the running engine knew: the metrics server" in outcome.sentences[1]
+    assert "answers no query: 404" in outcome.sentences[1]
     target = tmp_path / "there"
     (words,) = restore(settings, paths, DAY, to=str(target)).metrics
     lines = (target / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
@@ -272,6 +286,31 @@ def test_day_of_influx_3_is_saved_as_the_lines_that_a_backfill_sends(
         f"Metrics: curl -f -H 'Authorization: Token TOKEN' --data-binary @{target}/metrics/day.lp "
         f"'{served.url}/api/v2/write?org=velox&bucket=metrics&precision=ns'"
     )
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+
+
+def test_what_only_influx_3_has_of_the_day_stands_behind_the_journals_points(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    row = {"time": "2024-01-15T03:45:00", "broker": "simulated", "account": "primary", "queue": "alerts", "waiting": 2}
+
+    def rule(request: Request) -> Reply:
+        if request.path != "/api/v3/query_sql":
+            return influx3(request)
+        found = row if "velox_queue" in request.body else {"table_name": "velox_queue"}
+        return Reply(status=200, body=json.dumps(found) + "\n")
+
+    served.rule = rule
+    settings = configured(served.url)
+    outcome = backup_day(settings, paths, DAY)
+    (part,) = metrics_parts(outcome).values()
+    assert str(part.notes["instead"]).endswith("what only the running engine knew was asked for (1 points)")
+    assert part.notes["points"] == 27
+    restore(settings, paths, DAY, to=str(tmp_path / "there"))
+    *facts, last = (tmp_path / "there" / "metrics" / "day.lp").read_text(encoding="utf-8").splitlines()
+    assert facts == sent_by_backfill(settings, paths, served)
+    assert last == "velox_queue,account=primary,broker=simulated,queue=alerts waiting=2i 1705290300000000000"
     (verdict,) = verify_backups(settings, paths)
     assert verdict.problems == ()
 
@@ -290,6 +329,13 @@ def test_lines_hold_every_run_of_the_day_and_no_other_day_or_account(
             config_hash="c",
         )
         write_journal(paths.var / f"replay/{account}/{run_id}/journal.db", identity, events=marks)
+    for account, number, day in (("other", 7, DAY), ("primary", 8, DAY.replace(day=16))):  # as in a journal that is shared
+        key = f"simulated:{account}:{day}-{number}"
+        write_journal(
+            run / "journal.db",
+            RunIdentity(scope_key=key, trading_date=day, run_id=f"{day}-{number}", config_hash="c"),
+            events=marks,
+        )
     (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
     assert part.notes["runs"] == [f"simulated:primary:{RUN_ID}", "simulated:primary:2024-01-15-2"]
     assert part.notes["points"] == 27
@@ -318,6 +364,17 @@ def test_journal_that_cannot_be_read_leaves_the_part_out(
     assert outcome.name.endswith(".incomplete")
 
 
+def test_day_without_a_run_has_no_lines_and_is_told_like_any(
+    served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    served.rule = influx3
+    settings = configured(served.url)
+    (part,) = metrics_parts(backup_day(settings, paths, DAY)).values()
+    assert (part.notes["points"], part.notes["runs"], part.content_bytes) == (0, [], 0)
+    (verdict,) = verify_backups(settings, paths)
+    assert verdict.problems == ()
+
+
 def test_backup_without_metrics_has_no_word_of_them(run: Path, settings_with: Load, paths: Paths, tmp_path: Path) -> None:
     outcome = backup_day(settings_with(), paths, DAY)
     assert metrics_parts(outcome) == {}
@@ -333,7 +390,7 @@ def evening_backup(settings: Settings, paths: Paths) -> StepResult:
     day = Day(
         request=DayRequest(date=DAY), settings=settings, paths=paths, trading_date=DAY, closed_reason="", wall_clock=False
     )
-    (step,) = [replace(step, begins=None) for step in STEPS if step.name == "backup"]
+    (step,) = [step for step in STEPS if step.name == "backup"]
     with open_evening(day, find_run(settings, paths, on=DAY)) as work:
         return run_step(work, step)
 

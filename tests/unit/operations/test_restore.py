@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.journals import DAY, RUN, RUN_ID, tamper, write_journal
 from velox_core.backup import redis_copy, store
 from velox_core.backup import restore as restoring
-from velox_core.backup.destinations import FolderDestination
+from velox_core.backup.folder_place import FolderDestination
 from velox_core.backup.journal_copy import load_server_journal, save_server_journal
 from velox_core.backup.manifest import BackupError
 from velox_core.brokers.book import SqliteBook
