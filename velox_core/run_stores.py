@@ -39,6 +39,7 @@ from velox_core.runs import JOURNAL_DATABASE, RunFolder, RunState, read_state
 from velox_core.settings import BrokerType, Paths, Settings
 
 EMERGENCY_FILE = "emergency.jsonl"
+LEASE_TRIES_MAX = 4  # at the start, each bounded by the ledger's own time-out
 UNREADABLE_EPOCH_FROM = 9_000  # epochs of engines that know neither ledger nor journal; leases count up from 1
 
 _log = logging.getLogger("velox.system")
@@ -210,15 +211,19 @@ def _import(path: Path, journal: SqlJournal) -> JournalUnavailable | None:
 def _lease(ledger: RedisLedger, epoch_without_lease: int, stack: ExitStack) -> tuple[int, bool]:
     """Become the one engine of the scope on any host. Another host's lease is a VeloxError; a ledger that is down is not.
 
-    Returns the epoch, and whether the ledger gave a lease for it.
+    One that answers late is asked again: what is missed here is missed for the day. Asking twice does no harm, this host then
+    has a later epoch. Returns the epoch, and whether the ledger gave a lease for it.
     """
-    try:
-        epoch = ledger.acquire_lease(socket.gethostname())
-    except LedgerUnavailable as error:
-        _log.error("[LEDGER] no lease: %s; exits only", error)
-        return epoch_without_lease, False
-    stack.callback(_release, ledger, epoch)
-    return epoch, True
+    for tries_left in reversed(range(LEASE_TRIES_MAX)):
+        try:
+            epoch = ledger.acquire_lease(socket.gethostname())
+        except LedgerUnavailable as error:
+            if not tries_left:
+                _log.error("[LEDGER] no lease: %s; exits only", error)
+            continue
+        stack.callback(_release, ledger, epoch)
+        return epoch, True
+    return epoch_without_lease, False
 
 
 def _release(ledger: RedisLedger, epoch: int) -> None:

@@ -165,11 +165,11 @@ class PrefectServer:
             for schedule in found["schedules"]:
                 self.api("PATCH", f"/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
 
-    def trigger(self, deployment: str, parameters: Mapping[str, object] | None = None) -> str:
-        """Create a run as the UI's form does, and return its id."""
+    def trigger(self, deployment: str, parameters: Mapping[str, object] | None = None, state: str = "SCHEDULED") -> str:
+        """Create a run as the UI's form does, and return its id. One that is scheduled and not taken up is called late."""
         found = self.deployment(deployment)
         assert found is not None, f"there is no deployment {deployment}"
-        body = {"parameters": {**found["parameters"], **(parameters or {})}, "state": {"type": "SCHEDULED"}}
+        body = {"parameters": {**found["parameters"], **(parameters or {})}, "state": {"type": state}}
         return str(self.api("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"])
 
     def cancel(self, run_id: str) -> None:

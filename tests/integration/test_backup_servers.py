@@ -56,7 +56,7 @@ def objects() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def s3(objects: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Any, str]:
+def s3(objects: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Any, str]]:
     """A client of the server, and a URL of this test's own at it."""
     import boto3
 
@@ -65,7 +65,8 @@ def s3(objects: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tu
     monkeypatch.setenv("HOME", str(tmp_path))
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
-    return client, f"s3://{BUCKET}/{tmp_path.name}"
+    yield client, f"s3://{BUCKET}/{tmp_path.name}"
+    client.close()
 
 
 @pytest.fixture

@@ -82,6 +82,19 @@ def test_snapshot_of_a_database_that_another_keeps_locked_ends_with_a_clear_erro
         assert copy.execute("SELECT x FROM t").fetchall() == [(1,)]
 
 
+def test_snapshot_of_a_database_that_another_recovers_is_told_as_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recovering(path: Path) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("database is locked")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+        raise error
+
+    monkeypatch.setattr(databases, "_reading", recovering)
+    with pytest.raises(BackupError, match=r"cannot be copied: another process has locked it for more than 5 s"):
+        snapshot(tmp_path / "journal.db", tmp_path / "copy.db")
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     for name in ("staging", "scratch"):
