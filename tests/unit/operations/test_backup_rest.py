@@ -1,0 +1,108 @@
+"""A backup that was made comes to the places that lack it: the very same one, or one with the next number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.journals import DAY, RUN_ID, write_journal
+from velox_core.backup.folder_place import FolderDestination
+from velox_core.operations.backup import BackupOutcome, backup_day, bring_rest
+from velox_core.operations.backup_places import verify_backups
+from velox_core.settings import Paths, Settings
+
+Load = Callable[..., Settings]
+pytestmark = pytest.mark.usefixtures("places_here")
+RUN_FOLDER = f"replay/primary/{RUN_ID}"
+ACCOUNT = "simulated/primary"
+NAME = DAY.isoformat()
+
+
+@pytest.fixture
+def run(paths: Paths) -> Path:
+    """Return the folder of a run with a journal."""
+    write_journal(paths.var / RUN_FOLDER / "journal.db", count=3)
+    return paths.var / RUN_FOLDER
+
+
+def backup_while_away(place: Path, settings: Settings, paths: Paths) -> BackupOutcome:
+    """Take a backup that one place does not get."""
+    place.write_text("no folder")
+    made = backup_day(settings, paths, DAY)
+    assert made.lacking == (f"{place}/{ACCOUNT}",)
+    place.unlink()
+    return made
+
+
+# -- what stands under the name at the other place -----------------------------------------------------------------
+
+
+@pytest.fixture
+def other_host(tmp_path: Path) -> Paths:
+    """Another host with the same account, and a day of its own."""
+    found = Paths(var=tmp_path / "other", logs=tmp_path / "other-logs")
+    write_journal(found.var / RUN_FOLDER / "journal.db", count=2)
+    return found
+
+
+@pytest.mark.parametrize("first", ["shared", "near"])
+def test_another_hosts_backup_of_the_same_name_is_not_taken_for_ours(
+    first: str, run: Path, settings_with: Load, paths: Paths, other_host: Paths, tmp_path: Path
+) -> None:
+    shared, near = tmp_path / "shared", tmp_path / "near"
+    second = near if first == "shared" else shared
+    settings = settings_with(f"\n  backup: {{destination: '{tmp_path / first}', copies: ['{second}']}}\n")
+    ours = backup_while_away(shared, settings, paths)
+    theirs = backup_day(settings_with(f"\n  backup: {{destination: '{shared}'}}\n"), other_host, DAY)
+    settings = settings_with(f"\n  backup: {{destination: '{tmp_path / first}', copies: ['{second}']}}\n")
+    assert ours.name == theirs.name == NAME
+    assert bring_rest(settings, paths, DAY) is None
+    again = backup_day(settings, paths, DAY)
+    assert (again.name, again.exit_code) == (f"{NAME}-2", 0)
+    place = FolderDestination(shared / ACCOUNT)
+    assert [place.manifest(name) for name in place.names()] == [theirs.manifest, again.manifest]
+    assert bring_rest(settings, paths, DAY) is not None
+    assert [verdict.problems for verdict in verify_backups(settings, paths)] == [()] * 3
+
+
+def test_two_of_this_hosts_own_that_got_one_name_while_the_places_were_away_in_turn_are_two(
+    run: Path, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    near, far, aside = tmp_path / "near", tmp_path / "far", tmp_path / "aside"
+    settings = settings_with(f"\n  backup: {{destination: '{near}', copies: ['{far}']}}\n")
+    first = backup_while_away(far, settings, paths)
+    near.rename(aside)
+    second = backup_while_away(near, settings, paths)
+    aside.rename(near)
+    assert (first.name, second.name) == (NAME, NAME)
+    assert bring_rest(settings, paths, DAY) is None
+    again = backup_day(settings, paths, DAY)
+    assert (again.name, again.exit_code) == (f"{NAME}-2", 0)
+    assert [FolderDestination(place / ACCOUNT).manifest(again.name) for place in (near, far)] == [again.manifest] * 2
+
+
+@pytest.mark.parametrize("left", [NAME, f".partial-{NAME}.elsewhere-0123abcd~0"])
+def test_half_a_backup_under_the_name_costs_it_its_number_and_nothing_else(
+    left: str, run: Path, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    settings = settings_with(f"\n  backup: {{copies: ['{tmp_path / 'far'}']}}\n")
+    backup_while_away(tmp_path / "far", settings, paths)
+    (tmp_path / "far" / ACCOUNT / left).mkdir(parents=True)
+    assert bring_rest(settings, paths, DAY) is None
+    again = backup_day(settings, paths, DAY)
+    assert (again.name, again.exit_code) == (f"{NAME}-2", 0)
+
+
+def test_what_this_host_left_under_way_keeps_the_very_same_backup_from_no_place(
+    run: Path, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    settings = settings_with(f"\n  backup: {{copies: ['{tmp_path / 'far'}']}}\n")
+    made = backup_while_away(tmp_path / "far", settings, paths)
+    (tmp_path / "far" / ACCOUNT / f".partial-{NAME}.{made.manifest.made_by}~0").mkdir(parents=True)
+    rest = bring_rest(settings, paths, DAY)
+    assert rest is not None
+    assert (rest.name, rest.exit_code) == (NAME, 0)
+    assert FolderDestination(tmp_path / "far" / ACCOUNT).manifest(NAME) == made.manifest
+    assert [path.name for path in (tmp_path / "far" / ACCOUNT).iterdir()] == [NAME]
