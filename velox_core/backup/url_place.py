@@ -1,4 +1,5 @@
-"""Backups at a URL, through fsspec: sent, read back, moved to their name, the manifest last.
+"""Backups at a URL, through fsspec: sent, read back, moved to their name. The manifest is in a folder that is renamed at once,
+and comes last where files are copied one by one.
 
 - Keys and passwords come from their own places (environment, agent, files of mode 0600), never from here.
 - Nothing is taken from a cache: what a listing says is what is there. A look that fails is never "not there".
@@ -24,6 +25,7 @@ from velox_core.backup.packing import BLOCK_BYTES, blocks
 MS_PER_SECOND: Final = 1_000
 OBJECT_STORES: Final = frozenset({"s3", "s3a"})  # a folder there is but the beginning of names
 SSH: Final = frozenset({"sftp", "ssh"})
+RENAMED_AT_ONCE: Final = SSH  # a folder with all that is in it; fsspec's `mv` elsewhere may well copy file by file
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0
 TRIES: Final = 3
@@ -80,9 +82,9 @@ class UrlDestination(Destination):
             return f"{self.where} is writable"
 
     def put(self, staged: Path, name: str, made_by: str) -> None:
-        """Send a whole backup, read each file back, move it to its name, and send the manifest last.
+        """Send a whole backup and read each file back; then it gets its name, and where that takes time the manifest last.
 
-        It is there then: what an object store has left of its way is for `tidy`, which may fail.
+        It is there then: what an object store has left of its way is for `tidy`, which may fail. What fails leaves nothing.
         """
         with self._told("write"):
             fs, root = self._open()
@@ -92,16 +94,32 @@ class UrlDestination(Destination):
             try:
                 for source in files_of(staged):
                     inside = source.relative_to(staged).as_posix()
-                    if inside != MANIFEST_FILE:
+                    if inside != MANIFEST_FILE or self._scheme in RENAMED_AT_ONCE:
                         self._send(fs, source, f"{partial}/{inside}")
                 self._give_way(fs, root, name, made_by)
-                self._move(fs, staged, partial, final)
-                compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
-                self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
+                if self._scheme in RENAMED_AT_ONCE:
+                    compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{partial}/{inside}")))
+                    fs.mv(partial, final)
+                else:
+                    self._fill(fs, staged, partial, final)
             except BaseException:
                 with suppress(Exception):  # each store has errors of its own; it was the first that went wrong
                     _remove_tree(fs, partial)
                 raise
+
+    def _fill(self, fs: Any, staged: Path, partial: str, final: str) -> None:
+        """Give it its name file by file, the manifest last. What fails halfway is removed: its name would stay taken."""
+        own_manifest = False
+        try:
+            self._move(fs, staged, partial, final)
+            compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
+            own_manifest = True
+            self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
+        except BaseException:
+            with suppress(Exception):
+                if own_manifest or not _is_there(fs, f"{final}/{MANIFEST_FILE}"):  # else a copy of this `var` was faster
+                    _remove_backup(fs, final)
+            raise
 
     def tidy(self, made_by: str, before_wall_ms: int) -> list[str]:
         """Remove what this maker left under way, and any maker's that nobody has touched since; returns their names."""
@@ -125,9 +143,7 @@ class UrlDestination(Destination):
         """Remove a backup, its manifest first."""
         with self._told("remove from"):
             fs, root = self._open()
-            if _is_there(fs, f"{root}/{name}/{MANIFEST_FILE}"):
-                fs.rm_file(f"{root}/{name}/{MANIFEST_FILE}")
-            _remove_tree(fs, f"{root}/{name}")
+            _remove_backup(fs, f"{root}/{name}")
 
     def _send(self, fs: Any, source: Path, target: str) -> None:
         self._make_folder(fs, target.rpartition("/")[0])
@@ -236,6 +252,12 @@ def _digest(content: Iterator[bytes]) -> bytes:
     for block in content:
         digest.update(block)
     return digest.digest()
+
+
+def _remove_backup(fs: Any, path: str) -> None:
+    if _is_there(fs, f"{path}/{MANIFEST_FILE}"):
+        fs.rm_file(f"{path}/{MANIFEST_FILE}")
+    _remove_tree(fs, path)
 
 
 def _remove_tree(fs: Any, path: str) -> None:
