@@ -22,6 +22,7 @@ from velox_core.backup.destinations import (
 from velox_core.backup.faults import BackupError
 from velox_core.backup.naming import MANIFEST_FILE, date_of, in_order, maker_of, partial_name, taken
 from velox_core.backup.packing import copy_durably, sync_folder, sync_tree
+from velox_core.backup.staged import unlike, verified_of
 
 MS_PER_SECOND: Final = 1_000
 
@@ -86,14 +87,14 @@ class FolderDestination(Destination):
             for left in self._entries():
                 if maker_of(left) == made_by:  # of one that was killed
                     shutil.rmtree(self.folder / left, ignore_errors=True)
+            verified = verified_of(staged)
             try:
                 for source in files_of(staged):
-                    target = partial / source.relative_to(staged)
+                    inside = source.relative_to(staged)
+                    wanted, target = verified.get(inside.as_posix(), ""), partial / inside
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    if not copy_durably(source, target, self._moved):
-                        raise BackupError(
-                            f"{self.where}: {source.name} was read back as something else", "see the health of its disk"
-                        )
+                    if not copy_durably(source, target, self._moved, wanted):
+                        raise unlike(self.where, source, wanted, "see the health of its disk")
                 sync_tree(partial)
                 compare_sizes(self.where, staged, lambda inside: (partial / inside).stat().st_size)
                 if (self.folder / name).exists():

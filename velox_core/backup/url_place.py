@@ -20,7 +20,8 @@ from uuid import uuid4
 from velox_core.backup.destinations import AGAIN, PROBE, Destination, Unfinished, compare_sizes, failed, files_of
 from velox_core.backup.faults import BackupError
 from velox_core.backup.naming import MANIFEST_FILE, PARTIAL, date_of, in_order, maker_of, partial_name, taken
-from velox_core.backup.packing import BLOCK_BYTES, blocks
+from velox_core.backup.packing import BLOCK_BYTES
+from velox_core.backup.staged import sha256_of, unlike, verified_of
 
 MS_PER_SECOND: Final = 1_000
 OBJECT_STORES: Final = frozenset({"s3", "s3a"})  # a folder there is but the beginning of names
@@ -91,11 +92,12 @@ class UrlDestination(Destination):
             partial, final = f"{root}/{partial_name(name, made_by)}", f"{root}/{name}"
             with suppress(BackupError):  # what cannot be removed now is told by the tidying after a delivery
                 self.tidy(made_by, 0)
+            verified = verified_of(staged)
             try:
                 for source in files_of(staged):
                     inside = source.relative_to(staged).as_posix()
                     if inside != MANIFEST_FILE or self._scheme in RENAMED_AT_ONCE:
-                        self._send(fs, source, f"{partial}/{inside}")
+                        self._send(fs, source, f"{partial}/{inside}", verified.get(inside, ""))
                 self._give_way(fs, root, name, made_by)
                 if self._scheme in RENAMED_AT_ONCE:
                     compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{partial}/{inside}")))
@@ -114,7 +116,7 @@ class UrlDestination(Destination):
             self._move(fs, staged, partial, final)
             compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
             own_manifest = True
-            self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
+            self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}", "")
         except BaseException:
             with suppress(Exception):
                 if own_manifest or not _is_there(fs, f"{final}/{MANIFEST_FILE}"):  # else a copy of this `var` was faster
@@ -145,11 +147,11 @@ class UrlDestination(Destination):
             fs, root = self._open()
             _remove_backup(fs, f"{root}/{name}")
 
-    def _send(self, fs: Any, source: Path, target: str) -> None:
+    def _send(self, fs: Any, source: Path, target: str, verified: str) -> None:
         self._make_folder(fs, target.rpartition("/")[0])
         fs.put_file(str(source), target)
-        if _digest(_remote_blocks(fs, target)) != _digest(blocks(source)):
-            raise BackupError(f"{self.where}: {source.name} was read back as something else", "see the store's own health")
+        if _digest(_remote_blocks(fs, target)) != (verified or sha256_of(source)):
+            raise unlike(self.where, source, verified, "see the store's own health")
 
     def _move(self, fs: Any, staged: Path, partial: str, final: str) -> None:
         """Give the folder its name; an object store has but names of files, and copies each (fsspec's own `mv` there fails)."""
@@ -247,11 +249,11 @@ def _remote_blocks(fs: Any, path: str) -> Iterator[bytes]:
             yield block
 
 
-def _digest(content: Iterator[bytes]) -> bytes:
+def _digest(content: Iterator[bytes]) -> str:
     digest = hashlib.sha256()
     for block in content:
         digest.update(block)
-    return digest.digest()
+    return digest.hexdigest()
 
 
 def _remove_backup(fs: Any, path: str) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, write_journal
+from velox_core.backup import store
+from velox_core.backup.destinations import Destination
 from velox_core.backup.folder_place import FolderDestination
+from velox_core.backup.manifest import Manifest
+from velox_core.backup.naming import MANIFEST_FILE
+from velox_core.backup.opening import open_here
+from velox_core.backup.retention import Retention
+from velox_core.backup.store import Delivery
 from velox_core.operations.backup import BackupOutcome, backup_day, bring_rest
 from velox_core.operations.backup_places import verify_backups
 from velox_core.settings import Paths, Settings
@@ -106,3 +114,52 @@ def test_what_this_host_left_under_way_keeps_the_very_same_backup_from_no_place(
     assert (rest.name, rest.exit_code) == (NAME, 0)
     assert FolderDestination(tmp_path / "far" / ACCOUNT).manifest(NAME) == made.manifest
     assert [path.name for path in (tmp_path / "far" / ACCOUNT).iterdir()] == [NAME]
+
+
+# -- a bit that flips between the verification and the delivery ----------------------------------------------------
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """Return a place in memory, empty."""
+    MemoryFileSystem.store.clear()
+    yield "memory://rest"
+    MemoryFileSystem.store.clear()
+
+
+@pytest.mark.parametrize("at", ["folder", "memory"])
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("journal.db.zst", "journal.db.zst is no longer what was verified"),
+        (MANIFEST_FILE, "is not the one that was made"),
+    ],
+)
+def test_bit_that_flips_in_the_staged_backup_is_no_good_delivery(
+    file: str,
+    said: str,
+    at: str,
+    memory: str,
+    run: Path,
+    settings_with: Load,
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = memory if at == "memory" else str(tmp_path / "far")
+    settings = settings_with(f"\n  backup: {{destination: '{place}'}}\n")
+    deliver = store._deliver
+
+    def flip(destination: Destination, staged: Path, manifest: Manifest, rule: Retention) -> Delivery:
+        (staged_file,) = staged.rglob(file)
+        content = bytearray(staged_file.read_bytes())
+        content[len(content) // 2] ^= 1
+        staged_file.write_bytes(content)
+        return deliver(destination, staged, manifest, rule)
+
+    monkeypatch.setattr(store, "_deliver", flip)
+    outcome = backup_day(settings, paths, DAY)
+    (delivery,) = outcome.deliveries
+    assert (delivery.is_there, outcome.good, outcome.exit_code) == (False, False, 1)
+    assert said in delivery.problem
+    assert open_here(place, ACCOUNT).names() == []
