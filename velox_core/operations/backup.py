@@ -22,7 +22,7 @@ from typing import Any, Final
 from velox_core.backup.destinations import Destination
 from velox_core.backup.faults import BackupError
 from velox_core.backup.make import empty_folder
-from velox_core.backup.manifest import Manifest, PartKind
+from velox_core.backup.manifest import DATABASES, Manifest, PartKind
 from velox_core.backup.naming import INCOMPLETE, date_of, number_of, taken
 from velox_core.backup.restore import Action, Step, apply, fetch_checked, plan_elsewhere, plan_in_place
 from velox_core.backup.retention import Retention
@@ -164,7 +164,7 @@ def bring_rest(settings: Settings, paths: Paths, trading_date: date, *, to: str 
     ours = ("", own_origin(settings, paths))
     with opened(settings, paths, to) as places:
         stored = [each for each in _stored_on(places, trading_date) if _may_be_brought(each.manifest, ours)]
-        chosen = _newest_current(paths, stored)
+        chosen = _newest_current(settings, paths, stored)
         if chosen is None:
             return None
         having = [each.place for each in stored if each.manifest == chosen]
@@ -186,11 +186,14 @@ def _stored_on(places: Sequence[Destination], trading_date: date) -> list[_Store
     """Return the date's backups that do not call themselves incomplete, place by place."""
     found = []
     for place in places:
-        with suppress(BackupError):  # it says so when it is given the backup
-            for name in place.names():
-                if date_of(name) == trading_date and not name.endswith(INCOMPLETE):
-                    manifest = place.manifest(name)
-                    found += [_Stored(place=place, manifest=manifest)] if manifest.name == name else []
+        try:
+            names = [name for name in _good(place.names()) if date_of(name) == trading_date]
+        except BackupError:  # it says so when it is given the backup
+            continue
+        for name in names:
+            with suppress(BackupError):  # one that cannot be read hides no other
+                manifest = place.manifest(name)
+                found += [_Stored(place=place, manifest=manifest)] if manifest.name == name else []
     return found
 
 
@@ -198,10 +201,10 @@ def _may_be_brought(manifest: Manifest, ours: tuple[str, ...]) -> bool:
     return manifest.good and not manifest.without and manifest.made_by in ours
 
 
-def _newest_current(paths: Paths, stored: Sequence[_Stored]) -> Manifest | None:
+def _newest_current(settings: Settings, paths: Paths, stored: Sequence[_Stored]) -> Manifest | None:
     """Return the newest that still says what the journals say."""
     manifests = sorted((each.manifest for each in stored), key=lambda found: (number_of(found.name), found.made_wall_ms))
-    return next((manifest for manifest in reversed(manifests) if _is_current(paths, manifest)), None)
+    return next((manifest for manifest in reversed(manifests) if _is_current(settings, paths, manifest)), None)
 
 
 def _has_name_taken(place: Destination, name: str, ours: tuple[str, ...]) -> bool:
@@ -216,17 +219,23 @@ def _has_name_taken(place: Destination, name: str, ours: tuple[str, ...]) -> boo
         return False  # it says so when it is given the backup
 
 
-def _is_current(paths: Paths, manifest: Manifest) -> bool:
-    """Return whether the journals end where they ended when they were saved; a server's is not asked."""
-    for part in manifest.parts:
-        if part.kind is not PartKind.JOURNAL or not part.origin:
-            continue
-        try:
-            if tuple(run_heads(f"sqlite:///{paths.var / part.origin}")) != part.heads:
-                return False
-        except VeloxError:
-            return False
-    return True
+def _is_current(settings: Settings, paths: Paths, manifest: Manifest) -> bool:
+    """Return whether it holds the journals and books that there are, and the journals end where they ended then.
+
+    A server's journal is not asked: nothing says that it is still the same.
+    """
+    sources, _ = find_sources(settings, paths, manifest.trading_date)
+    there = {source.origin for source in sources if source.kind in DATABASES}
+    if there != {part.origin for part in manifest.parts if part.kind in DATABASES}:  # a server's is called ''
+        return False
+    try:
+        return all(
+            tuple(run_heads(f"sqlite:///{paths.var / part.origin}")) == part.heads
+            for part in manifest.parts
+            if part.kind is PartKind.JOURNAL
+        )
+    except VeloxError:
+        return False
 
 
 def _rule(settings: Settings) -> Retention:

@@ -10,13 +10,17 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.fakes.journals import DAY, RUN_ID, write_journal
 from velox_core.backup import store
+from velox_core.backup.databases import snapshot
 from velox_core.backup.destinations import Destination
 from velox_core.backup.folder_place import FolderDestination
-from velox_core.backup.manifest import Manifest
+from velox_core.backup.make import Extra
+from velox_core.backup.manifest import Manifest, PartKind
 from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.backup.opening import open_here
 from velox_core.backup.retention import Retention
 from velox_core.backup.store import Delivery
+from velox_core.brokers.book import SqliteBook
+from velox_core.operations import backup_extras
 from velox_core.operations.backup import BackupOutcome, backup_day, bring_rest
 from velox_core.operations.backup_places import verify_backups
 from velox_core.settings import Paths, Settings
@@ -39,7 +43,7 @@ def backup_while_away(place: Path, settings: Settings, paths: Paths) -> BackupOu
     """Take a backup that one place does not get."""
     place.write_text("no folder")
     made = backup_day(settings, paths, DAY)
-    assert made.lacking == (f"{place}/{ACCOUNT}",)
+    assert [each.where for each in made.deliveries if not each.is_there] == [f"{place}/{ACCOUNT}"]
     place.unlink()
     return made
 
@@ -114,6 +118,58 @@ def test_what_this_host_left_under_way_keeps_the_very_same_backup_from_no_place(
     assert (rest.name, rest.exit_code) == (NAME, 0)
     assert FolderDestination(tmp_path / "far" / ACCOUNT).manifest(NAME) == made.manifest
     assert [path.name for path in (tmp_path / "far" / ACCOUNT).iterdir()] == [NAME]
+
+
+def test_manifest_that_cannot_be_read_hides_no_other_of_its_place(
+    run: Path, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    near, shared, third = (tmp_path / name for name in ("near", "shared", "third"))
+    settings = settings_with(f"\n  backup: {{destination: '{near}', copies: ['{shared}', '{third}']}}\n")
+    (shared / ACCOUNT / NAME).mkdir(parents=True)
+    (shared / ACCOUNT / NAME / MANIFEST_FILE).write_text("{")  # another host's
+    made = backup_while_away(third, settings, paths)
+    assert made.name == f"{NAME}-2"
+    rest = bring_rest(settings, paths, DAY)
+    assert rest is not None
+    assert (rest.name, [delivery.is_there for delivery in rest.deliveries]) == (made.name, [True] * 3)
+    assert [bool(delivery.problem) for delivery in rest.deliveries] == [False, True, False]  # that one is kept, and told
+    assert FolderDestination(third / ACCOUNT).names() == [made.name]
+
+
+# -- what happened since it was made -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("since", ["nothing", "a run", "a book", "a server"])
+def test_backup_is_brought_only_while_it_holds_what_there_is(
+    since: str, run: Path, settings_with: Load, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_with(f"\n  backup: {{copies: ['{tmp_path / 'far'}']}}\n")
+    if since == "a server":
+        server = Extra(kind=PartKind.JOURNAL, path="journal-of-server/journal.db", origin="", save=saved_from(run))
+        monkeypatch.setattr(backup_extras, "extras", lambda *_: [server])
+    made = backup_while_away(tmp_path / "far", settings, paths)
+    if since == "a run":
+        write_journal(run.with_name(f"{NAME}-2") / "journal.db")
+    elif since == "a book":
+        SqliteBook(run / "broker.db").close()
+    rest = bring_rest(settings, paths, DAY)
+    if since == "nothing":
+        assert rest is not None
+        assert (rest.name, rest.exit_code) == (made.name, 0)
+        return
+    assert rest is None
+    again = backup_day(settings, paths, DAY)
+    assert (again.name, again.exit_code) == (f"{NAME}-2", 0)
+
+
+def saved_from(run: Path) -> Callable[[Path], dict[str, object]]:
+    """Return what saves a journal as one of a database server."""
+
+    def save(target: Path) -> dict[str, object]:
+        snapshot(run / "journal.db", target)
+        return {}
+
+    return save
 
 
 # -- a bit that flips between the verification and the delivery ----------------------------------------------------
