@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from velox_core.backup.destinations import (
     files_of,
 )
 from velox_core.backup.faults import BackupError
-from velox_core.backup.naming import MANIFEST_FILE, date_of, in_order, maker_of, partial_name, taken
+from velox_core.backup.naming import MANIFEST_FILE, date_of, in_order, leaving_name, maker_of, partial_name, taken
 from velox_core.backup.packing import copy_durably, sync_folder, sync_tree
 from velox_core.backup.staged import unlike, verified_of
 
@@ -122,10 +123,14 @@ class FolderDestination(Destination):
                 raise BackupError(f"{target} was read back as something else", "see the health of its disk")
 
     def remove(self, name: str) -> None:
-        """Remove a backup, its manifest first."""
+        """Remove a backup: first its name, so that what is left of it is tidied away like one under way."""
         with self._told("remove from"):
-            (self.folder / name / MANIFEST_FILE).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / name)
+            manifest = self.folder / name / MANIFEST_FILE
+            leaving = self.folder / leaving_name(name, manifest.read_bytes() if manifest.is_file() else b"")
+            os.utime(self.folder / name)  # it is young: no other host takes it for left
+            (self.folder / name).rename(leaving)
+            sync_folder(self.folder)
+            shutil.rmtree(leaving)
 
     def _entries(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []

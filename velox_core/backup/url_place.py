@@ -19,7 +19,17 @@ from uuid import uuid4
 
 from velox_core.backup.destinations import AGAIN, PROBE, Destination, Unfinished, compare_sizes, failed, files_of
 from velox_core.backup.faults import BackupError
-from velox_core.backup.naming import MANIFEST_FILE, PARTIAL, date_of, in_order, maker_of, partial_name, taken
+from velox_core.backup.naming import (
+    MANIFEST_FILE,
+    PARTIAL,
+    backup_of,
+    date_of,
+    in_order,
+    leaving_name,
+    maker_of,
+    partial_name,
+    taken,
+)
 from velox_core.backup.packing import BLOCK_BYTES
 from velox_core.backup.staged import sha256_of, unlike, verified_of
 
@@ -27,6 +37,7 @@ MS_PER_SECOND: Final = 1_000
 OBJECT_STORES: Final = frozenset({"s3", "s3a"})  # a folder there is but the beginning of names
 SSH: Final = frozenset({"sftp", "ssh"})
 RENAMED_AT_ONCE: Final = SSH  # a folder with all that is in it; fsspec's `mv` elsewhere may well copy file by file
+LEAVING_FILE: Final = "leaving"  # marks a backup that is being removed where a folder cannot be renamed
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0
 TRIES: Final = 3
@@ -131,7 +142,7 @@ class UrlDestination(Destination):
             for name in _listed(fs, root):
                 maker = maker_of(name)
                 if maker and (maker == made_by or 0 < _look(fs, root, name).touched_wall_ms < before_wall_ms):
-                    _remove_tree(fs, f"{root}/{name}")
+                    _clear(fs, root, name)
                     removed.append(name)
         return removed
 
@@ -142,10 +153,18 @@ class UrlDestination(Destination):
             fs.get_file(f"{root}/{name}/{path}", str(target))
 
     def remove(self, name: str) -> None:
-        """Remove a backup, its manifest first."""
+        """Remove a backup: first its name, or its manifest; what is left of it is tidied away like one under way."""
         with self._told("remove from"):
             fs, root = self._open()
-            _remove_backup(fs, f"{root}/{name}")
+            manifest = f"{root}/{name}/{MANIFEST_FILE}"
+            leaving = f"{root}/{leaving_name(name, bytes(fs.cat_file(manifest)) if _is_there(fs, manifest) else b'')}"
+            if self._scheme in RENAMED_AT_ONCE:
+                fs.mv(f"{root}/{name}", leaving)
+            else:
+                self._make_folder(fs, leaving)
+                fs.pipe_file(f"{leaving}/{LEAVING_FILE}", name.encode())
+                _remove_backup(fs, f"{root}/{name}")
+            _remove_tree(fs, leaving)
 
     def _send(self, fs: Any, source: Path, target: str, verified: str) -> None:
         self._make_folder(fs, target.rpartition("/")[0])
@@ -229,9 +248,11 @@ def _listed(fs: Any, root: str) -> list[str]:
 
 
 def _look(fs: Any, root: str, name: str) -> Unfinished:
-    found = fs.find(f"{root}/{name}", detail=True).values()
+    found = list(fs.find(f"{root}/{name}", detail=True).values())
+    with suppress(FileNotFoundError):  # it went meanwhile
+        found.append(fs.info(f"{root}/{name}"))  # a folder may be empty
     touched = [_moment_ms(each) for each in found]
-    sizes = sum(int(each.get("size") or 0) for each in found)
+    sizes = sum(int(each.get("size") or 0) for each in found if each.get("type") == "file")
     return Unfinished(name=name, made_by=maker_of(name), bytes=sizes, touched_wall_ms=max(touched, default=0))
 
 
@@ -254,6 +275,14 @@ def _digest(content: Iterator[bytes]) -> str:
     for block in content:
         digest.update(block)
     return digest.hexdigest()
+
+
+def _clear(fs: Any, root: str, entry: str) -> None:
+    """Remove what is left under way; of a backup that was being removed file by file also what is left under its name."""
+    final = f"{root}/{backup_of(entry)}"
+    if _is_there(fs, f"{root}/{entry}/{LEAVING_FILE}") and not _is_there(fs, f"{final}/{MANIFEST_FILE}"):
+        _remove_tree(fs, final)
+    _remove_tree(fs, f"{root}/{entry}")
 
 
 def _remove_backup(fs: Any, path: str) -> None:

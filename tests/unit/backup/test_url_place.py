@@ -89,6 +89,26 @@ def place_of(kind: str, monkeypatch: pytest.MonkeyPatch) -> UrlDestination:
     return UrlDestination("breaking://there", "simulated/primary")
 
 
+def removal_steps(monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+    """Let the removal of the file with this number fail, and all after it."""
+    calls: list[str] = []
+    remove_file, remove_tree = MemoryFileSystem.rm_file, MemoryFileSystem.rm
+
+    def one(fs: BreakingStore, path: str) -> None:
+        calls.append(path)
+        if len(calls) > fails_at:
+            raise ConnectionError("reset")
+        remove_file(fs, path)
+
+    def tree(fs: BreakingStore, path: str, **options: object) -> None:
+        for each in fs.find(path):
+            one(fs, each)
+        remove_tree(fs, path, **options)
+
+    monkeypatch.setattr(BreakingStore, "rm_file", one, raising=False)
+    monkeypatch.setattr(BreakingStore, "rm", tree, raising=False)
+
+
 def under_the_name() -> list[str]:
     return sorted(path for path in BreakingStore.store if f"/{NAME}/" in path)
 
@@ -138,3 +158,39 @@ def test_folder_that_is_renamed_never_replaces_or_removes_what_came_first(
     with pytest.raises(BackupError):
         place.put(staged, NAME, MAKER)
     assert place.manifest_content(NAME) == b"another's"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fails_at", range(3))
+def test_removal_that_breaks_off_is_ended_by_the_next_tidying(
+    kind: str, fails_at: int, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (staged / MANIFEST_FILE).write_text(f'{{"made_by": "{MAKER}"}}')
+    place = place_of(kind, monkeypatch)
+    place.put(staged, NAME, MAKER)
+    place.tidy(MAKER, 0)
+    with monkeypatch.context() as patch:
+        removal_steps(patch, fails_at)
+        with pytest.raises(BackupError, match="reset"):
+            place.remove(NAME)
+    assert place.taken() == {NAME}
+    (left,) = place.tidy(MAKER, 0)
+    assert left.startswith(f".partial-{NAME}.{MAKER}~")
+    if place.names():  # it had not begun
+        place.remove(NAME)
+    assert (place.names(), place.taken(), place.unfinished(), dict(BreakingStore.store)) == ([], set(), [], {})
+
+
+@pytest.mark.parametrize("kind", ["objects", "moved"])
+def test_mark_of_a_removal_never_costs_a_whole_backup_its_files(
+    kind: str, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(kind, monkeypatch)
+    place.put(staged, NAME, MAKER)
+    place.tidy(MAKER, 0)
+    mark = f"breaking://there/simulated/primary/.partial-{NAME}.{MAKER}~0/{url_place.LEAVING_FILE}"
+    BreakingStore().pipe_file(mark, b"")
+    before = under_the_name()
+    assert len(place.tidy(MAKER, 0)) == 1
+    assert under_the_name() == before
+    assert place.names() == [NAME]
