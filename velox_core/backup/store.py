@@ -268,13 +268,13 @@ def deliver_rest(
         manifest, having: the backup, and where it is; at least one place.
         places, rule: where it has to be, and which ones of a place are kept.
     Returns: what became of it in each of `places`; what was due in one that has it already is removed now.
-    Raises: BackupError when it cannot be had from where it is; deliveries fail one by one.
+    Raises: BackupError when it can be had from no place where it is; deliveries fail one by one.
     """
     with alone(folder):
         staging = empty_folder(folder / STAGING)
         try:
             if len(having) < len(places):
-                _fetch_whole(having[0], manifest, staging)
+                _fetch_from_one(having, manifest, staging)
             return [
                 _thinned(place, manifest, rule, Delivery(where=place.where))
                 if place in having
@@ -285,6 +285,18 @@ def deliver_rest(
             raise BackupError(f"{staging} cannot be written: {error.strerror}", "free its disk") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fetch_from_one(having: Sequence[Destination], manifest: Manifest, staging: Path) -> None:
+    """Fetch it from the first place that still has it whole. Raises BackupError with what is wrong at each."""
+    problems = []
+    for source in having:
+        try:
+            _fetch_whole(source, manifest, empty_folder(staging))
+            return
+        except BackupError as error:
+            problems.append(error.problem)
+    raise BackupError("; ".join(problems), "take another backup")
 
 
 def _fetch_whole(source: Destination, manifest: Manifest, staging: Path) -> None:

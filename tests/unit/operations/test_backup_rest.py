@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.fakes.journals import DAY, RUN_ID, write_journal
 from velox_core.backup import store
 from velox_core.backup.databases import snapshot
 from velox_core.backup.destinations import Destination
+from velox_core.backup.faults import BackupError
 from velox_core.backup.folder_place import FolderDestination
 from velox_core.backup.make import Extra
 from velox_core.backup.manifest import Manifest, PartKind
@@ -134,6 +136,23 @@ def test_manifest_that_cannot_be_read_hides_no_other_of_its_place(
     assert (rest.name, [delivery.is_there for delivery in rest.deliveries]) == (made.name, [True] * 3)
     assert [bool(delivery.problem) for delivery in rest.deliveries] == [False, True, False]  # that one is kept, and told
     assert FolderDestination(third / ACCOUNT).names() == [made.name]
+
+
+def test_backup_is_brought_from_the_next_place_where_the_first_has_lost_a_bit(
+    run: Path, settings_with: Load, paths: Paths, tmp_path: Path
+) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    settings = settings_with(f"\n  backup: {{destination: '{first}', copies: ['{second}', '{third}']}}\n")
+    made = backup_while_away(third, settings, paths)
+    (first / ACCOUNT / NAME / RUN_FOLDER / "journal.db.zst").write_bytes(b"bent")
+    rest = bring_rest(settings, paths, DAY)
+    assert rest is not None
+    assert (rest.name, rest.deliveries[2].is_there) == (made.name, True)
+    assert [bool(verdict.problems) for verdict in verify_backups(settings, paths)] == [True, False, False]
+    (second / ACCOUNT / NAME / RUN_FOLDER / "journal.db.zst").write_bytes(b"bent")
+    shutil.rmtree(third)
+    with pytest.raises(BackupError, match=r"of .*first.* is not the one that was verified; .*of .*second"):
+        bring_rest(settings, paths, DAY)
 
 
 # -- what happened since it was made -------------------------------------------------------------------------------
