@@ -73,7 +73,9 @@ def private_opener(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def copy_durably(source: Path, target: Path, moved: Callable[[int], None], *, private: bool = False) -> bool:
+def copy_durably(
+    source: Path, target: Path, moved: Callable[[int], None], wanted: str = "", *, private: bool = False
+) -> bool:
     """Copy a file, never link it: two copies are to be two. It is on the disk when this returns. Raises OSError.
 
     It is hashed on its way and read back, from the disk itself where the kernel lets go of its copy of it.
@@ -81,8 +83,9 @@ def copy_durably(source: Path, target: Path, moved: Callable[[int], None], *, pr
     Args:
         source, target: the files.
         moved: told how many bytes were written or read back, block by block.
+        wanted: the SHA-256 (hex) that it has to have, '' for that of what was written.
         private: whether only its owner may read a target that is new.
-    Returns: whether what is read back is what was written.
+    Returns: whether what is read back is that.
     """
     written, read = hashlib.sha256(), hashlib.sha256()
     since_sync = 0
@@ -102,7 +105,7 @@ def copy_durably(source: Path, target: Path, moved: Callable[[int], None], *, pr
     for block in blocks(target):
         read.update(block)
         moved(len(block))
-    return read.digest() == written.digest()
+    return read.hexdigest() == (wanted or written.hexdigest())
 
 
 def unpack(source: Path, target: Path | None, *, sync: bool = True) -> Packed:
