@@ -148,11 +148,40 @@ def test_bytes_that_the_other_end_confirms_count_as_moved_and_stay_counted() -> 
     assert moved.total() >= during
 
 
-def test_password_in_a_url_is_refused_and_shown_nowhere() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sftp://somebody:hunter2@far/velox",
+        "sftp://somebody:hun/ter2@far/velox",
+        "sftp://somebody:hun#ter2@far/velox",
+        "sftp://somebody:hun?ter2@far/velox",
+        "sftp://somebody:hun@ter2@far/velox",
+        "s3://AKIA:hun/ter2@bucket",
+        "file://somebody:hun/ter2@far",
+    ],
+)
+def test_password_in_a_url_is_refused_and_shown_nowhere(url: str) -> None:
     with pytest.raises(BackupError) as told:
-        open_destination("sftp://somebody:hunter2@far/velox", "simulated/primary", 60.0)
-    assert "has a password in it" in str(told.value)
-    assert "hunter2" not in f"{told.value} {told.value.__cause__} {told.value.__context__}"
+        open_destination(url, "simulated/primary", 60.0)
+    assert "may have a password in it" in str(told.value)
+    for part in ("hun", "ter2"):
+        assert part not in f"{told.value} {told.value.__cause__} {told.value.__context__}"
+
+
+@pytest.mark.parametrize("url", ["simplecache::sftp://somebody:hunter2@far/velox", "simplecache::sftp://somebody@far/velox"])
+def test_url_that_chains_systems_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(BackupError, match="'::' in its scheme") as told:
+        open_destination(url, "simulated/primary", 60.0)
+    assert "somebody" not in f"{told.value} {told.value.__cause__} {told.value.__context__}"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["sftp://somebody@far:2222/velox", "sftp://far:2222/velox", "sftp://somebody@[::1]/velox", "s3://bucket/a:b", "/srv/a:b@c"],
+)
+def test_place_without_a_password_is_taken(place: str) -> None:
+    with closing(open_destination(place, "simulated/primary", 60.0)) as destination:
+        assert destination.where == f"{place}/simulated/primary"
 
 
 def test_address_of_a_place_stands_in_no_command_line() -> None:
