@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -125,9 +126,37 @@ def test_process_of_a_place_ends_when_the_one_that_started_it_is_gone() -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-m", MODULE], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
-        process.stdin.write(b'{"at": "/nowhere", "account_folder": "x", "parent": 1}\n')  # its parent is another by now
+        process.stdin.write(b'{"at": "/nowhere", "account_folder": "x", "parent": 0}\n')  # its parent is another by now
         process.stdin.flush()
         assert process.wait(120) == 1
+
+
+FAILS = {
+    "a look that fails": "def boom(): courier.os.getppid = lambda: 0; raise OSError(24, 'Too many open files')\n"
+    "courier.bytes_by_socket = boom\n",
+    "a listener that is gone": "",
+}
+
+
+@pytest.mark.parametrize("case", FAILS)
+def test_process_of_a_place_ends_also_after_what_its_telling_cannot_do(case: str) -> None:
+    script = (
+        f"import velox_core.backup.courier as courier\n{FAILS[case]}"
+        "def open_at(place, folder, moved): moved.add(1 << 20)\n"
+        "courier.main(open_at)\n"
+    )
+    pipe = subprocess.PIPE
+    hello = {"at": "/nowhere", "account_folder": "x", "parent": os.getpid()}
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdout.close()
+            process.stdin.write(json.dumps(hello).encode() + b"\n")
+            process.stdin.flush()
+            assert process.wait(60) == 1
+        finally:
+            process.kill()
 
 
 def test_bytes_that_the_other_end_confirms_count_as_moved_and_stay_counted() -> None:

@@ -55,9 +55,13 @@ def test_process_that_got_there_goes_on_after_the_act_and_its_error_is_told(tmp_
         assert not (tmp_path / GO).exists()
         raise OSError("no such server")
 
-    with pytest.raises(OSError, match="no such server"), when_reached(tmp_path, act):
-        (tmp_path / REACHED).touch()
-        until((tmp_path / GO).exists, "the process is not let go on")
+    def block() -> None:
+        with when_reached(tmp_path, act):
+            (tmp_path / REACHED).touch()
+            until((tmp_path / GO).exists, "the process is not let go on")
+
+    with pytest.raises(OSError, match="no such server"):
+        block()
 
 
 def test_bound_process_ends_with_the_one_that_started_it() -> None:
