@@ -167,7 +167,7 @@ def bring_rest(settings: Settings, paths: Paths, trading_date: date, *, to: str 
         chosen = _newest_current(settings, paths, stored)
         if chosen is None:
             return None
-        having = [each.place for each in stored if each.manifest == chosen]
+        having = [each.at for each in stored if each.manifest == chosen]
         if any(_has_name_taken(place, chosen.name, ours) for place in places if place not in having):
             return None
         deliveries = deliver_rest(paths.var / account_scope(settings).folder, chosen, having, places, _rule(settings))
@@ -178,7 +178,7 @@ def bring_rest(settings: Settings, paths: Paths, trading_date: date, *, to: str 
 class _Stored:
     """A backup where it lies. Two that are called the same may well be different ones: hosts share places."""
 
-    place: Destination
+    at: Destination
     manifest: Manifest
 
 
@@ -193,7 +193,7 @@ def _stored_on(places: Sequence[Destination], trading_date: date) -> list[_Store
         for name in names:
             with suppress(BackupError):  # one that cannot be read hides no other
                 manifest = place.manifest(name)
-                found += [_Stored(place=place, manifest=manifest)] if manifest.name == name else []
+                found += [_Stored(at=place, manifest=manifest)] if manifest.name == name else []
     return found
 
 
