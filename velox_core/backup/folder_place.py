@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from velox_core.backup.destinations import (
     files_of,
 )
 from velox_core.backup.faults import BackupError
-from velox_core.backup.naming import MANIFEST_FILE, date_of, in_order, maker_of, partial_name, taken
+from velox_core.backup.naming import MANIFEST_FILE, date_of, in_order, leaving_name, maker_of, partial_name, taken
 from velox_core.backup.packing import copy_durably, sync_folder, sync_tree
+from velox_core.backup.staged import unlike, verified_of
 
 MS_PER_SECOND: Final = 1_000
+METRICS_FOLDER: Final = "metrics"  # in a backup; InfluxDB's own holds that server's tokens
 
 
 def moves_on(count: int) -> None:
@@ -86,14 +89,14 @@ class FolderDestination(Destination):
             for left in self._entries():
                 if maker_of(left) == made_by:  # of one that was killed
                     shutil.rmtree(self.folder / left, ignore_errors=True)
+            verified = verified_of(staged)
             try:
                 for source in files_of(staged):
-                    target = partial / source.relative_to(staged)
+                    inside = source.relative_to(staged)
+                    wanted, target = verified.get(inside.as_posix(), ""), partial / inside
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    if not copy_durably(source, target, self._moved):
-                        raise BackupError(
-                            f"{self.where}: {source.name} was read back as something else", "see the health of its disk"
-                        )
+                    if not copy_durably(source, target, self._moved, wanted, private=inside.parts[0] == METRICS_FOLDER):
+                        raise unlike(self.where, source, wanted, "see the health of its disk")
                 sync_tree(partial)
                 compare_sizes(self.where, staged, lambda inside: (partial / inside).stat().st_size)
                 if (self.folder / name).exists():
@@ -121,10 +124,14 @@ class FolderDestination(Destination):
                 raise BackupError(f"{target} was read back as something else", "see the health of its disk")
 
     def remove(self, name: str) -> None:
-        """Remove a backup, its manifest first."""
+        """Remove a backup: first its name, so that what is left of it is tidied away like one under way."""
         with self._told("remove from"):
-            (self.folder / name / MANIFEST_FILE).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / name)
+            manifest = self.folder / name / MANIFEST_FILE
+            leaving = self.folder / leaving_name(name, manifest.read_bytes() if manifest.is_file() else b"")
+            os.utime(self.folder / name)  # it is young: no other host takes it for left
+            (self.folder / name).rename(leaving)
+            sync_folder(self.folder)
+            shutil.rmtree(leaving)
 
     def _entries(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []

@@ -1,11 +1,12 @@
 """How backups are called: by their date and number, and by whom while they are on their way.
 
 - `2024-01-15`, then `2024-01-15-2`; one that lacks a part carries `.incomplete`.
-- `.partial-NAME.MAKER~RANDOM` is under way, or what is left of one that was killed: no two are called the same.
+- `.partial-NAME.MAKER~RANDOM` is under way, being removed, or what is left of one that was killed: no two are called the same.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import date
@@ -15,6 +16,7 @@ from uuid import uuid4
 MANIFEST_FILE: Final = "manifest.json"
 INCOMPLETE: Final = ".incomplete"
 PARTIAL: Final = ".partial-"
+_MAKER: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
 _NAME: Final = re.compile(r"(\d{4}-\d{2}-\d{2})(?:-(\d{1,6}))?(\.incomplete)?")
 
 
@@ -50,6 +52,25 @@ def partial_name(name: str, made_by: str) -> str:
     return f"{PARTIAL}{name}.{made_by}~{uuid4().hex[:8]}"
 
 
+def leaving_name(name: str, manifest: bytes) -> str:
+    """Return what a backup is called while it is being removed: what is left of it then is its maker's to tidy away.
+
+    Args:
+        name: the backup.
+        manifest: its manifest file's content, b'' without one.
+    """
+    try:
+        made_by = str(json.loads(manifest)["made_by"])
+    except (ValueError, KeyError, TypeError):
+        made_by = ""
+    return partial_name(name, made_by if _MAKER.fullmatch(made_by) else "unknown")
+
+
+def backup_of(entry: str) -> str:
+    """Return which backup an entry is, that is under way or being removed."""
+    return entry.removeprefix(PARTIAL).rpartition(".")[0]
+
+
 def maker_of(entry: str) -> str:
     """Return who has, or had, an entry of a place under way; '' for what is not under way."""
     return entry.rpartition(".")[2].partition("~")[0] if entry.startswith(PARTIAL) else ""
@@ -58,7 +79,7 @@ def maker_of(entry: str) -> str:
 def taken(entries: Iterable[str]) -> set[str]:
     """Return the names in use: of backups, of what is left of one that was killed, of those on their way."""
     return {
-        entry.removeprefix(PARTIAL).rpartition(".")[0] if entry.startswith(PARTIAL) else entry
+        backup_of(entry) if entry.startswith(PARTIAL) else entry
         for entry in entries
         if entry.startswith(PARTIAL) or date_of(entry) is not None
     }

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import platform
 import re
@@ -35,10 +34,11 @@ from velox_core.backup.influx2_files import missing_files
 from velox_core.backup.make import Bundle, Extra, empty_folder, make_parts
 from velox_core.backup.manifest import DATABASES, Manifest, Part
 from velox_core.backup.naming import INCOMPLETE, MANIFEST_FILE, PARTIAL, date_of, next_name
-from velox_core.backup.packing import SUFFIX, blocks, sync_tree, write_durably
+from velox_core.backup.packing import SUFFIX, sync_tree, write_durably
 from velox_core.backup.proof import verify_part
 from velox_core.backup.retention import Retention, to_remove
 from velox_core.backup.sources import Source
+from velox_core.backup.staged import sha256_of
 from velox_core.journal.verify import head_of_day
 
 LOCK_FILE: Final = "backup.lock"
@@ -268,13 +268,13 @@ def deliver_rest(
         manifest, having: the backup, and where it is; at least one place.
         places, rule: where it has to be, and which ones of a place are kept.
     Returns: what became of it in each of `places`; what was due in one that has it already is removed now.
-    Raises: BackupError when it cannot be had from where it is; deliveries fail one by one.
+    Raises: BackupError when it can be had from no place where it is; deliveries fail one by one.
     """
     with alone(folder):
         staging = empty_folder(folder / STAGING)
         try:
             if len(having) < len(places):
-                _fetch_whole(having[0], manifest, staging)
+                _fetch_from_one(having, manifest, staging)
             return [
                 _thinned(place, manifest, rule, Delivery(where=place.where))
                 if place in having
@@ -287,29 +287,35 @@ def deliver_rest(
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def _fetch_from_one(having: Sequence[Destination], manifest: Manifest, staging: Path) -> None:
+    """Fetch it from the first place that still has it whole. Raises BackupError with what is wrong at each."""
+    problems = []
+    for source in having:
+        try:
+            _fetch_whole(source, manifest, empty_folder(staging))
+            return
+        except BackupError as error:
+            problems.append(error.problem)
+    raise BackupError("; ".join(problems), "take another backup")
+
+
 def _fetch_whole(source: Destination, manifest: Manifest, staging: Path) -> None:
     for part in manifest.parts:
         packed = staging / part.path
         packed.parent.mkdir(parents=True, exist_ok=True)
         source.fetch(manifest.name, part.path, packed)
-        if (packed.stat().st_size, _sha256(packed)) != (part.bytes, part.sha256):
+        if (packed.stat().st_size, sha256_of(packed)) != (part.bytes, part.sha256):
             raise BackupError(
                 f"{part.path} of {source.where}/{manifest.name} is not the one that was verified", "take another backup"
             )
     write_durably(staging / MANIFEST_FILE, manifest.encoded())
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for block in blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: Retention) -> Delivery:
     """Give it to one place. Once it is there it stays there, whatever becomes of what is done after that."""
     try:
         destination.put(staged, manifest.name, manifest.made_by)
+        _compare_manifest(destination, manifest)
     except BackupError as error:
         return Delivery(where=destination.where, problem=str(error), is_there=False)
     there = Delivery(where=destination.where)
@@ -321,6 +327,22 @@ def _deliver(destination: Destination, staged: Path, manifest: Manifest, rule: R
     except BackupError as error:
         there = replace(there, warning=f"what killed backups left there was not removed: {error}")
     return _thinned(destination, manifest, rule, there) if manifest.good else there
+
+
+def _compare_manifest(destination: Destination, manifest: Manifest) -> None:
+    """Raise BackupError, and take the backup away, unless its manifest there is the one that was made here."""
+    try:
+        found = destination.manifest_content(manifest.name)
+    except BackupError:  # it is there, and was read back once; what is done next there says what is wrong
+        return
+    if found == manifest.encoded():
+        return
+    with suppress(BackupError):  # then it stays there as one that cannot be read
+        destination.remove(manifest.name)
+    raise BackupError(
+        f"the manifest that {destination.where} got is not the one that was made",
+        "see the health of var's disk and of that place, then take the backup again",
+    )
 
 
 def _thinned(destination: Destination, manifest: Manifest, rule: Retention, there: Delivery) -> Delivery:

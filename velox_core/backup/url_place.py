@@ -1,4 +1,5 @@
-"""Backups at a URL, through fsspec: sent, read back, moved to their name, the manifest last.
+"""Backups at a URL, through fsspec: sent, read back, moved to their name. The manifest is in a folder that is renamed at once,
+and comes last where files are copied one by one.
 
 - Keys and passwords come from their own places (environment, agent, files of mode 0600), never from here.
 - Nothing is taken from a cache: what a listing says is what is there. A look that fails is never "not there".
@@ -18,12 +19,25 @@ from uuid import uuid4
 
 from velox_core.backup.destinations import AGAIN, PROBE, Destination, Unfinished, compare_sizes, failed, files_of
 from velox_core.backup.faults import BackupError
-from velox_core.backup.naming import MANIFEST_FILE, PARTIAL, date_of, in_order, maker_of, partial_name, taken
-from velox_core.backup.packing import BLOCK_BYTES, blocks
+from velox_core.backup.naming import (
+    MANIFEST_FILE,
+    PARTIAL,
+    backup_of,
+    date_of,
+    in_order,
+    leaving_name,
+    maker_of,
+    partial_name,
+    taken,
+)
+from velox_core.backup.packing import BLOCK_BYTES
+from velox_core.backup.staged import sha256_of, unlike, verified_of
 
 MS_PER_SECOND: Final = 1_000
 OBJECT_STORES: Final = frozenset({"s3", "s3a"})  # a folder there is but the beginning of names
 SSH: Final = frozenset({"sftp", "ssh"})
+RENAMED_AT_ONCE: Final = SSH  # a folder with all that is in it; fsspec's `mv` elsewhere may well copy file by file
+LEAVING_FILE: Final = "leaving"  # marks a backup that is being removed where a folder cannot be renamed
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 60.0
 TRIES: Final = 3
@@ -80,28 +94,45 @@ class UrlDestination(Destination):
             return f"{self.where} is writable"
 
     def put(self, staged: Path, name: str, made_by: str) -> None:
-        """Send a whole backup, read each file back, move it to its name, and send the manifest last.
+        """Send a whole backup and read each file back; then it gets its name, and where that takes time the manifest last.
 
-        It is there then: what an object store has left of its way is for `tidy`, which may fail.
+        It is there then: what an object store has left of its way is for `tidy`, which may fail. What fails leaves nothing.
         """
         with self._told("write"):
             fs, root = self._open()
             partial, final = f"{root}/{partial_name(name, made_by)}", f"{root}/{name}"
             with suppress(BackupError):  # what cannot be removed now is told by the tidying after a delivery
                 self.tidy(made_by, 0)
+            verified = verified_of(staged)
             try:
                 for source in files_of(staged):
                     inside = source.relative_to(staged).as_posix()
-                    if inside != MANIFEST_FILE:
-                        self._send(fs, source, f"{partial}/{inside}")
+                    if inside != MANIFEST_FILE or self._scheme in RENAMED_AT_ONCE:
+                        self._send(fs, source, f"{partial}/{inside}", verified.get(inside, ""))
                 self._give_way(fs, root, name, made_by)
-                self._move(fs, staged, partial, final)
-                compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
-                self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
+                if self._scheme in RENAMED_AT_ONCE:
+                    compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{partial}/{inside}")))
+                    fs.mv(partial, final)
+                else:
+                    self._fill(fs, staged, partial, final)
             except BaseException:
                 with suppress(Exception):  # each store has errors of its own; it was the first that went wrong
                     _remove_tree(fs, partial)
                 raise
+
+    def _fill(self, fs: Any, staged: Path, partial: str, final: str) -> None:
+        """Give it its name file by file, the manifest last. What fails halfway is removed: its name would stay taken."""
+        own_manifest = False
+        try:
+            self._move(fs, staged, partial, final)
+            compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
+            own_manifest = True
+            self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}", "")
+        except BaseException:
+            with suppress(Exception):
+                if own_manifest or not _is_there(fs, f"{final}/{MANIFEST_FILE}"):  # else a copy of this `var` was faster
+                    _remove_backup(fs, final)
+            raise
 
     def tidy(self, made_by: str, before_wall_ms: int) -> list[str]:
         """Remove what this maker left under way, and any maker's that nobody has touched since; returns their names."""
@@ -111,7 +142,7 @@ class UrlDestination(Destination):
             for name in _listed(fs, root):
                 maker = maker_of(name)
                 if maker and (maker == made_by or 0 < _look(fs, root, name).touched_wall_ms < before_wall_ms):
-                    _remove_tree(fs, f"{root}/{name}")
+                    _clear(fs, root, name)
                     removed.append(name)
         return removed
 
@@ -122,18 +153,24 @@ class UrlDestination(Destination):
             fs.get_file(f"{root}/{name}/{path}", str(target))
 
     def remove(self, name: str) -> None:
-        """Remove a backup, its manifest first."""
+        """Remove a backup: first its name, or its manifest; what is left of it is tidied away like one under way."""
         with self._told("remove from"):
             fs, root = self._open()
-            if _is_there(fs, f"{root}/{name}/{MANIFEST_FILE}"):
-                fs.rm_file(f"{root}/{name}/{MANIFEST_FILE}")
-            _remove_tree(fs, f"{root}/{name}")
+            manifest = f"{root}/{name}/{MANIFEST_FILE}"
+            leaving = f"{root}/{leaving_name(name, bytes(fs.cat_file(manifest)) if _is_there(fs, manifest) else b'')}"
+            if self._scheme in RENAMED_AT_ONCE:
+                fs.mv(f"{root}/{name}", leaving)
+            else:
+                self._make_folder(fs, leaving)
+                fs.pipe_file(f"{leaving}/{LEAVING_FILE}", name.encode())
+                _remove_backup(fs, f"{root}/{name}")
+            _remove_tree(fs, leaving)
 
-    def _send(self, fs: Any, source: Path, target: str) -> None:
+    def _send(self, fs: Any, source: Path, target: str, verified: str) -> None:
         self._make_folder(fs, target.rpartition("/")[0])
         fs.put_file(str(source), target)
-        if _digest(_remote_blocks(fs, target)) != _digest(blocks(source)):
-            raise BackupError(f"{self.where}: {source.name} was read back as something else", "see the store's own health")
+        if _digest(_remote_blocks(fs, target)) != (verified or sha256_of(source)):
+            raise unlike(self.where, source, verified, "see the store's own health")
 
     def _move(self, fs: Any, staged: Path, partial: str, final: str) -> None:
         """Give the folder its name; an object store has but names of files, and copies each (fsspec's own `mv` there fails)."""
@@ -211,9 +248,11 @@ def _listed(fs: Any, root: str) -> list[str]:
 
 
 def _look(fs: Any, root: str, name: str) -> Unfinished:
-    found = fs.find(f"{root}/{name}", detail=True).values()
+    found = list(fs.find(f"{root}/{name}", detail=True).values())
+    with suppress(FileNotFoundError):  # it went meanwhile
+        found.append(fs.info(f"{root}/{name}"))  # a folder may be empty
     touched = [_moment_ms(each) for each in found]
-    sizes = sum(int(each.get("size") or 0) for each in found)
+    sizes = sum(int(each.get("size") or 0) for each in found if each.get("type") == "file")
     return Unfinished(name=name, made_by=maker_of(name), bytes=sizes, touched_wall_ms=max(touched, default=0))
 
 
@@ -231,11 +270,25 @@ def _remote_blocks(fs: Any, path: str) -> Iterator[bytes]:
             yield block
 
 
-def _digest(content: Iterator[bytes]) -> bytes:
+def _digest(content: Iterator[bytes]) -> str:
     digest = hashlib.sha256()
     for block in content:
         digest.update(block)
-    return digest.digest()
+    return digest.hexdigest()
+
+
+def _clear(fs: Any, root: str, entry: str) -> None:
+    """Remove what is left under way; of a backup that was being removed file by file also what is left under its name."""
+    final = f"{root}/{backup_of(entry)}"
+    if _is_there(fs, f"{root}/{entry}/{LEAVING_FILE}") and not _is_there(fs, f"{final}/{MANIFEST_FILE}"):
+        _remove_tree(fs, final)
+    _remove_tree(fs, f"{root}/{entry}")
+
+
+def _remove_backup(fs: Any, path: str) -> None:
+    if _is_there(fs, f"{path}/{MANIFEST_FILE}"):
+        fs.rm_file(f"{path}/{MANIFEST_FILE}")
+    _remove_tree(fs, path)
 
 
 def _remove_tree(fs: Any, path: str) -> None:

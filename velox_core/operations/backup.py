@@ -22,8 +22,8 @@ from typing import Any, Final
 from velox_core.backup.destinations import Destination
 from velox_core.backup.faults import BackupError
 from velox_core.backup.make import empty_folder
-from velox_core.backup.manifest import Manifest, PartKind
-from velox_core.backup.naming import INCOMPLETE, date_of, number_of
+from velox_core.backup.manifest import DATABASES, Manifest, PartKind
+from velox_core.backup.naming import INCOMPLETE, date_of, number_of, taken
 from velox_core.backup.restore import Action, Step, apply, fetch_checked, plan_elsewhere, plan_in_place
 from velox_core.backup.retention import Retention
 from velox_core.backup.sources import account_scope, find_sources
@@ -154,46 +154,88 @@ def backup_day(settings: Settings, paths: Paths, trading_date: date, *, to: str 
 def bring_rest(settings: Settings, paths: Paths, trading_date: date, *, to: str | None = None) -> BackupOutcome | None:
     """Bring the day's newest good backup to the places that lack it, as an earlier delivery failed there.
 
-    Returns: None when there is none of ours that has everything and still says what the journals say: take another then.
+    A place has it when its manifest there is the very same one.
+
+    Returns: None when there is none of ours that has everything and still says what the journals say, or when a place that
+        lacks it has something else under its name: take another then, it has the next number.
     Raises: BackupError when it cannot be had from the place that has it.
     """
     began = time.monotonic()
     ours = ("", own_origin(settings, paths))
     with opened(settings, paths, to) as places:
-        holders: dict[str, list[Destination]] = {}
-        manifests: dict[str, Manifest] = {}
-        for place in places:
-            with suppress(BackupError):  # it says so when it is given the backup
-                for name in place.names():
-                    if date_of(name) == trading_date and not name.endswith(INCOMPLETE):
-                        manifests[name] = place.manifest(name)
-                        holders.setdefault(name, []).append(place)
-        whole = [
-            name
-            for name, manifest in manifests.items()
-            if manifest.good and not manifest.without and manifest.made_by in ours and _is_current(paths, manifest)
-        ]
-        if not whole:
+        stored = [each for each in _stored_on(places, trading_date) if _may_be_brought(each.manifest, ours)]
+        chosen = _newest_current(settings, paths, stored)
+        if chosen is None:
             return None
-        newest = max(whole, key=number_of)
-        having = holders[newest]
-        deliveries = deliver_rest(
-            paths.var / account_scope(settings).folder, manifests[newest], having, places, _rule(settings)
-        )
-    return BackupOutcome(manifest=manifests[newest], deliveries=tuple(deliveries), seconds=time.monotonic() - began)
+        having = [each.place for each in stored if each.manifest == chosen]
+        if any(_has_name_taken(place, chosen.name, ours) for place in places if place not in having):
+            return None
+        deliveries = deliver_rest(paths.var / account_scope(settings).folder, chosen, having, places, _rule(settings))
+    return BackupOutcome(manifest=chosen, deliveries=tuple(deliveries), seconds=time.monotonic() - began)
 
 
-def _is_current(paths: Paths, manifest: Manifest) -> bool:
-    """Return whether the journals end where they ended when they were saved; a server's is not asked."""
-    for part in manifest.parts:
-        if part.kind is not PartKind.JOURNAL or not part.origin:
-            continue
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """A backup where it lies. Two that are called the same may well be different ones: hosts share places."""
+
+    place: Destination
+    manifest: Manifest
+
+
+def _stored_on(places: Sequence[Destination], trading_date: date) -> list[_Stored]:
+    """Return the date's backups that do not call themselves incomplete, place by place."""
+    found = []
+    for place in places:
         try:
-            if tuple(run_heads(f"sqlite:///{paths.var / part.origin}")) != part.heads:
-                return False
-        except VeloxError:
-            return False
-    return True
+            names = [name for name in _good(place.names()) if date_of(name) == trading_date]
+        except BackupError:  # it says so when it is given the backup
+            continue
+        for name in names:
+            with suppress(BackupError):  # one that cannot be read hides no other
+                manifest = place.manifest(name)
+                found += [_Stored(place=place, manifest=manifest)] if manifest.name == name else []
+    return found
+
+
+def _may_be_brought(manifest: Manifest, ours: tuple[str, ...]) -> bool:
+    return manifest.good and not manifest.without and manifest.made_by in ours
+
+
+def _newest_current(settings: Settings, paths: Paths, stored: Sequence[_Stored]) -> Manifest | None:
+    """Return the newest that still says what the journals say."""
+    manifests = sorted((each.manifest for each in stored), key=lambda found: (number_of(found.name), found.made_wall_ms))
+    return next((manifest for manifest in reversed(manifests) if _is_current(settings, paths, manifest)), None)
+
+
+def _has_name_taken(place: Destination, name: str, ours: tuple[str, ...]) -> bool:
+    """Return whether the backup can never come to a place that lacks it, as something else has its name there.
+
+    That is another host's backup, or half of one. What this host itself left under way is removed by a delivery.
+    """
+    try:
+        left = taken(each.name for each in place.unfinished() if not each.made_by or each.made_by not in ours)
+        return name in left or name in place.names()
+    except BackupError:
+        return False  # it says so when it is given the backup
+
+
+def _is_current(settings: Settings, paths: Paths, manifest: Manifest) -> bool:
+    """Return whether it holds the journals and books that there are, and the journals end where they ended then.
+
+    A server's journal is not asked: nothing says that it is still the same.
+    """
+    sources, _ = find_sources(settings, paths, manifest.trading_date)
+    there = {source.origin for source in sources if source.kind in DATABASES}
+    if there != {part.origin for part in manifest.parts if part.kind in DATABASES}:  # a server's is called ''
+        return False
+    try:
+        return all(
+            tuple(run_heads(f"sqlite:///{paths.var / part.origin}")) == part.heads
+            for part in manifest.parts
+            if part.kind is PartKind.JOURNAL
+        )
+    except VeloxError:
+        return False
 
 
 def _rule(settings: Settings) -> Retention:

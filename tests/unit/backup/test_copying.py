@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -57,6 +58,26 @@ def test_folder_that_gives_back_something_else_is_no_backup(tmp_path: Path) -> N
         FolderDestination(folder, bending(lambda: next(folder.rglob("part")))).put(staged, "2024-01-15", "me-00000000")
     assert told.value.advice == "see the health of its disk"
     assert list(folder.iterdir()) == []
+
+
+def test_removal_that_breaks_off_is_ended_by_the_next_tidying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged, place = tmp_path / "staged", FolderDestination(tmp_path / "far")
+    staged.mkdir()
+    (staged / MANIFEST_FILE).write_text('{"made_by": "me-00000000"}')
+    place.put(staged, "2024-01-15", "me-00000000")
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", broken)
+        with pytest.raises(BackupError, match="Input/output error"):
+            place.remove("2024-01-15")
+    assert place.names() == []
+    (left,) = place.unfinished()
+    assert left.made_by == "me-00000000"
+    assert place.tidy("me-00000000", 0) == [left.name]
+    assert list(place.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
