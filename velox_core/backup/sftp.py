@@ -1,7 +1,7 @@
 """SFTP as a backup wants it: the server's key is known, and what is renamed never replaces anything.
 
 - fsspec's own client trusts whoever answers at first. A journal is not sent to a stranger: the server's key stands in
-  ~/.ssh/known_hosts (or the system's), or nothing is sent.
+  ~/.ssh/known_hosts, or nothing is sent.
 - Who one is there comes from ~/.ssh/config, an ssh agent and the keys in ~/.ssh, as with the ssh command.
 - Every wait is bounded.
 """

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -117,14 +118,23 @@ def opened(
 
 
 def _lies_in_var(folder: Path) -> bool:
-    """Return whether a folder below var is on var's own disk. Asks neither: what is mounted there may hang."""
-    if folder.is_symlink():
+    """Return whether a folder below var is on var's own disk. Asks none but that: what is mounted there may hang.
+
+    A link on the way, at var or at the folder, may lead to any disk; so may a mount at the folder or below it.
+    """
+    if folder.is_symlink() or folder.parent.is_symlink():
         return False
     try:
-        mounted = [line.split()[4] for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
-    except OSError:
+        mounted = [_unescaped(line.split()[4]) for line in MOUNTS.read_bytes().splitlines()]
+    except (OSError, IndexError):
         return False
-    return os.path.abspath(folder) not in mounted
+    own = os.fsencode(os.path.join(os.path.realpath(folder.parent), folder.name))  # var itself may be asked
+    return not any(each == own or each.startswith(own + b"/") for each in mounted)
+
+
+def _unescaped(path: bytes) -> bytes:
+    """Return a path of the kernel's list of mounts, which writes blanks and backslashes as octal numbers."""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), path)
 
 
 def probe_place(settings: Settings, paths: Paths, place: str | None) -> str:
