@@ -1,23 +1,25 @@
 """The process that works on a place with backups, which stops before a file is sent until a test lets it go on.
 
-Run as `python -m tests.fakes.paused_courier FOLDER NUMBER`: before file NUMBER it writes FOLDER/reached and reads FOLDER/go.
+Run as `python -m tests.fakes.paused_courier FOLDER NUMBER`: before file NUMBER it makes FOLDER/reached and waits for FOLDER/go.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Final
 
 from velox_core.backup.courier import Moved, main
 from velox_core.backup.destinations import Destination
 from velox_core.backup.url_place import UrlDestination
 
 REACHED, GO = "reached", "go"
+LOOK_SECONDS: Final = 0.02
+WAIT_SECONDS_MAX: Final = 300.0
 
 
 class PausedUrl(UrlDestination):
@@ -28,8 +30,8 @@ class PausedUrl(UrlDestination):
     def _send(self, fs: Any, source: Path, target: str) -> None:
         self.sent += 1
         if self.sent == int(sys.argv[2]):
-            (Path(sys.argv[1]) / REACHED).write_bytes(b"x")
-            (Path(sys.argv[1]) / GO).read_bytes()
+            (Path(sys.argv[1]) / REACHED).touch()
+            _wait_for(Path(sys.argv[1]) / GO, Event())
         super()._send(fs, source, target)
 
 
@@ -40,21 +42,42 @@ def open_at(place: str, account_folder: str, moved: Moved) -> Destination:
 
 @contextmanager
 def when_reached(folder: Path, act: Callable[[], None]) -> Iterator[None]:
-    """Do something when the process has reached its file, then let it go on; what was done has no error."""
-    for name in (REACHED, GO):
-        os.mkfifo(folder / name)
+    """Do something when the process has reached its file, then let it go on.
+
+    Raises: what the block or `act` raises; AssertionError when the block has ended and the file was never reached. It holds
+        nobody up: the process waits for this one, so a block whose process was let go on ends after `act`.
+    """
+    ended, errors = Event(), []
 
     def wait() -> None:
-        (folder / REACHED).read_bytes()
         try:
-            act()
+            if _wait_for(folder / REACHED, ended):
+                act()
+        except BaseException as error:  # raised by the test's own thread below
+            errors.append(error)
         finally:
-            (folder / GO).write_bytes(b"x")
+            (folder / GO).touch()
 
-    with ThreadPoolExecutor(1) as beside:
-        waiting = beside.submit(wait)
+    beside = Thread(target=wait, name="when-reached", daemon=True)
+    beside.start()
+    try:
         yield
-        waiting.result(120)
+    finally:
+        ended.set()
+        beside.join(WAIT_SECONDS_MAX)
+    assert not beside.is_alive(), "what was to be done when the file was reached has not ended"
+    if errors:
+        raise errors[0]
+    assert (folder / REACHED).exists(), "the process has ended before it reached its file"
+
+
+def _wait_for(file: Path, ended: Event) -> bool:
+    """Return whether a file came, before the end or a bound."""
+    until = time.monotonic() + WAIT_SECONDS_MAX
+    while not file.exists():
+        if ended.wait(LOOK_SECONDS) or time.monotonic() > until:
+            return file.exists()
+    return True
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.fakes.bound_process import bound
+
 SERVE = """
 import sys
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
@@ -37,7 +39,7 @@ class S3Server:
 def s3_server() -> Iterator[S3Server]:
     """Start one, and end it."""
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL  # it writes a line for each request
-    process = subprocess.Popen([sys.executable, "-c", SERVE], stdin=pipe, stdout=pipe, stderr=nothing, text=True)
+    process = subprocess.Popen(bound([sys.executable, "-c", SERVE]), stdin=pipe, stdout=pipe, stderr=nothing, text=True)
     try:
         if process.stdout is None or process.stdin is None:
             raise RuntimeError("the server has no pipes")

@@ -122,13 +122,21 @@ def serve(open_at: Callable[[str, str, Moved], Destination], requests: BinaryIO,
 
 
 def _tell(moved: Moved, answers: Answers, parent: int) -> None:
+    """Tell what was moved, and end with the process that started this one: nothing that fails here may end the telling alone."""
     steps, never = 0, Event()
     while not never.wait(LOOK_SECONDS):
         if os.getppid() != parent:
             os._exit(1)
-        if (now := moved.total() // STEP_BYTES) > steps:
+        try:
+            now = moved.total() // STEP_BYTES
+        except OSError:  # no descriptor is left to look with: the next look may have one
+            continue
+        if now > steps:
             steps = now
-            answers.write({"moved": now * STEP_BYTES})
+            try:
+                answers.write({"moved": now * STEP_BYTES})
+            except (OSError, ValueError):  # nobody listens any more
+                os._exit(1)
 
 
 def main(open_at: Callable[[str, str, Moved], Destination] | None = None) -> None:

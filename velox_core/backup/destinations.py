@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from velox_core.backup.faults import BackupError
 from velox_core.backup.naming import MANIFEST_FILE
+from velox_core.domain.urls import may_hold_password
 
 if TYPE_CHECKING:
     from velox_core.backup.manifest import Manifest
@@ -103,14 +103,23 @@ class Destination(Protocol):
 
 
 def without_password(place: str) -> str:
-    """Return a place as it may be shown. Raises BackupError for a URL with a password in it, which is not shown."""
-    if "://" in place:
-        parts = urlsplit(place)
-        if parts.password is not None:
-            raise BackupError(
-                f"a {parts.scheme}:// URL has a password in it",
-                'leave it out: an ssh agent, ~/.ssh or the environment holds keys (docs/runbook.md, "Backups")',
-            )
+    """Return a place as it may be shown.
+
+    Raises: BackupError, which does not show it, for a URL that may have a password in it, and for one that chains systems with
+        '::', which would go round what is done for the last of them.
+    """
+    scheme, behind, _ = place.partition("://")
+    if not behind:
+        return place
+    if "::" in scheme:
+        raise BackupError(
+            "a URL with '::' in its scheme is no place for backups", "name the place itself, such as sftp://HOST/DIR"
+        )
+    if may_hold_password(place):
+        raise BackupError(
+            "a URL of a place for backups may have a password in it: a ':' stands before an '@'",
+            'leave it out: an ssh agent, ~/.ssh or the environment holds keys (docs/runbook.md, "Backups")',
+        )
     return place
 
 

@@ -26,6 +26,7 @@ from velox_core.backup.packing import copy_durably, sync_folder, sync_tree
 from velox_core.backup.staged import unlike, verified_of
 
 MS_PER_SECOND: Final = 1_000
+METRICS_FOLDER: Final = "metrics"  # in a backup; InfluxDB's own holds that server's tokens
 
 
 def moves_on(count: int) -> None:
@@ -94,7 +95,7 @@ class FolderDestination(Destination):
                     inside = source.relative_to(staged)
                     wanted, target = verified.get(inside.as_posix(), ""), partial / inside
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    if not copy_durably(source, target, self._moved, wanted):
+                    if not copy_durably(source, target, self._moved, wanted, private=inside.parts[0] == METRICS_FOLDER):
                         raise unlike(self.where, source, wanted, "see the health of its disk")
                 sync_tree(partial)
                 compare_sizes(self.where, staged, lambda inside: (partial / inside).stat().st_size)

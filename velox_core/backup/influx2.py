@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -24,9 +23,11 @@ from typing import Any, Final
 import httpx
 
 from velox_core.backup import influx2_files as files
+from velox_core.backup import room as disk
 from velox_core.backup.manifest import BackupError, Saved
-from velox_core.backup.metrics_ways import Way
+from velox_core.backup.metrics_ways import OTHER_FORM, Way, authorization
 from velox_core.backup.multipart import MultipartReader, boundary_of
+from velox_core.backup.time_limit import TimeLimit
 
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 30.0  # without a byte from the server
@@ -97,9 +98,14 @@ def save_bucket(bucket: Bucket, room: Path, *, wall_seconds: float) -> Iterator[
 def _shards(found: dict[str, Any]) -> list[files.Shard]:
     try:
         shards = files.shards_of(found)
-        files.manifest_of(kv=("", 0), sql=("", 0), bucket=found, shards={})  # its form is known before anything is fetched
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        made = files.manifest_of(kv=("", 0), sql=("", 0), bucket=found, shards={})
+        json.dumps(made, ensure_ascii=False).encode()  # its form is known before anything is fetched
+    except OTHER_FORM as error:
         raise BackupError(f"the server describes its bucket in another form than this VELOX reads: {error!r}") from error
+    numbers = [shard.number for shard in shards]
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise BackupError(f"the server lists shard {twice} twice: look at its log, then try again")
     if len(shards) > SHARDS_MAX:
         raise BackupError(f"the bucket has {len(shards)} shards, more than {SHARDS_MAX}: save it with influx backup")
     return shards
@@ -117,8 +123,9 @@ class _Server:
         self._until = time.monotonic() + TOTAL_SECONDS_MAX
         self._bytes = 0
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        headers = {"Authorization": f"Token {bucket.token}"} if bucket.token else {}
+        headers = authorization("Token", bucket.token)
         self._client = httpx.Client(timeout=timeout, headers={**headers, "Accept-Encoding": "gzip"})
+        self._limit = TimeLimit(f"the metrics server at {bucket.url}")
 
     def __enter__(self) -> _Server:
         return self
@@ -144,7 +151,7 @@ class _Server:
             raise BackupError(f"the server's answer lacks its part {lacking[0]!r}")
         try:
             found: object = json.loads(b"".join(listed))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BackupError(f"the server's list of buckets cannot be read: {error}") from error
         return found
 
@@ -159,23 +166,31 @@ class _Server:
         return True
 
     def require_gone(self, numbers: list[int]) -> None:
-        """Raise BackupError when the server still lists a shard that it does not give."""
+        """Raise BackupError when the server still lists a shard that it does not give, or does not say so."""
         if not numbers:
             return
-        found = files.find_bucket(self.metadata({}), org=self._bucket.org, bucket=self._bucket.bucket)
+        try:
+            listed = self.metadata({})
+        except Refused as refused:  # files were handed on already: half a backup is none, and no reason to ask for less
+            raise BackupError(
+                f"the server lacks shard {numbers[0]}, and refuses to say whether it is gone: {refused}"
+            ) from refused
+        found = files.find_bucket(listed, org=self._bucket.org, bucket=self._bucket.bucket)
         still = {shard.number for shard in _shards(found) if not shard.deleted} & set(numbers)
         if still:
             raise BackupError(f"the server lists shard {min(still)} and does not give it: look at its log, then try again")
 
     @contextmanager
     def _asked(self, path: str) -> Iterator[httpx.Response]:
+        seconds = min(REQUEST_SECONDS_MAX, self._until - time.monotonic())
+        url = f"{self._bucket.url}{path}"
         try:
-            with self._client.stream("GET", f"{self._bucket.url}{path}") as answer:
+            with self._limit.within(seconds), self._client.stream("GET", url, extensions=self._limit.extensions) as answer:
                 yield answer
         except httpx.TimeoutException as error:
             seconds = CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else ANSWER_SECONDS
             raise BackupError(f"the metrics server at {self._bucket.url} said nothing for {seconds:g} s") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BackupError(f"the metrics server at {self._bucket.url} breaks off: {type(error).__name__} {error}") from error
 
     def _said(self, answer: httpx.Response) -> str:
@@ -185,20 +200,16 @@ class _Server:
         text = b"".join(_bounded(self._content(answer), LIST_BYTES_MAX)).decode("utf-8", "replace")
         try:
             text = str(json.loads(text)["message"])
-        except (ValueError, KeyError, TypeError):
+        except OTHER_FORM:
             text = " ".join(text.split())
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON can name, fits into no manifest
         shown = text.replace(self._bucket.token, "***") if self._bucket.token else text
         return f"{answer.status_code} {shown[:_TEXT_LENGTH_MAX]}".strip()
 
     def _content(self, answer: httpx.Response) -> Iterator[bytes]:
         """Return an answer's body, unpacked, within the bounds. Raises BackupError when it is cut off or too much."""
-        until = min(self._until, time.monotonic() + REQUEST_SECONDS_MAX)
         packed = answer.headers.get("content-encoding", "").lower() == "gzip"
         for block in _unpacked(answer.iter_raw()) if packed else answer.iter_raw():
-            if time.monotonic() > until:
-                raise BackupError(
-                    f"the server is too slow: not done in {REQUEST_SECONDS_MAX:g} s a request, {TOTAL_SECONDS_MAX:g} s in all"
-                )
             self._bytes += len(block)
             if self._bytes > TOTAL_BYTES_MAX:
                 raise BackupError(
@@ -207,7 +218,7 @@ class _Server:
             yield block
 
     def _write(self, content: Iterator[bytes], target: Path) -> None:
-        """Write a file, as long as the disk has room for its copies."""
+        """Write a file, as long as the disk has room for its copies, and for the copy of all in a destination."""
         size, looked = 0, -_LOOK_AT_DISK_BYTES
         with target.open("xb") as file:
             for block in content:
@@ -219,9 +230,8 @@ class _Server:
         self._require_room(size)
 
     def _require_room(self, size: int) -> None:
-        space = os.statvfs(self._room)
-        free = space.f_bavail * space.f_frsize
-        needed = _COPIES * size + ROOM_KEPT_BYTES
+        free = disk.free_bytes(self._room)
+        needed = _COPIES * size + self._bytes + ROOM_KEPT_BYTES  # by default the destination is on the same disk
         if free < needed:
             raise BackupError(f"{self._room} has {free / 1e6:.0f} MB free, InfluxDB's backup needs {needed / 1e6:.0f} MB")
 

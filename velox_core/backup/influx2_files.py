@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from velox_core.backup.databases import check_integrity
 from velox_core.backup.manifest import BackupError, Part
-from velox_core.backup.metrics_ways import Way
+from velox_core.backup.metrics_ways import OTHER_FORM, Way
 from velox_core.backup.packing import SUFFIX, blocks
 
 FOLDER: Final = "metrics/influxdb"
@@ -173,9 +173,12 @@ def read_tar(file: Path) -> int:
     """Return how many entries a tar has. Raises BackupError for one that is cut off, changed, or has more behind its end."""
     try:
         with tarfile.open(file, "r:") as archive:
-            members = sum(1 for _ in archive)
+            members = 0
+            for _ in archive:
+                members += 1
+                vars(archive)["members"] = []  # it keeps every header otherwise
             end = archive.offset
-    except tarfile.TarError as error:
+    except (tarfile.TarError, *OTHER_FORM) as error:  # not all that tarfile finds wrong with a header is an error of its own
         raise BackupError(f"it is no tar that can be read: {error}") from error
     at, zeros = 0, 0
     for block in blocks(file):
@@ -199,7 +202,7 @@ def _check_shard(file: Path, notes: Mapping[str, Any]) -> str:
 def _check_manifest(file: Path, notes: Mapping[str, Any]) -> str:
     try:
         named = files_named(json.loads(file.read_bytes()))
-    except (ValueError, KeyError, TypeError) as error:
+    except OTHER_FORM as error:
         return f"it is no manifest of InfluxDB: {error!r}"
     return "" if named == notes.get("files") else "it names other files than were saved"
 
@@ -213,7 +216,9 @@ def missing_files(parts: Sequence[Part]) -> list[str]:
         if part.notes.get("method") == Way.INFLUX2_MANIFEST
         for name, size in part.notes["files"].items()
     }
-    return [
+    has_manifest = any(part.notes.get("method") == Way.INFLUX2_MANIFEST for part in parts)
+    stray = [] if has_manifest else sorted(path for path in there if path.startswith(f"{FOLDER}/"))
+    return [f"{path}: InfluxDB's manifest is missing, and without it influx restore takes nothing of it" for path in stray] + [
         f"{path}: its size is not the one that InfluxDB's manifest names"
         if path in there
         else f"{path}: it is missing, though InfluxDB's manifest names it"

@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 import httpx
 
 from velox_core.backup.manifest import BackupError
+from velox_core.backup.metrics_ways import OTHER_FORM, authorization
+from velox_core.backup.time_limit import TimeLimit
 from velox_core.metrics.points import Point, encode
 from velox_core.metrics.schema import COMMON_TAGS, MEASUREMENTS, Measurement, Source
 
@@ -36,8 +38,9 @@ class Influx3:
 
     def __init__(self, *, url: str, database: str, token: str) -> None:
         self._url, self._database = url, database
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = authorization("Bearer", token)
         self._client = httpx.Client(timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS), headers=headers)
+        self._limit = TimeLimit(f"the metrics server at {url}")
         self._until = time.monotonic() + TOTAL_SECONDS_MAX
         self._bytes = 0
 
@@ -49,7 +52,7 @@ class Influx3:
         """Return the rows of a query as they come. Raises BackupError."""
         body = {"db": self._database, "q": query, "format": "jsonl"}
         try:
-            with self._client.stream("POST", f"{self._url}/api/v3/query_sql", json=body) as answer:
+            with self._limit.within(self._until - time.monotonic()), self._asked(body) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise BackupError(f"the metrics server at {self._url} answers no query: {answer.status_code}")
                 for line in _lines(answer.iter_bytes()):
@@ -58,15 +61,19 @@ class Influx3:
                     if not isinstance(row, dict):
                         raise ValueError(f"a row is {row!r:.100}")
                     yield row
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BackupError(f"the metrics server at {self._url} answers in no rows of JSON: {error}") from error
         except httpx.HTTPError as error:
             raise BackupError(f"the metrics server at {self._url} breaks off: {type(error).__name__} {error}") from error
 
+    def _asked(self, body: dict[str, str]) -> AbstractContextManager[httpx.Response]:
+        url = f"{self._url}/api/v3/query_sql"
+        return self._client.stream("POST", url, json=body, extensions=self._limit.extensions)
+
     def _within_bounds(self, count: int) -> None:
         self._bytes += count
-        if time.monotonic() > self._until or self._bytes > BYTES_MAX:
-            raise BackupError(f"the day's points are more than {BYTES_MAX / 1e9:.1f} GB, or take over {TOTAL_SECONDS_MAX:g} s")
+        if self._bytes > BYTES_MAX:
+            raise BackupError(f"the day's points are more than {BYTES_MAX / 1e9:.1f} GB")
 
 
 def write_process_points(
@@ -123,7 +130,7 @@ def _line(measurement: Measurement, row: Mapping[str, Any]) -> str:
         line = encode(Point(measurement.name, tags, fields, at_ns), {})
         if line is None:
             raise ValueError("it has no time or no field")
-    except ValueError as error:
+    except OTHER_FORM as error:
         raise BackupError(f"a row of {measurement.name} is no point of ours: {error}") from error
     return line
 

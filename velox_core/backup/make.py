@@ -15,14 +15,21 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from velox_core.backup.databases import journal_checks, snapshot, table_checks
 from velox_core.backup.faults import BackupError
 from velox_core.backup.manifest import DATABASES, MADE_ANEW, Part, PartKind, Saved
 from velox_core.backup.packing import SUFFIX, Packed, pack
 from velox_core.backup.proof import Restored, remove_database, restore_database, verify_part, what_differs
-from velox_core.backup.room import is_full, nothing_more, require_room, require_room_to_pack
+from velox_core.backup.room import (
+    is_full,
+    nothing_more,
+    require_room,
+    require_room_to_deliver,
+    require_room_to_pack,
+    size_of_folder,
+)
 from velox_core.backup.sources import Source
 from velox_core.domain.errors import VeloxError
 
@@ -91,7 +98,7 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], stag
         except OSError as error:
             if is_full(error) or not _takes_a_file(staging):
                 raise nothing_more(error, staging, name) from error
-            missing.append(f"{name}: cannot be read: {error.strerror}")
+            (without if kind in MADE_ANEW else missing).append(f"{name}: cannot be read: {error.strerror}")
             continue
         for part, problem in saved:
             if problem:
@@ -103,6 +110,8 @@ def make_parts(sources: Sequence[Source], extras: Sequence[Extra | Bundle], stag
     return Made(parts=tuple(parts), missing=tuple(missing), without=tuple(without))
 
 
+# of what others answer: whatever is wrong with it, it is no reason to have no journal in the backup
+UNFORESEEN: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 _Saved = tuple[Part, str]  # and what is wrong with what was restored of it, '' for nothing
 _Save = Callable[[Path, Path], list[_Saved]]
 
@@ -154,9 +163,15 @@ def _saver_of_bundle(bundle: Bundle) -> _Save:
     def save(staging: Path, scratch: Path) -> list[_Saved]:
         try:
             with ExitStack() as on_failure, TemporaryDirectory(dir=scratch) as room:
-                made = [_taken(bundle.kind, file, staging, scratch, on_failure) for file in bundle.save(Path(room))]
+                made, staged = [], size_of_folder(staging)
+                for file in bundle.save(Path(room)):
+                    made.append(_taken(bundle.kind, file, staging, scratch, on_failure))
+                    staged += made[-1][0].bytes
+                    require_room_to_deliver(staged, staging)  # else nothing at all is delivered, the journal neither
                 on_failure.pop_all()
             return made
+        except UNFORESEEN as error:
+            raise BackupError(f"what was saved of it has another form than this VELOX reads: {error!r:.200}") from error
         except OSError as error:
             if not is_full(error):
                 raise
@@ -262,7 +277,7 @@ def empty_folder(path: Path) -> Path:
     """Return the folder, new and empty. Raises BackupError."""
     try:
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+        path.mkdir(mode=0o700, parents=True)
         return path
     except OSError as error:
         raise BackupError(f"{path} cannot be made: {error.strerror}: make its folder writable, or free its disk") from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
+from velox_core.backup.faults import BackupError
+
 
 class Way(StrEnum):
     """How a part's metrics were saved, and so how it is checked and put back."""
@@ -20,3 +22,15 @@ class Way(StrEnum):
 
 
 INFLUX2_BACKUP: Final = frozenset({Way.INFLUX2_KV, Way.INFLUX2_SQL, Way.INFLUX2_SHARD, Way.INFLUX2_MANIFEST})
+
+# what a body of another form than is expected makes its readers raise: no UTF-8 and no JSON are ValueErrors
+OTHER_FORM: Final = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
+def authorization(scheme: str, token: str) -> dict[str, str]:
+    """Return the header with a token, none for ''. Raises BackupError for one that no header can hold."""
+    if not token:
+        return {}
+    if not (token.isascii() and token.isprintable()):
+        raise BackupError("the metrics server's token has characters that no token has", "see VELOX__METRICS__INFLUXDB__TOKEN")
+    return {"Authorization": f"{scheme} {token}"}

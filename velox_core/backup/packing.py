@@ -68,7 +68,14 @@ def pack(source: Path, target: Path) -> Packed:
     return Packed(bytes=sizes[0], sha256=packed.hexdigest(), content_bytes=sizes[1], content_sha256=content.hexdigest())
 
 
-def copy_durably(source: Path, target: Path, moved: Callable[[int], None], wanted: str = "") -> bool:
+def private_opener(path: str, flags: int) -> int:
+    """Open a new file that only its owner may read, for `open`."""
+    return os.open(path, flags, 0o600)
+
+
+def copy_durably(
+    source: Path, target: Path, moved: Callable[[int], None], wanted: str = "", *, private: bool = False
+) -> bool:
     """Copy a file, never link it: two copies are to be two. It is on the disk when this returns. Raises OSError.
 
     It is hashed on its way and read back, from the disk itself where the kernel lets go of its copy of it.
@@ -77,11 +84,12 @@ def copy_durably(source: Path, target: Path, moved: Callable[[int], None], wante
         source, target: the files.
         moved: told how many bytes were written or read back, block by block.
         wanted: the SHA-256 (hex) that it has to have, '' for that of what was written.
+        private: whether only its owner may read a target that is new.
     Returns: whether what is read back is that.
     """
     written, read = hashlib.sha256(), hashlib.sha256()
     since_sync = 0
-    with target.open("wb") as file:
+    with open(target, "wb", opener=private_opener if private else None) as file:
         for block in blocks(source):
             file.write(block)
             written.update(block)

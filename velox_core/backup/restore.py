@@ -82,6 +82,8 @@ def fetch_checked(destination: Destination, manifest: Manifest, steps: Sequence[
         if problem := verify_part(step.part, packed, staging, loads=step.part.kind not in MADE_ANEW):
             raise BackupError(f"{step.part.path} of {manifest.name} cannot be used: {problem}. Nothing was changed.")
         unpack(packed, content)
+        if step.part.kind is PartKind.METRICS:
+            content.chmod(0o600)  # InfluxDB's own backup holds that server's tokens; a move keeps this
         packed.unlink()
         ready[step.part.path] = content
     return ready

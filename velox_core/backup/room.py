@@ -40,6 +40,16 @@ def require_room_to_pack(file: Path, name: str, *, restores: bool) -> None:
         )
 
 
+def require_room_to_deliver(staged_bytes: int, staging: Path, spare: int = SPACE_FOR_THE_REST_BYTES) -> None:
+    """Raise BackupError unless what is staged fits once more on its disk: there is, by default, its destination."""
+    needed, free = staged_bytes + spare, free_bytes(staging)
+    if free < needed:
+        raise BackupError(
+            f"{staging} has {free / MEGABYTE:.0f} MB free, a copy of all that is saved needs {needed / MEGABYTE:.0f} MB",
+            "free some space",
+        )
+
+
 def free_bytes(folder: Path) -> int:
     """Return what anybody may still write there. Raises OSError."""
     space = os.statvfs(folder)

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from datetime import time as day_time
 from pathlib import Path
+from threading import Thread
 from typing import IO, Any, Final
 
 from velox_core.backup.make import Bundle
 from velox_core.backup.manifest import BackupError, PartKind, Saved
-from velox_core.backup.metrics_ways import Way
+from velox_core.backup.metrics_ways import OTHER_FORM, Way
 from velox_core.backup.sources import account_scope, day_folders
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import IST
@@ -34,6 +35,7 @@ from velox_core.settings import InfluxSettings, MetricsFlavour, Paths, Settings
 
 NAME: Final = "metrics/day"
 LINES_FILE: Final = "metrics/day.lp"
+FLAVOUR_SECONDS_MAX: Final = 30.0
 _ONLY_FACTS: Final = "made of the journal, without what only the running engine knew"
 _ALL: Final = "made of the journal; what only the running engine knew was asked for"
 
@@ -153,6 +155,28 @@ def _flavour(influx: InfluxSettings) -> Flavour:
     """Return which server it is: the configured word for it, else what it says. Raises BackupError when nobody answers."""
     if influx.flavour is not MetricsFlavour.AUTO:
         return Flavour(influx.flavour.value)
+    told: list[Flavour | Exception] = []
+
+    def ask() -> None:
+        try:
+            told.append(_flavour_it_says(influx))
+        except (BackupError, OSError, *OTHER_FORM) as error:  # raised again by whoever waits
+            told.append(error)
+
+    asking = Thread(target=ask, name="backup-metrics-flavour", daemon=True)  # a header that comes byte by byte has no bound
+    asking.start()
+    asking.join(FLAVOUR_SECONDS_MAX)
+    if not told:
+        raise BackupError(
+            f"the metrics server at {influx.url} did not say in {FLAVOUR_SECONDS_MAX:g} s which one it is",
+            "look at it, or name it as system.metrics.influxdb.flavour; then take the backup again",
+        )
+    if isinstance(told[0], Exception):
+        raise told[0]
+    return told[0]
+
+
+def _flavour_it_says(influx: InfluxSettings) -> Flavour:
     server = metrics_server(influx)
     try:
         answer, version = server.ping()

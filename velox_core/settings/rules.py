@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
+from velox_core.domain.urls import may_hold_password
+
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
@@ -194,7 +196,9 @@ def address(schemes: Collection[str], *, optional: bool = False, folder: bool = 
         parts = urlsplit(line)
         if not (parts.netloc or parts.path) or (schemes and parts.scheme not in schemes):
             raise ValueError("not a URL of these schemes")
-        if parts.password is not None or any(SECRET_NAME.search(name) for name, _ in parse_qsl(parts.query)):
+        if "::" in line.partition("://")[0]:
+            raise ValueError("a chain of systems")
+        if may_hold_password(line) or any(SECRET_NAME.search(name) for name, _ in parse_qsl(parts.query)):
             raise ValueError("a password in a URL")
         return line
 

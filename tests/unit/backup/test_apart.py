@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -125,9 +126,37 @@ def test_process_of_a_place_ends_when_the_one_that_started_it_is_gone() -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-m", MODULE], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
-        process.stdin.write(b'{"at": "/nowhere", "account_folder": "x", "parent": 1}\n')  # its parent is another by now
+        process.stdin.write(b'{"at": "/nowhere", "account_folder": "x", "parent": 0}\n')  # its parent is another by now
         process.stdin.flush()
         assert process.wait(120) == 1
+
+
+FAILS = {
+    "a look that fails": "def boom(): courier.os.getppid = lambda: 0; raise OSError(24, 'Too many open files')\n"
+    "courier.bytes_by_socket = boom\n",
+    "a listener that is gone": "",
+}
+
+
+@pytest.mark.parametrize("case", FAILS)
+def test_process_of_a_place_ends_also_after_what_its_telling_cannot_do(case: str) -> None:
+    script = (
+        f"import velox_core.backup.courier as courier\n{FAILS[case]}"
+        "def open_at(place, folder, moved): moved.add(1 << 20)\n"
+        "courier.main(open_at)\n"
+    )
+    pipe = subprocess.PIPE
+    hello = {"at": "/nowhere", "account_folder": "x", "parent": os.getpid()}
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdout.close()
+            process.stdin.write(json.dumps(hello).encode() + b"\n")
+            process.stdin.flush()
+            assert process.wait(60) == 1
+        finally:
+            process.kill()
 
 
 def test_bytes_that_the_other_end_confirms_count_as_moved_and_stay_counted() -> None:
@@ -148,11 +177,40 @@ def test_bytes_that_the_other_end_confirms_count_as_moved_and_stay_counted() -> 
     assert moved.total() >= during
 
 
-def test_password_in_a_url_is_refused_and_shown_nowhere() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sftp://somebody:hunter2@far/velox",
+        "sftp://somebody:hun/ter2@far/velox",
+        "sftp://somebody:hun#ter2@far/velox",
+        "sftp://somebody:hun?ter2@far/velox",
+        "sftp://somebody:hun@ter2@far/velox",
+        "s3://AKIA:hun/ter2@bucket",
+        "file://somebody:hun/ter2@far",
+    ],
+)
+def test_password_in_a_url_is_refused_and_shown_nowhere(url: str) -> None:
     with pytest.raises(BackupError) as told:
-        open_destination("sftp://somebody:hunter2@far/velox", "simulated/primary", 60.0)
-    assert "has a password in it" in str(told.value)
-    assert "hunter2" not in f"{told.value} {told.value.__cause__} {told.value.__context__}"
+        open_destination(url, "simulated/primary", 60.0)
+    assert "may have a password in it" in str(told.value)
+    for part in ("hun", "ter2"):
+        assert part not in f"{told.value} {told.value.__cause__} {told.value.__context__}"
+
+
+@pytest.mark.parametrize("url", ["simplecache::sftp://somebody:hunter2@far/velox", "simplecache::sftp://somebody@far/velox"])
+def test_url_that_chains_systems_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(BackupError, match="'::' in its scheme") as told:
+        open_destination(url, "simulated/primary", 60.0)
+    assert "somebody" not in f"{told.value} {told.value.__cause__} {told.value.__context__}"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["sftp://somebody@far:2222/velox", "sftp://far:2222/velox", "sftp://somebody@[::1]/velox", "s3://bucket/a:b", "/srv/a:b@c"],
+)
+def test_place_without_a_password_is_taken(place: str) -> None:
+    with closing(open_destination(place, "simulated/primary", 60.0)) as destination:
+        assert destination.where == f"{place}/simulated/primary"
 
 
 def test_address_of_a_place_stands_in_no_command_line() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,54 @@ def test_metadata_without_one_of_its_parts_is_an_error(name: str, influx: Influx
         save(served.url, tmp_path / "room")
 
 
+def sparse_header() -> bytes:
+    """Return a tar whose header of a sparse file has a size that is no number."""
+    entry = tarfile.TarInfo("x")
+    entry.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "a,b"}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(entry)
+    return out.getvalue()
+
+
+def listed_as(influx: Influx2, buckets: bytes) -> Reply:
+    influx.buckets = "HERE"
+    return Reply(status=200, body=influx.multipart().replace(b'"HERE"', buckets), headers=multipart_headers())
+
+
+@pytest.mark.parametrize(
+    ("buckets", "said"),
+    [
+        (b"[" * 100_000, "list of buckets cannot be read"),
+        (b"\xff", "list of buckets cannot be read"),
+        (
+            json.dumps([fake.listed(BUCKET, fake.BUCKET_ID, fake.group(1, 4))]).replace('"id": 4', '"id": 1e999').encode(),
+            "form",
+        ),
+        (json.dumps([fake.listed(BUCKET, "\ud800", fake.group(1, 4))]).encode(), "another form than this VELOX reads"),
+    ],
+)
+def test_list_of_buckets_that_no_manifest_can_hold_is_told(
+    buckets: bytes, said: str, influx: Influx2, served: Served, tmp_path: Path
+) -> None:
+    influx.instead[METADATA] = listed_as(influx, buckets)
+    with pytest.raises(BackupError, match=said):
+        save(served.url, tmp_path / "room")
+
+
+def test_token_that_no_header_holds_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="see VELOX__METRICS__INFLUXDB__TOKEN"):
+        save("http://127.0.0.1:1", tmp_path / "room", token="t\u00f6ken")
+
+
+def test_refusal_that_no_manifest_can_hold_is_told_without_what_cannot_be_written(
+    influx: Influx2, served: Served, tmp_path: Path
+) -> None:
+    influx.instead[METADATA] = Reply(status=500, body='{"message": "a\\ud800b"}')
+    with pytest.raises(BackupError, match=r"makes no backup: 500 a\?b"):
+        save(served.url, tmp_path / "room")
+
+
 @pytest.mark.parametrize("buckets", [{}, [1], "x", [{"organizationName": ORG, "bucketName": BUCKET}]])
 def test_list_of_buckets_of_another_form_is_told(buckets: object, influx: Influx2, served: Served, tmp_path: Path) -> None:
     influx.buckets = buckets
@@ -234,6 +284,7 @@ def test_list_of_buckets_of_another_form_is_told(buckets: object, influx: Influx
         (fake.shard_tar(5) + b'{"code":"internal error"}', "something behind the end"),
         (fake.shard_tar(5)[:6_656] + b"x" + fake.shard_tar(5)[6_657:], "something behind the end"),
         (b"", "no tar that can be read"),
+        (sparse_header(), "no tar that can be read"),
         (b'{"code":"internal error","message":"boom"}', "no tar that can be read"),
     ],
 )

@@ -116,6 +116,7 @@ def test_row_that_is_no_point_of_ours_is_an_error_and_nothing_stays(change: dict
     [
         (Reply(status=404, body="{}"), "answers no query: 404"),
         (Reply(status=200, body='{"time":'), "in no rows of JSON"),
+        (Reply(status=200, body="[" * 60_000), "in no rows of JSON: maximum recursion"),
         (Reply(status=200, body="[1]\n"), r"in no rows of JSON: a row is \[1\]"),
         (Reply(status=200, body="x" * (influx3.LINE_BYTES_MAX + 2)), "in no rows of JSON: a row is longer"),
         (Reply(status=200, body="\n", tears=True), "breaks off"),
@@ -129,10 +130,13 @@ def test_answer_that_is_no_rows_is_told(reply: Reply, said: str) -> None:
     assert "t0ken" not in str(told.value)
 
 
-@pytest.mark.parametrize(("bound", "value"), [("TOTAL_SECONDS_MAX", -1.0), ("BYTES_MAX", 10)])
-def test_answer_without_an_end_is_left(bound: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [("TOTAL_SECONDS_MAX", -1.0, "the server is too slow"), ("BYTES_MAX", 10, "the day's points are more than")],
+)
+def test_answer_without_an_end_is_left(bound: str, value: float, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(influx3, bound, value)
-    with serving(Influx3()) as server, pytest.raises(BackupError, match="the day's points are more than"):
+    with serving(Influx3()) as server, pytest.raises(BackupError, match=said):
         written(server.url)
 
 

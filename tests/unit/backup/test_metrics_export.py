@@ -27,9 +27,9 @@ OLDER_CSV = "\r\n,result,table,_value\r\n,_result,0,1\r\n,_result,0,2\r\n\r\n"
 ERROR = ",error,reference\r\n,unauthorized: not yours,897\r\n"
 
 
-def export(target: Path, url: str, flavour: Flavour) -> dict[str, Any]:
+def export(target: Path, url: str, flavour: Flavour, *, token: str = "t0ken") -> dict[str, Any]:
     tags = {"broker": "simulated", "account": "primary"}
-    return export_day(target, flavour=flavour, url=url, org="o", bucket="b", token="t0ken", tags=tags, day=date(2024, 1, 15))
+    return export_day(target, flavour=flavour, url=url, org="o", bucket="b", token=token, tags=tags, day=date(2024, 1, 15))
 
 
 def test_victoria_exports_the_accounts_day_and_the_points_are_counted_again(tmp_path: Path) -> None:
@@ -91,6 +91,68 @@ def test_server_that_refuses_or_goes_half_way_is_told_without_its_token(tmp_path
     with serving(rule) as server, pytest.raises(BackupError, match=said) as told:
         export(tmp_path / "day", server.url, Flavour.VICTORIA)
     assert "t0ken" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "refuses"), [(401, 1), (403, 1), (404, 1), (405, 1), (400, 0), (429, 0), (500, 0), (503, 0)]
+)
+@pytest.mark.parametrize("flavour", [Flavour.VICTORIA, Flavour.INFLUX2])
+def test_only_an_answer_that_would_be_the_same_tomorrow_is_a_refusal(
+    flavour: Flavour, status: int, refuses: int, tmp_path: Path
+) -> None:
+    with (
+        serving(lambda request: Reply(status=status, body="busy")) as server,
+        pytest.raises(BackupError, match=f"exports nothing: it answers {status}") as told,
+    ):
+        export(tmp_path / "day", server.url, flavour)
+    assert isinstance(told.value, Refused) is bool(refuses)
+
+
+@pytest.mark.parametrize(
+    ("body", "points"), [("", 0), ("\r\n", 0), ("\r\n" + CSV, 3), ("<html>\nlog in\n</html>", None), (OLDER_CSV, None)]
+)
+def test_export_of_influx_is_empty_or_begins_with_its_annotations(body: str, points: int | None, tmp_path: Path) -> None:
+    with serving(lambda request: Reply(status=200, body=body)) as server:
+        if points is not None:
+            assert export(tmp_path / "day", server.url, Flavour.INFLUX2)["points"] == points
+            return
+        with pytest.raises(BackupError, match="is no export of metrics: it begins with") as told:
+            export(tmp_path / "day", server.url, Flavour.INFLUX2)
+    assert not isinstance(told.value, Refused)
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("flavour", "body", "said"),
+    [
+        (Flavour.VICTORIA, "<html>log in</html>", "JSONDecodeError"),
+        (Flavour.VICTORIA, "{}", "KeyError"),
+        (Flavour.VICTORIA, "[]", "TypeError"),
+        (Flavour.VICTORIA, DEEP, "RecursionError"),
+        (Flavour.INFLUX2, CSV.encode() + b"\xff\r\n", "UnicodeDecodeError"),
+    ],
+)
+def test_answer_of_another_form_is_told_and_found_in_a_file(
+    flavour: Flavour, body: str | bytes, said: str, tmp_path: Path
+) -> None:
+    with (
+        serving(lambda request: Reply(status=200, body=body)) as server,
+        pytest.raises(BackupError, match=f"is no export of metrics: {said}") as told,
+    ):
+        export(tmp_path / "day", server.url, flavour)
+    assert not isinstance(told.value, Refused)
+    way = "victoria-lines" if flavour is Flavour.VICTORIA else "influx-annotated-csv"
+    assert "it is no export of metrics" in check(tmp_path / "day", {"method": way, "points": 1})
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", "\u20ac", "a\nb", "\udc80"])
+@pytest.mark.parametrize("flavour", [Flavour.VICTORIA, Flavour.INFLUX2])
+def test_token_that_no_header_holds_is_refused_by_name(flavour: Flavour, token: str, tmp_path: Path) -> None:
+    with pytest.raises(BackupError, match="see VELOX__METRICS__INFLUXDB__TOKEN") as told:
+        export(tmp_path / "day", "http://127.0.0.1:1", flavour, token=token)
+    assert token not in str(told.value)
 
 
 def test_influx_3_has_none(tmp_path: Path) -> None:

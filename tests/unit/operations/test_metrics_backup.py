@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import os
+import random
+import re
 import shlex
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +22,11 @@ from tests.fakes.http_server import Reply, Request, Served, serving
 from tests.fakes.influx2 import Influx2
 from tests.fakes.journals import DAY, RUN_ID, day_events, write_journal
 from tests.fakes.metrics import mark
-from velox_core.backup import influx2
+from velox_core.backup import influx2, make, room
 from velox_core.backup.influx2_files import missing_files
-from velox_core.backup.manifest import Part, read_manifest
+from velox_core.backup.manifest import BackupError, Part, read_manifest
 from velox_core.backup.naming import MANIFEST_FILE
+from velox_core.backup.room import size_of_folder
 from velox_core.cli.app import app
 from velox_core.domain.events import EventKind
 from velox_core.journal.run import RunIdentity
@@ -102,6 +108,37 @@ def test_buckets_backup_is_in_the_days_and_is_verified_with_it(
     (verdict,) = verify_backups(settings, paths)
     assert verdict.problems == ()
     assert list(stored(paths).glob("*/metrics/day*")) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_server_that_refuses_after_it_gave_files_leaves_all_of_them_out(
+    status: int, run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    del influx.shards[5]  # so it is asked again whether that one is gone
+
+    def rule(request: Request) -> Reply:
+        if [each.path for each in served.requests].count(METADATA) > 1 and request.path == METADATA:
+            return Reply(status=status, body=fake.NOT_ALLOWED, headers=fake.JSON)
+        return Reply(status=200, body=CSV) if request.path.startswith(QUERY) else influx(request)
+
+    served.rule = rule
+    outcome = backup_day(configured(served.url), paths, DAY)
+    assert metrics_parts(outcome) == {}
+    assert list(stored(paths).glob("*/metrics/**/*.zst")) == []
+    (left_out,) = outcome.manifest.without
+    assert left_out.startswith("metrics/day: the server lacks shard 5, and refuses to say whether it is gone: ")
+    assert (outcome.name, outcome.manifest.good, outcome.exit_code) == ("2024-01-15", True, 1)
+
+
+def test_files_of_influx_without_its_manifest_are_told(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    parts = backup_day(configured(served.url), paths, DAY).manifest.parts
+    assert missing_files(parts) == []
+    kept = [part for part in parts if not part.path.endswith(".manifest.zst")]
+    told = missing_files(kept)
+    assert len(told) == 5
+    assert all(text.startswith("metrics/influxdb/") and "InfluxDB's manifest is missing" in text for text in told)
 
 
 @pytest.mark.parametrize("ending", ["bolt", "sqlite", "4.tar", "6.tar", "manifest"])
@@ -352,6 +389,137 @@ def test_server_that_refuses_everything_is_said_to_and_the_journals_points_are_s
     said = str(part.notes["instead"])
     assert "no backup API of InfluxDB 2.1 or newer (404 404 page not found)" in said
     assert "exports nothing: it answers 401" in said
+
+
+@pytest.mark.parametrize(("flavour", "token"), [("victoria", fake.TOKEN), ("influx2", "t\u00f6ken")])
+def test_answer_or_token_of_another_form_leaves_the_metrics_out_and_nothing_else(
+    flavour: str, token: str, run: Path, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    served.rule = lambda request: Reply(status=200, body="<html>log in</html>")
+    outcome = backup_day(configured(served.url, flavour=flavour, token=token), paths, DAY)
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
+    assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
+    assert JOURNAL in {part.path for part in outcome.manifest.parts}
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), TypeError("x"), OverflowError("x"), RecursionError("x")])
+def test_trouble_with_metrics_that_nobody_thought_of_leaves_them_out_and_nothing_else(
+    error: Exception,
+    run: Path,
+    served: Served,
+    configured: Callable[..., Settings],
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(influx2._Server, "shard", fail)
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (told,) = outcome.manifest.without
+    assert told.startswith(f"metrics/day: what was saved of it has another form than this VELOX reads: {error!r}")
+    assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
+    assert JOURNAL in {part.path for part in outcome.manifest.parts}
+
+
+def test_files_with_a_servers_tokens_are_their_owners_alone(
+    run: Path, served: Served, configured: Callable[..., Settings], paths: Paths, tmp_path: Path
+) -> None:
+    settings = configured(served.url)
+    before = os.umask(0o022)
+    try:
+        backup_day(settings, paths, DAY)
+        restore(settings, paths, DAY, to=str(tmp_path / "there"))
+    finally:
+        os.umask(before)
+    for folder in (stored(paths) / "2024-01-15", tmp_path / "there"):
+        files = [path for path in (folder / "metrics").rglob("*") if path.is_file()]
+        assert len(files) == 6
+        assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
+        (journal,) = folder.rglob("journal.db*")
+        assert oct(journal.stat().st_mode & 0o777) == "0o644"
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EEXIST, errno.EIO])
+def test_trouble_with_a_file_of_the_metrics_leaves_them_out_and_the_day_is_complete(
+    number: int,
+    run: Path,
+    served: Served,
+    configured: Callable[..., Settings],
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(server: object, content: object, target: Path) -> None:
+        raise OSError(number, "boom", str(target))
+
+    monkeypatch.setattr(influx2._Server, "_write", fail)
+    outcome = backup_day(configured(served.url), paths, DAY)
+    assert [text.partition(":")[0] for text in outcome.manifest.without] == ["metrics/day"]
+    assert (outcome.name, outcome.manifest.missing, outcome.exit_code) == ("2024-01-15", (), 1)
+
+
+def test_shard_that_is_listed_twice_is_told_by_its_number(
+    run: Path, influx: Influx2, served: Served, configured: Callable[..., Settings], paths: Paths
+) -> None:
+    influx.buckets = [fake.listed(fake.BUCKET, fake.BUCKET_ID, fake.group(1, 4, 5, 4))]
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (told,) = outcome.manifest.without
+    assert told.startswith("metrics/day: the server lists shard 4 twice")
+    assert (outcome.name, outcome.exit_code) == ("2024-01-15", 1)
+
+
+def test_bucket_whose_second_copy_has_no_room_is_left_out_and_the_rest_is_delivered(
+    run: Path,
+    influx: Influx2,
+    served: Served,
+    configured: Callable[..., Settings],
+    paths: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    influx.packs = False
+    shards = range(1, 11)
+    influx.buckets = [fake.listed(fake.BUCKET, fake.BUCKET_ID, fake.group(1, *shards))]
+    influx.shards = {number: random_tar(number) for number in shards}
+    every = sum(len(shard) for shard in influx.shards.values())
+    left = 50_000_000 + every * 3 // 2  # room for all of it once, and not twice
+    there = size_of_folder(paths.var)
+    monkeypatch.setattr(influx2, "ROOM_KEPT_BYTES", 50_000_000)
+    monkeypatch.setattr(room, "free_bytes", lambda folder: left + there - size_of_folder(paths.var))
+    outcome = backup_day(configured(served.url), paths, DAY)
+    (told,) = outcome.manifest.without
+    assert told.startswith("metrics/day: ")
+    assert re.search(r"has \d+ MB free, InfluxDB's backup needs \d+ MB", told)
+    assert (outcome.name, outcome.exit_code, metrics_parts(outcome)) == ("2024-01-15", 1, {})
+    assert (stored(paths) / outcome.name / JOURNAL).is_file()
+    left += 2 * every
+    assert backup_day(configured(served.url), paths, DAY).exit_code == 0
+
+
+def test_what_is_staged_already_is_counted_with_a_metrics_part(
+    run: Path, configured: Callable[..., Settings], paths: Paths, monkeypatch: pytest.MonkeyPatch, served: Served
+) -> None:
+    served.rule = lambda request: Reply(status=200, body="")
+    (run / "status.json").write_text(json.dumps({"noise": random.Random(1).randbytes(2_000_000).hex()}))
+    settings = configured(served.url, flavour="victoria")
+    asked: list[int] = []
+    monkeypatch.setattr(make, "require_room_to_deliver", lambda staged, staging: asked.append(staged))
+    outcome = backup_day(settings, paths, DAY)
+    assert asked == [sum(part.bytes for part in outcome.manifest.parts)]
+    assert asked[0] > 2_000_000
+    monkeypatch.setattr(room, "free_bytes", lambda folder: 52_000_000)
+    room.require_room_to_deliver(2_000_000, paths.var)
+    with pytest.raises(BackupError, match="has 52 MB free, a copy of all that is saved needs 53 MB"):
+        room.require_room_to_deliver(3_000_000, paths.var)
+
+
+def random_tar(number: int) -> bytes:
+    """Return a shard that cannot be packed."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("x.tsm")
+        entry.size = 1_000_000
+        archive.addfile(entry, io.BytesIO(random.Random(number).randbytes(entry.size)))
+    return out.getvalue()
 
 
 def test_journal_that_cannot_be_read_leaves_the_part_out(

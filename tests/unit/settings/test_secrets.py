@@ -99,6 +99,10 @@ def test_secret_in_the_file_is_refused_and_not_shown(project, guide, section):
         f"stores: {{journal: {{url: 'postgresql://h/v?password={PRIVATE}'}}}}",
         f"metrics: {{influxdb: {{url: 'http://u:{PRIVATE}@h'}}}}",
         f"backup: {{destination: 's3://k:{PRIVATE}@bucket'}}",
+        f"backup: {{destination: 's3://k:{PRIVATE}/{PRIVATE}@bucket'}}",
+        f"backup: {{copies: ['sftp://k:{PRIVATE}#{PRIVATE}@host/x']}}",
+        f"backup: {{copies: ['simplecache::sftp://{PRIVATE}@host/x']}}",
+        f"stores: {{redis: {{url: 'redis://:{PRIVATE}?{PRIVATE}@h'}}}}",
     ],
 )
 def test_secret_in_the_wrong_place_is_refused_and_not_shown(project, guide, section):
