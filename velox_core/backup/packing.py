@@ -73,9 +73,7 @@ def private_opener(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def copy_durably(
-    source: Path, target: Path, moved: Callable[[int], None], wanted: str = "", *, private: bool = False
-) -> bool:
+def copy_durably(source: Path, target: Path, moved: Callable[[int], None], wanted: str = "", *, private: bool = False) -> bool:
     """Copy a file, never link it: two copies are to be two. It is on the disk when this returns. Raises OSError.
 
     It is hashed on its way and read back, from the disk itself where the kernel lets go of its copy of it.
