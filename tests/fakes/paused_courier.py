@@ -27,12 +27,12 @@ class PausedUrl(UrlDestination):
 
     sent = 0
 
-    def _send(self, fs: Any, source: Path, target: str) -> None:
+    def _send(self, fs: Any, source: Path, target: str, verified: str) -> None:
         self.sent += 1
         if self.sent == int(sys.argv[2]):
             (Path(sys.argv[1]) / REACHED).touch()
             _wait_for(Path(sys.argv[1]) / GO, Event())
-        super()._send(fs, source, target)
+        super()._send(fs, source, target, verified)
 
 
 def open_at(place: str, account_folder: str, moved: Moved) -> Destination:

@@ -23,7 +23,8 @@ from typing import IO, Any, Final
 from velox_core.backup.destinations import Destination, Unfinished
 from velox_core.backup.faults import BackupError
 
-COURIER: Final = ("-m", "velox_core.backup.courier")
+COURIER: Final = ("-P", "-m", "velox_core.backup.courier")  # -P: no module comes from the folder that one works in
+START_SECONDS_MAX: Final = 120.0  # of the process's imports, which no place has a part in
 END_SECONDS_MAX: Final = 2.0
 READ_BYTES: Final = 1 << 16
 SAID_CHARACTERS_MAX: Final = 300
@@ -108,8 +109,16 @@ class ApartDestination(Destination):
             raise self._lost
         try:
             process = self._started()
+        except TimeoutError as error:
+            raise self._give_up(
+                f"{self.where}: the process that works there did not start within {START_SECONDS_MAX:g} s",
+                "see what else this machine does (top); velox eod or velox backup --missing then sends what the place lacks",
+            ) from error
+        except (OSError, ValueError) as error:
+            raise self._broken(error) from error
+        try:
             self._write(process, {"call": call, **asked})
-            while "moved" in (body := json.loads(self._line(process))):
+            while "moved" in (body := json.loads(self._line(process, self._silence_seconds))):
                 continue
         except TimeoutError as error:
             raise self._give_up(
@@ -117,8 +126,7 @@ class ApartDestination(Destination):
                 "see its address, its server and the network; velox eod or velox backup --missing then sends it what it lacks",
             ) from error
         except (OSError, ValueError) as error:
-            said = self._last_words() or str(error)
-            raise self._give_up(f"{self.where}: the process that works there ended: {said}", "try it again") from error
+            raise self._broken(error) from error
         if "problem" in body:
             raise BackupError(str(body["problem"]), str(body["advice"]))
         return body["answer"]
@@ -134,6 +142,7 @@ class ApartDestination(Destination):
                 start_new_session=True,  # Ctrl-C is this process's affair, which then closes it
             )
             self._write(self._process, self._hello)
+            self._line(self._process, START_SECONDS_MAX)  # it is ready: from here on, silence is the place's
         return self._process
 
     @staticmethod
@@ -142,11 +151,11 @@ class ApartDestination(Destination):
             process.stdin.write(json.dumps(body).encode() + b"\n")
             process.stdin.flush()
 
-    def _line(self, process: subprocess.Popen[bytes]) -> bytes:
+    def _line(self, process: subprocess.Popen[bytes], silence_seconds: float) -> bytes:
         """Return the next line. Raises TimeoutError after the silence, EOFError's kind of OSError at the end."""
         if process.stdout is None:
             raise OSError("it has no output")
-        until = time.monotonic() + self._silence_seconds
+        until = time.monotonic() + silence_seconds
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._read:
@@ -167,6 +176,10 @@ class ApartDestination(Destination):
             said = self._errors.read().decode(errors="replace").strip().splitlines()
             return said[-1][:SAID_CHARACTERS_MAX] if said else ""
         return ""
+
+    def _broken(self, error: Exception) -> BackupError:
+        said = self._last_words() or str(error)
+        return self._give_up(f"{self.where}: the process that works there ended: {said}", "try it again")
 
     def _give_up(self, problem: str, advice: str) -> BackupError:
         self._lost = BackupError(problem, advice)

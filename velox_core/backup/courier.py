@@ -1,7 +1,7 @@
 """A process that works on one place with backups, so that a place that hangs holds up nobody: it can be killed.
 
 - Through its standard input comes first which place, then one call after the other, a line of JSON each; so no address stands
-  in its command line. Its standard output has one answer to each, and in between how much was moved.
+  in its command line. Its standard output says "ready", then has one answer to each, and between them how much was moved.
 - Moved is what counts for progress: bytes that a folder took or gave, and bytes that the other end of a connection has
   confirmed or sent, whatever library sends them. It is told in steps of `STEP_BYTES`, so that the small talk of a connection
   whose server hangs is none.
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final
 
 from velox_core.backup.destinations import Destination
 from velox_core.backup.faults import BackupError
-from velox_core.backup.opening import open_here
+from velox_core.backup.opening import load_libraries, open_here
 
 MODULE: Final = "velox_core.backup.courier"
 STEP_BYTES: Final = 1 << 16
@@ -113,6 +113,8 @@ def serve(open_at: Callable[[str, str, Moved], Destination], requests: BinaryIO,
     first = json.loads(requests.readline())
     destination = open_at(first["at"], first["account_folder"], moved)
     Thread(target=_tell, args=(moved, answers, int(first["parent"])), name="backup-moved", daemon=True).start()
+    load_libraries(first["at"])
+    answers.write({"ready": True})
     while line := requests.readline():
         asked = json.loads(line)
         try:
@@ -122,7 +124,7 @@ def serve(open_at: Callable[[str, str, Moved], Destination], requests: BinaryIO,
 
 
 def _tell(moved: Moved, answers: Answers, parent: int) -> None:
-    """Tell what was moved, and end with the process that started this one: nothing that fails here may end the telling alone."""
+    """Tell what was moved, and end with the process that started this one: no error here may end the telling alone."""
     steps, never = 0, Event()
     while not never.wait(LOOK_SECONDS):
         if os.getppid() != parent:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from velox_core.backup.apart import ApartDestination
 from velox_core.backup.destinations import Destination, without_password
 from velox_core.backup.folder_place import FolderDestination, moves_on
-from velox_core.backup.url_place import UrlDestination
+from velox_core.backup.url_place import OBJECT_STORES, SSH, UrlDestination
 
 
 def open_here(text: str, account_folder: str, moved: Callable[[int], None] = moves_on) -> Destination:
@@ -22,6 +24,15 @@ def open_here(text: str, account_folder: str, moved: Callable[[int], None] = mov
     if "://" in text and not text.startswith("file://"):
         return UrlDestination(text, account_folder)
     return FolderDestination(Path(text.removeprefix("file://")) / account_folder, moved)
+
+
+def load_libraries(text: str) -> None:
+    """Import what a place needs before its first call; what is not installed is told by the call."""
+    if "://" not in text or text.startswith("file://"):
+        return
+    scheme = text.partition("://")[0]
+    with suppress(ImportError):
+        import_module("velox_core.backup.sftp" if scheme in SSH else "s3fs" if scheme in OBJECT_STORES else "fsspec")
 
 
 def open_destination(text: str, account_folder: str, silence_seconds: float) -> Destination:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from velox_core.backup import apart
 from velox_core.backup.apart import ApartDestination
 from velox_core.backup.courier import MODULE, STEP_BYTES, Moved
 from velox_core.backup.destinations import Destination
@@ -25,7 +26,9 @@ from velox_core.backup.opening import open_destination
 PLACE = "sftp://somebody@far/velox"
 WHERE = f"{PLACE}/simulated/primary"
 GONE_SECONDS_MAX = 60.0
-READS = "import sys, threading, time; [sys.stdin.readline() for _ in range(2)]; "
+STARTS = "import sys, threading, time; sys.stdin.readline(); "
+READY = "print('{\"ready\": true}', flush=True); "
+READS = f"{STARTS}{READY}sys.stdin.readline(); "
 HANGS = READS + "threading.Event().wait()"
 CALLS: list[tuple[str, Callable[[Destination], object]]] = [
     ("names", lambda place: place.names()),
@@ -75,6 +78,34 @@ def test_place_that_moves_bytes_is_waited_for_as_long_as_it_does() -> None:
     with closing(place_of(READS + moves + "print('{\"answer\": null}', flush=True)", silence_seconds=10.0)) as place:
         place.remove("2024-01-15")
         assert place._lost is None
+
+
+def test_time_in_which_the_process_starts_is_no_silence_of_the_place() -> None:
+    slow = f'{STARTS}time.sleep(4); {READY}sys.stdin.readline(); print(\'{{"answer": ["2024-01-15"]}}\', flush=True)'
+    with closing(place_of(slow, silence_seconds=2.0)) as place:
+        assert place.names() == ["2024-01-15"]
+
+
+def test_process_that_does_not_start_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "START_SECONDS_MAX", 1.0)
+    with closing(place_of(f"{STARTS}threading.Event().wait()")) as place:
+        with pytest.raises(BackupError, match="the process that works there did not start within 1 s") as told:
+            place.names()
+        with pytest.raises(BackupError) as again:
+            place.taken()
+        assert again.value is told.value
+
+
+@pytest.mark.parametrize("place", ["sftp://somebody@far/velox", "s3://bucket/velox", "memory://velox", "/srv/velox"])
+def test_process_is_ready_when_what_its_place_needs_is_imported(place: str) -> None:
+    script = (
+        "import sys; from velox_core.backup import opening\n"
+        f"opening.load_libraries({place!r})\n"
+        "print(*sorted({'paramiko', 's3fs', 'fsspec'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    needed = {"sftp": ["fsspec", "paramiko"], "s3": ["fsspec", "s3fs"], "memory": ["fsspec"], "/srv/velox": []}
+    assert shown == needed[place.partition("://")[0]]
 
 
 def test_place_whose_process_breaks_says_what_it_said_last() -> None:
@@ -134,26 +165,24 @@ def test_process_of_a_place_ends_when_the_one_that_started_it_is_gone() -> None:
 FAILS = {
     "a look that fails": "def boom(): courier.os.getppid = lambda: 0; raise OSError(24, 'Too many open files')\n"
     "courier.bytes_by_socket = boom\n",
-    "a listener that is gone": "",
+    "a listener that is gone": "looks = []\ndef grow(): looks.append(1); return {'a socket': len(looks) << 20}\n"
+    "courier.bytes_by_socket = grow\n",
 }
 
 
 @pytest.mark.parametrize("case", FAILS)
 def test_process_of_a_place_ends_also_after_what_its_telling_cannot_do(case: str) -> None:
-    script = (
-        f"import velox_core.backup.courier as courier\n{FAILS[case]}"
-        "def open_at(place, folder, moved): moved.add(1 << 20)\n"
-        "courier.main(open_at)\n"
-    )
+    script = f"import velox_core.backup.courier as courier\n{FAILS[case]}courier.main(lambda place, folder, moved: None)\n"
     pipe = subprocess.PIPE
     hello = {"at": "/nowhere", "account_folder": "x", "parent": os.getpid()}
     with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdout.close()
             process.stdin.write(json.dumps(hello).encode() + b"\n")
             process.stdin.flush()
+            assert "ready" in json.loads(process.stdout.readline())
+            process.stdout.close()
             assert process.wait(60) == 1
         finally:
             process.kill()
@@ -211,6 +240,14 @@ def test_url_that_chains_systems_is_refused_and_not_shown(url: str) -> None:
 def test_place_without_a_password_is_taken(place: str) -> None:
     with closing(open_destination(place, "simulated/primary", 60.0)) as destination:
         assert destination.where == f"{place}/simulated/primary"
+
+
+def test_process_takes_no_module_from_the_folder_that_one_works_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "velox_core").mkdir()
+    (tmp_path / "velox_core" / "__init__.py").write_text("raise SystemExit('another')")
+    monkeypatch.chdir(tmp_path)
+    with closing(open_destination(str(tmp_path / "far"), "simulated/primary", 60.0)) as place:
+        assert place.names() == []
 
 
 def test_address_of_a_place_stands_in_no_command_line() -> None:
