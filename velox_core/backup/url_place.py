@@ -50,7 +50,6 @@ class UrlDestination(Destination):
         self.where = f"{url.rstrip('/')}/{account_folder}"
         self._scheme = urlsplit(url).scheme
         self._opened: tuple[Any, str] | None = None
-        self._verified: dict[Path, str] = {}  # of the files of the delivery under way, SHA-256
 
     def names(self) -> list[str]:
         """Return the backups that are there, oldest first."""
@@ -104,12 +103,12 @@ class UrlDestination(Destination):
             partial, final = f"{root}/{partial_name(name, made_by)}", f"{root}/{name}"
             with suppress(BackupError):  # what cannot be removed now is told by the tidying after a delivery
                 self.tidy(made_by, 0)
-            self._verified = {staged / path: sha256 for path, sha256 in verified_of(staged).items()}
+            verified = verified_of(staged)
             try:
                 for source in files_of(staged):
                     inside = source.relative_to(staged).as_posix()
                     if inside != MANIFEST_FILE or self._scheme in RENAMED_AT_ONCE:
-                        self._send(fs, source, f"{partial}/{inside}")
+                        self._send(fs, source, f"{partial}/{inside}", verified.get(inside, ""))
                 self._give_way(fs, root, name, made_by)
                 if self._scheme in RENAMED_AT_ONCE:
                     compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{partial}/{inside}")))
@@ -128,7 +127,7 @@ class UrlDestination(Destination):
             self._move(fs, staged, partial, final)
             compare_sizes(self.where, staged, lambda inside: int(fs.size(f"{final}/{inside}")), but=MANIFEST_FILE)
             own_manifest = True
-            self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}")
+            self._send(fs, staged / MANIFEST_FILE, f"{final}/{MANIFEST_FILE}", "")
         except BaseException:
             with suppress(Exception):
                 if own_manifest or not _is_there(fs, f"{final}/{MANIFEST_FILE}"):  # else a copy of this `var` was faster
@@ -167,8 +166,7 @@ class UrlDestination(Destination):
                 _remove_backup(fs, f"{root}/{name}")
             _remove_tree(fs, leaving)
 
-    def _send(self, fs: Any, source: Path, target: str) -> None:
-        verified = self._verified.get(source, "")
+    def _send(self, fs: Any, source: Path, target: str, verified: str) -> None:
         self._make_folder(fs, target.rpartition("/")[0])
         fs.put_file(str(source), target)
         if _digest(_remote_blocks(fs, target)) != (verified or sha256_of(source)):
