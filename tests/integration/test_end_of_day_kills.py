@@ -161,7 +161,7 @@ def test_days_head_stands_in_report_page_and_manifest_and_the_limit_is_drawn(
     assert stored.manifest.head == head
     page = Path(kept_steps(recorded)["report"]["data"]["page"]).read_text(encoding="utf-8")
     assert head in page
-    assert "the same against the limit" in page
+    assert "The same against the limit" in page
     assert "loss limit" in page
     shown = head_text(report)
     assert shown.startswith(f"{head[:16]}…, {report['journal_head']['events']} events")
