@@ -40,6 +40,7 @@ from velox_core.archive import archive_date
 from velox_core.backup.folder_place import FolderDestination
 from velox_core.backup.make import make_parts
 from velox_core.backup.manifest import PartKind
+from velox_core.backup.naming import MANIFEST_FILE
 from velox_core.backup.sources import Source
 from velox_core.domain.events import Body, EventKind
 from velox_core.journal.run import RunIdentity
@@ -148,6 +149,8 @@ def ours(journal: Path, folder: Path) -> dict[str, float]:
     ended = time.monotonic()
     if made.missing or len(made.parts) != 1:
         raise SystemExit(f"the backup is not good: {made.missing}")
+    listed = json.dumps({"parts": [part.to_json() for part in made.parts]})
+    (staging / MANIFEST_FILE).write_text(listed, encoding="utf-8")  # the copies are compared with what it says
     FolderDestination(folder / "destination").put(staging, DAY.isoformat(), "benchmark")
     return {"all": ended - began, "delivered": time.monotonic() - ended}
 
