@@ -95,7 +95,7 @@ class Destination(Protocol):
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a backup: its manifest first, so that what is left of it is none."""
+        """Remove a backup: first its name or its manifest, so that what is left of it is none, and is tidied away."""
 
     def close(self) -> None:
         """End what it holds open."""
