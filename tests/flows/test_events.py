@@ -19,9 +19,10 @@ import httpx
 import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from tasks.artifacts import artifact_key
-from tasks.events import TOLD_FILE, TRIES_MAX, WAITING_MAX, Sender, emit_end, emit_news, emit_reset, flush_events, post_event
+from tasks.events import TOLD_FILE, TRIES_MAX, WAITING_MAX, Line, Sender, emit_end, emit_news, emit_reset, flush_events
 from tasks.policy import once
 from tasks.summary import LINES_MAX, SUMMARY, summary_logger, worth_telling
 from velox_core.logs import LOG_FILES
@@ -172,6 +173,25 @@ def test_an_event_that_nobody_ever_takes_is_given_up_and_offered_again_by_the_ne
     assert server.names == ["velox.breach", "velox.halt"]
 
 
+def test_an_event_that_breaks_what_sends_it_costs_no_later_one(
+    day: Day, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+
+    def post(event: Mapping[str, Any]) -> None:
+        server.asked += 1
+        if server.asked == 1:
+            raise KeyError("nobody expects this")
+        server.events.append(dict(event))
+
+    sender = Sender(post, quiet_seconds=0.0)
+    emit_news(day, None, status(tmp_path, wall_ms=0, halts=[LOSS]), sender=sender)
+    assert sender.flush(120)
+    assert server.names == ["velox.breach", "velox.halt"]
+    assert "velox.breach, could not be sent" in caplog.text
+    assert "nobody expects this" in caplog.text
+
+
 def test_flush_hurries_a_pause_and_is_bounded_itself(day: Day, tmp_path: Path) -> None:
     server = Server()
     server.refuses = True
@@ -284,6 +304,51 @@ async def test_of_our_loggers_only_the_summary_reaches_prefect_and_an_event_its_
     assert {related["prefect.resource.id"] for related in event["related"]} >= {f"prefect.flow-run.{run_id}"}
 
 
+class Client:
+    """Stands for Prefect's: notes the tries that the settings around a request allow, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.retries: list[int] = []
+        self.is_open = False
+
+    def __enter__(self) -> Client:
+        self.is_open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_open = False
+
+    def request(self, method: str, route: str, *, json: list[dict[str, Any]]) -> httpx.Response:
+        assert (method, route, len(json)) == ("POST", "/events", 1)
+        self.retries.append(PREFECT_CLIENT_MAX_RETRIES.value())
+        return httpx.Response(503 if self.fails else 204, request=httpx.Request(method, "http://prefect" + route))
+
+
+def test_a_line_keeps_its_client_until_a_failure_or_other_settings_and_tries_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Client] = []
+
+    def get(**_: object) -> Client:
+        made.append(Client())
+        return made[-1]
+
+    monkeypatch.setattr("tasks.events.get_client", get)
+    line = Line()
+    for _ in range(3):
+        line({"id": "x"})
+    assert [client.retries for client in made] == [[0, 0, 0]]
+    made[0].fails = True
+    with pytest.raises(httpx.HTTPStatusError):
+        line({"id": "x"})
+    line({"id": "x"})
+    elsewhere: Any = {PREFECT_API_URL: "http://127.0.0.1:1/api"}
+    with temporary_settings(elsewhere):
+        line({"id": "x"})
+    assert [client.is_open for client in made] == [False, False, True]
+    line.close()
+    assert [(len(client.retries), client.is_open) for client in made] == [(4, False), (1, False), (1, False)]
+
+
 @pytest.mark.slow
 def test_an_event_with_the_same_id_is_stored_once() -> None:
     began = datetime.now(UTC)  # a server keeps events for days only, and shows none of the time to come
@@ -298,8 +363,10 @@ def test_an_event_with_the_same_id_is_stored_once() -> None:
         }
         for name in ("velox.halt", "velox.ended")
     )
+    line = Line()
     for event in (same, same, last):
-        post_event(event)
+        line(event)
+    line.close()
     with get_client(sync_client=True) as client:
         route: Any = "/events/filter"
         body = {
