@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main() -> None:
     except Exception as error:  # the outermost frame: a bug is told in one line and kept for its report
         _say(f"velox: internal error, {type(error).__name__}: {error}\nThis is a bug. Its details are in {_keep_traceback()}")
         sys.exit(EXIT_OPERATING_ERROR)
+    finally:
+        gc.freeze()  # the process ends: to look once more through all that it imported takes up to half a second
 
 
 def _say(text: str) -> None:
