@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Final
 
 import flows
+from flows.ahead import MARKET_OPEN
 from velox_core.domain.errors import EXIT_BAD_USAGE, VeloxError
 from velox_core.operations.engine_standby import get_engine_ready
 from velox_core.operations.prefect_embedded import EmbeddedPrefect, without_authorities
 from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, prefect_environment
 
+FLOWS_THAT_OPEN: Final = frozenset({"trading_day", "market_open"})
 FLOWS_THAT_TRADE: Final = frozenset({"trading_day", "intraday"})
-NO_FLOWS: Final = frozenset({"__main__", "command", "guards", "parameters"})
+NO_FLOWS: Final = frozenset({"__main__", "ahead", "command", "guards", "parameters", "policy"})
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ def main() -> None:
                 get_engine_ready()
             server.wait()
         try:
-            command.run_flow(getattr(module, name))
+            command.run_flow(getattr(module, name), MARKET_OPEN if name in FLOWS_THAT_OPEN else ())
         finally:
             gc.freeze()  # the process ends: what it holds need not be looked through once more
     except VeloxError as error:

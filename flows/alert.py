@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-from prefect import flow
-
 from flows.parameters import day_request
+from flows.policy import flow
 from tasks.alert import tell_a_person
 from velox_core.ports import Severity
 from velox_core.settings import load_settings, paths
 
 
-@flow(name="alert", retries=0, persist_result=False)
+@flow(name="alert")
 async def alert(
     title: str = "A test of the alert flow",
     text: str = "Nothing has happened, and nothing is to be done.",

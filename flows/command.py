@@ -13,26 +13,27 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import Flow
 from prefect.exceptions import CancelledRun
 
+from flows.ahead import import_ahead
 from flows.parameters import day_request
 from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.operations.prefect_home import HOME_VARIABLE, prefect_environment
 from velox_core.settings import load_settings, paths
 
 
-def run_flow(flow: Flow[Any, Any]) -> None:
-    """Parse the command line, run the flow and exit."""
+def run_flow(flow: Flow[Any, Any], ahead: Sequence[str] = ()) -> None:
+    """Parse the command line, run the flow and exit. `ahead`: modules to import while the server is waited for."""
     arguments = _parser(flow).parse_args()
     _with_environment(arguments.config)
     taken = set(inspect.signature(flow.fn).parameters)
     given = {name: value for name, value in vars(arguments).items() if name in taken and value is not None}
-    code, message, answer = asyncio.run(_run(flow, given))
+    code, message, answer = asyncio.run(_run(flow, given, ahead))
     if arguments.result is not None:
         body = {"exit_code": code, "message": message, "answer": answer if isinstance(answer, Mapping | str) else None}
         Path(arguments.result).write_text(json.dumps(body, default=str), encoding="utf-8")
@@ -80,8 +81,9 @@ def _with_environment(config: str | None) -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 
 
-async def _run(flow: Flow[Any, Any], given: Mapping[str, Any]) -> tuple[int, str, Any]:
+async def _run(flow: Flow[Any, Any], given: Mapping[str, Any], ahead: Sequence[str]) -> tuple[int, str, Any]:
     """Return exit code, message and answer of one flow run."""
+    importing = asyncio.create_task(import_ahead(ahead))
     try:
         return EXIT_DONE, "", await flow(**given)
     except VeloxError as error:
@@ -92,3 +94,5 @@ async def _run(flow: Flow[Any, Any], given: Mapping[str, Any]) -> tuple[int, str
         return EXIT_OPERATING_ERROR, f"{flow.name} was cancelled: {cancelled}", None
     except asyncio.CancelledError:
         return EXIT_OPERATING_ERROR, f"{flow.name} was cancelled", None
+    finally:
+        importing.cancel()

@@ -10,17 +10,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from prefect.states import Completed
 
 from flows.parameters import day_request
+from flows.policy import flow
 from tasks.flatten import flatten
 from velox_core.operations.flatten_process import FlattenCommand
 from velox_core.operations.second_layer import already_closed
 from velox_core.settings import load_settings, paths
 
 
-@flow(name="emergency-flatten", retries=0, persist_result=False)
+@flow(name="emergency-flatten")
 async def emergency_flatten(
     config: str = "",
     date: str = "",

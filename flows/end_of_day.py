@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
 from flows.guards import Session, failed, reason_not_to_start
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
+from flows.policy import flow
 from tasks.evening import do_steps, find_session
 from tasks.report import show_summary
 from tasks.retention import prune_prefect
 from velox_core.operations.evening import open_evening
 
 
-@flow(name="end-of-day", flow_run_name=run_name("end-of-day"), retries=0, persist_result=False)
+@flow(name="end-of-day", flow_run_name=run_name("end-of-day"))
 async def end_of_day(
     config: str = "",
     date: str = "",

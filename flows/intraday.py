@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import flow
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled
 
 from flows.guards import ENGINE_DIED, Session, already_running, failed, reason_not_to_start, reason_not_to_trade
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
+from flows.policy import flow
 from tasks.session import (
     FlowCancelled,
     ask_to_stop,
@@ -38,7 +38,7 @@ from velox_core.operations.watch import DayWatch
 STOP_REASON = "the intraday flow was cancelled"
 
 
-@flow(name="intraday", flow_run_name=run_name("intraday"), retries=0, persist_result=False)
+@flow(name="intraday", flow_run_name=run_name("intraday"))
 async def intraday(
     config: str = "",
     date: str = "",

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
-
 from flows.guards import Session, reason_not_to_start
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
+from flows.policy import flow
 from tasks.approval import ask_approval
 from tasks.checklist import arm, check_all, show_checklist
 
 
-@flow(name="market-open", flow_run_name=run_name("market-open"), retries=0, persist_result=False)
+@flow(name="market-open", flow_run_name=run_name("market-open"))
 async def market_open(
     config: str = "",
     date: str = "",

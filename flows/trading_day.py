@@ -7,13 +7,13 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
-from prefect import flow
 from prefect.states import Cancelled, Completed
 
 from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
+from flows.policy import flow
 from velox_core.domain.errors import VeloxError
 from velox_core.operations.day import Day
 from velox_core.operations.day_engine import look
@@ -23,7 +23,7 @@ END_OF_DAY: Final = "flows.end_of_day"
 POLL_SECONDS: Final = 0.25
 
 
-@flow(name="trading-day", flow_run_name=run_name("trading-day"), retries=0, persist_result=False)
+@flow(name="trading-day", flow_run_name=run_name("trading-day"))
 async def trading_day(
     config: str = "",
     date: str = "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,12 @@ app.add_typer(backups_app, name="backups")
 app.add_typer(journal_app, name="journal")
 app.add_typer(metrics_app, name="metrics")
 app.add_typer(data_app, name="data")
+
+
+@cache
+def command_line() -> Any:
+    """Return all commands as one, built once: it takes a tenth of a second, and an engine that stands by has it before."""
+    return typer.main.get_command(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -27,9 +27,9 @@ def main() -> None:
             ended = stand_by()
             if ended is not None:
                 sys.exit(ended)
-        from velox_core.cli.app import app
+        from velox_core.cli.app import command_line
 
-        app(prog_name="velox")
+        command_line()(prog_name="velox")
     except VeloxError as error:
         _say(f"velox: {error}")
         sys.exit(error.exit_code)

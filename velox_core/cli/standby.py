@@ -31,6 +31,9 @@ def stand_by() -> int | None:
     with suppress(Exception):  # what cannot be imported is told by the command, where it can be read
         for name in ENGINE_MODULES:
             importlib.import_module(name)
+        from velox_core.cli.app import command_line
+
+        command_line()
     gc.enable()
     with channel:
         order = receive_order(channel)

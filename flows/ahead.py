@@ -1,0 +1,33 @@
+"""Importing what a flow will need while its process waits for the server's answers.
+
+- In the very thread that runs the flow: another thread may meet a half-made module.
+- One module at a time, so that an answer that has come waits for one of them at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Final
+
+MARKET_OPEN: Final = (
+    "hiredis",
+    "redis.asyncio.client",
+    "velox_core.run_stores",
+    "numpy",
+    "pyarrow",
+    "velox_core.feeds.load",
+    "pyarrow.csv",
+    "velox_core.operations.backup_places",
+)
+"""What the checklist and the arming of a day import, from the bottom up."""
+
+
+async def import_ahead(names: Sequence[str]) -> None:
+    """Import modules. One that cannot be imported is left to whoever needs it, who says so."""
+    for name in names:
+        await asyncio.sleep(0)
+        with suppress(ImportError):
+            import_module(name)

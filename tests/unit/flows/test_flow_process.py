@@ -1,0 +1,81 @@
+"""What a flow's process imports, and when: no encoder for its parameters, and what comes while the server answers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Flow
+
+from flows import ahead
+from flows.policy import flow
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Mode(StrEnum):
+    FAST = "fast"
+
+
+def started(config: str = "", speed: float | None = None) -> str:
+    """Trade."""
+    return f"{config} {speed}"
+
+
+def test_parameters_reach_the_api_as_prefect_itself_would_send_them() -> None:
+    made = flow(name="started", flow_run_name=lambda: "named")(started)
+    given: list[dict[str, Any]] = [
+        {"config": "system.yaml", "speed": None},
+        {"config": "", "speed": 0.5, "again": True, "days": 3},
+        {"config": Path("system.yaml"), "speed": None},
+        {"mode": Mode.FAST, "symbols": ["TCS", Path("x")]},
+    ]
+    sent = [made.serialize_parameters(parameters) for parameters in given]
+    assert sent == [Flow(started, name="started").serialize_parameters(parameters) for parameters in given]
+    assert [[type(value) for value in one.values()] for one in sent[2:]] == [[str, type(None)], [str, list]]
+    assert sent[0] is not given[0]
+    assert (made.name, made.retries, made.persist_result, made.flow_run_name) == ("started", 0, False, made.flow_run_name)
+    assert callable(made.flow_run_name)
+    assert made.fn is started
+
+
+def test_a_flow_process_needs_no_web_framework_for_its_parameters(tmp_path: Path) -> None:
+    code = (
+        "import sys; from flows.trading_day import trading_day as flow; "
+        "flow.serialize_parameters({'config': 'system.yaml', 'speed': 0.0}); print('fastapi' in sys.modules)"
+    )
+    environ = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240)
+    assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
+
+
+def test_what_is_imported_ahead_is_there_to_be_imported() -> None:
+    assert [name for name in ahead.MARKET_OPEN if importlib.util.find_spec(name) is None] == []
+
+
+@pytest.mark.anyio
+async def test_modules_are_imported_one_by_one_between_other_work_and_one_that_is_missing_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def import_module(name: str) -> None:
+        seen.append(name)
+        if name == "missing":
+            raise ImportError(name)
+
+    async def other_work() -> None:
+        for _ in range(4):
+            seen.append("work")
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(ahead, "import_module", import_module)
+    await asyncio.gather(other_work(), ahead.import_ahead(["a", "missing", "b"]))
+    assert seen == ["work", "work", "a", "work", "missing", "work", "b"]
