@@ -4,7 +4,7 @@
   in its command line. Its standard output says "ready", then has one answer to each, and between them how much was moved.
 - Moved is what counts for progress: bytes that a folder took or gave, and bytes that the other end of a connection has
   confirmed or sent, whatever library sends them. It is told in steps of `STEP_BYTES`, so that the small talk of a connection
-  whose server hangs is none.
+  whose server hangs is none. Of a listing or of copies that a store makes by itself each answer counts as a step.
 - It ends when its input does, or the process that started it.
 """
 
@@ -21,12 +21,11 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, BinaryIO, Final
 
-from velox_core.backup.destinations import Destination
+from velox_core.backup.destinations import STEP_BYTES, Destination
 from velox_core.backup.faults import BackupError
 from velox_core.backup.opening import load_libraries, open_here
 
 MODULE: Final = "velox_core.backup.courier"
-STEP_BYTES: Final = 1 << 16
 LOOK_SECONDS: Final = 0.5
 _ACKED_AND_RECEIVED: Final = struct.Struct(
     "120xQQ"

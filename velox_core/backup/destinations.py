@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from velox_core.backup.manifest import Manifest
 
 PROBE: Final = b"velox"
+STEP_BYTES: Final = 1 << 16  # as much moved counts as progress of a place that is worked on by a process of its own
 AGAIN: Final = "take the backup again, it then has the next number"
 FREE_BYTES_MINIMUM: Final = 500_000_000
 KEYS_MISSING: Final = frozenset({"NoCredentialsError", "PartialCredentialsError", "AuthenticationException", "SSHException"})

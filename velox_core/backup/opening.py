@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from velox_core.backup.apart import ApartDestination
-from velox_core.backup.destinations import Destination, without_password
+from velox_core.backup.destinations import STEP_BYTES, Destination, without_password
 from velox_core.backup.folder_place import FolderDestination, moves_on
 from velox_core.backup.url_place import OBJECT_STORES, SSH, UrlDestination
 
@@ -19,10 +19,10 @@ def open_here(text: str, account_folder: str, moved: Callable[[int], None] = mov
     Args:
         text: an absolute folder, or a URL.
         account_folder: the account's own part of it, 'simulated/primary'.
-        moved: told how many bytes a folder took or gave, block by block.
+        moved: told how many bytes a folder took or gave, block by block; of a URL, each answer of many is told as one step.
     """
     if "://" in text and not text.startswith("file://"):
-        return UrlDestination(text, account_folder)
+        return UrlDestination(text, account_folder, lambda: moved(STEP_BYTES))
     return FolderDestination(Path(text.removeprefix("file://")) / account_folder, moved)
 
 

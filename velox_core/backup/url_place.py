@@ -9,7 +9,7 @@ and comes last where files are copied one by one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -43,20 +43,31 @@ ANSWER_SECONDS: Final = 60.0
 TRIES: Final = 3
 
 
-class UrlDestination(Destination):
-    """Backups at a URL."""
+def unheard() -> None:
+    """Take no notice of an answer."""
 
-    def __init__(self, url: str, account_folder: str) -> None:
+
+class UrlDestination(Destination):
+    """Backups at a URL.
+
+    Args:
+        url: where, without a password.
+        account_folder: the account's own part of it.
+        answered: called at each answer of many that a call waits for, so that a slow line is not taken for a silent place.
+    """
+
+    def __init__(self, url: str, account_folder: str, answered: Callable[[], None] = unheard) -> None:
         self.where = f"{url.rstrip('/')}/{account_folder}"
         self._scheme = urlsplit(url).scheme
         self._opened: tuple[Any, str] | None = None
+        self._answered = answered
 
     def names(self) -> list[str]:
         """Return the backups that are there, oldest first."""
         with self._told("read"):
             fs, root = self._open()
             found = [name for name in _listed(fs, root) if date_of(name)]
-            return in_order(name for name in found if _is_there(fs, f"{root}/{name}/{MANIFEST_FILE}"))
+            return in_order(name for name in found if self._has(fs, f"{root}/{name}/{MANIFEST_FILE}"))
 
     def manifest_content(self, name: str) -> bytes:
         """Return the manifest file of one."""
@@ -75,8 +86,8 @@ class UrlDestination(Destination):
         with self._told("read"):
             fs, root = self._open()
             entries = _listed(fs, root)
-            left = [name for name in entries if date_of(name) and not _is_there(fs, f"{root}/{name}/{MANIFEST_FILE}")]
-            return [_look(fs, root, name) for name in entries if name in left or maker_of(name)]
+            left = [name for name in entries if date_of(name) and not self._has(fs, f"{root}/{name}/{MANIFEST_FILE}")]
+            return [self._look(fs, root, name) for name in entries if name in left or maker_of(name)]
 
     def probe(self) -> str:
         """Write, read back and remove a small file; returns what was seen."""
@@ -141,7 +152,7 @@ class UrlDestination(Destination):
             fs, root = self._open()
             for name in _listed(fs, root):
                 maker = maker_of(name)
-                if maker and (maker == made_by or 0 < _look(fs, root, name).touched_wall_ms < before_wall_ms):
+                if maker and (maker == made_by or 0 < self._look(fs, root, name).touched_wall_ms < before_wall_ms):
                     _clear(fs, root, name)
                     removed.append(name)
         return removed
@@ -171,6 +182,21 @@ class UrlDestination(Destination):
         fs.put_file(str(source), target)
         if _digest(_remote_blocks(fs, target)) != (verified or sha256_of(source)):
             raise unlike(self.where, source, verified, "see the store's own health")
+        self._answered()
+
+    def _has(self, fs: Any, path: str) -> bool:
+        found = _is_there(fs, path)
+        self._answered()
+        return found
+
+    def _look(self, fs: Any, root: str, name: str) -> Unfinished:
+        found = list(fs.find(f"{root}/{name}", detail=True).values())
+        with suppress(FileNotFoundError):  # it went meanwhile
+            found.append(fs.info(f"{root}/{name}"))  # a folder may be empty
+        self._answered()
+        touched = [_moment_ms(each) for each in found]
+        sizes = sum(int(each.get("size") or 0) for each in found if each.get("type") == "file")
+        return Unfinished(name=name, made_by=maker_of(name), bytes=sizes, touched_wall_ms=max(touched, default=0))
 
     def _move(self, fs: Any, staged: Path, partial: str, final: str) -> None:
         """Give the folder its name; an object store has but names of files, and copies each (fsspec's own `mv` there fails)."""
@@ -181,6 +207,7 @@ class UrlDestination(Destination):
             inside = source.relative_to(staged).as_posix()
             if inside != MANIFEST_FILE:
                 fs.cp_file(f"{partial}/{inside}", f"{final}/{inside}")
+                self._answered()
 
     def _give_way(self, fs: Any, root: str, name: str, made_by: str) -> None:
         """Raise BackupError when another host works under the name; in this order it is seen under one or the other."""
@@ -245,15 +272,6 @@ def _listed(fs: Any, root: str) -> list[str]:
     except FileNotFoundError:
         return []
     return [str(path).rstrip("/").rpartition("/")[2] for path in found]
-
-
-def _look(fs: Any, root: str, name: str) -> Unfinished:
-    found = list(fs.find(f"{root}/{name}", detail=True).values())
-    with suppress(FileNotFoundError):  # it went meanwhile
-        found.append(fs.info(f"{root}/{name}"))  # a folder may be empty
-    touched = [_moment_ms(each) for each in found]
-    sizes = sum(int(each.get("size") or 0) for each in found if each.get("type") == "file")
-    return Unfinished(name=name, made_by=maker_of(name), bytes=sizes, touched_wall_ms=max(touched, default=0))
 
 
 def _moment_ms(entry: dict[str, Any]) -> int:

@@ -9,8 +9,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from velox_core.backup import url_place
+from velox_core.backup.destinations import STEP_BYTES
 from velox_core.backup.faults import BackupError
 from velox_core.backup.naming import MANIFEST_FILE
+from velox_core.backup.opening import open_here
 from velox_core.backup.url_place import UrlDestination
 
 NAME, MAKER = "2024-01-15", "me-00000000"
@@ -83,10 +85,14 @@ def staged(tmp_path: Path) -> Path:
 
 
 def place_of(kind: str, monkeypatch: pytest.MonkeyPatch) -> UrlDestination:
+    set_kind(kind, monkeypatch)
+    return UrlDestination("breaking://there", "simulated/primary")
+
+
+def set_kind(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BreakingStore, "kind", kind)
     if KINDS[kind]:
         monkeypatch.setattr(url_place, KINDS[kind], frozenset({"breaking"}))
-    return UrlDestination("breaking://there", "simulated/primary")
 
 
 def removal_steps(monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
@@ -111,6 +117,25 @@ def removal_steps(monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
 
 def under_the_name() -> list[str]:
     return sorted(path for path in BreakingStore.store if f"/{NAME}/" in path)
+
+
+def test_each_answer_of_a_listing_and_of_copies_within_a_store_counts_as_progress(
+    staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_kind("objects", monkeypatch)
+    heard: list[int] = []
+    place = open_here("breaking://there", "simulated/primary", heard.append)
+    for day in (15, 16, 17):
+        place.put(staged, f"2024-01-{day}", MAKER)
+    assert len(heard) >= 3 * 2 * 2  # of each backup two files are sent and then copied
+    heard.clear()
+    assert len(place.names()) == 3
+    assert heard == [STEP_BYTES] * 3
+    heard.clear()
+    BreakingStore.store.pop(next(path for path in BreakingStore.store if path.endswith(f"2024-01-16/{MANIFEST_FILE}")))
+    found = [each.name for each in place.unfinished()]
+    assert "2024-01-16" in found
+    assert heard == [STEP_BYTES] * (3 + len(found))
 
 
 @pytest.mark.parametrize(("kind", "step"), BROKEN)
