@@ -82,6 +82,17 @@ def test_journal_that_does_not_answer_in_time_is_missing_and_holds_nobody_up(
     assert (found.orders, found.missing) == ((), "the journal: it did not answer within 0.05 s")
 
 
+def test_journal_that_fails_as_nobody_expects_is_missing_and_says_why_at_once(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[RecordedEvent]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(recall, "_sqlite_events", broken)
+    found = recall_run(database.parent, f"sqlite:///{database}", SCOPE, trading_date=ON)
+    assert (found.orders, found.missing) == ((), "the journal: a bug")
+
+
 def test_server_that_cannot_be_reached_is_missing_and_says_why(tmp_path: Path) -> None:
     found = recall_run(tmp_path, "postgresql+psycopg://velox@localhost:1/velox", SCOPE, trading_date=ON)
     assert (found.orders, found.ids) == ((), frozenset())
