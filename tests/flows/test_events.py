@@ -192,6 +192,23 @@ def test_an_event_that_breaks_what_sends_it_costs_no_later_one(
     assert "nobody expects this" in caplog.text
 
 
+def test_system_without_a_thread_left_costs_no_event_and_breaks_nothing_off(
+    day: Day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    server = Server()
+    sender, hit = Sender(server), status(tmp_path, wall_ms=0, halts=[LOSS])
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        emit_news(day, None, hit, sender=sender)
+        assert not sender.flush(0.01)
+    emit_reset(day, ["h"], reason="r", by="b", run_id="", sender=sender)
+    assert sender.flush(120)
+    assert server.names == ["velox.breach", "velox.halt", "velox.reset"]
+
+
 def test_flush_hurries_a_pause_and_is_bounded_itself(day: Day, tmp_path: Path) -> None:
     server = Server()
     server.refuses = True
