@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -100,7 +101,8 @@ class CourierChannel:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # it still has the line that the process did not take any more
+                    pipe.close()
 
     def _ask(self, line: dict[str, str], seconds: float) -> str:
         process = self._process

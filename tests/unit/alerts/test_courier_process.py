@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import UserDict
 from collections.abc import Iterator
 
@@ -37,6 +39,18 @@ def test_channel_that_was_ended_starts_no_process_any_more() -> None:
     assert channel.deliver(Severity.CRITICAL, "NOT FLAT", "5 TCS") == ENDED
 
 
+def test_process_that_ends_before_it_takes_its_line_is_a_failure_and_leaves_nothing_open() -> None:
+    channel = CourierChannel("hook", Severity.INFO, "json://127.0.0.1:9/")
+    pipe = subprocess.PIPE
+    process = channel._process = subprocess.Popen([sys.executable, "-S", "-c", ""], stdin=pipe, stdout=pipe)
+    process.wait(240)
+    assert channel._ask({"title": "NOT FLAT"}, 240.0) == "its process broke off"
+    assert channel._process is None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert (process.stdin.closed, process.stdout.closed) == (True, True)
+
+
 def test_channel_that_is_ended_while_its_process_starts_ends_that(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = CourierChannel("hook", Severity.INFO, "json://127.0.0.1:9/")
     started: list[int | None] = []
@@ -45,12 +59,12 @@ def test_channel_that_is_ended_while_its_process_starts_ends_that(monkeypatch: p
         channel.kill()  # sees no process yet
         return dict(os.environ)
 
-    def note(process: courier_process.subprocess.Popen[bytes]) -> None:
+    def note(process: subprocess.Popen[bytes]) -> None:
         started.append(process.pid)
         kill(process)
 
-    kill = courier_process.subprocess.Popen.kill
-    monkeypatch.setattr(courier_process.subprocess.Popen, "kill", note)
+    kill = subprocess.Popen.kill
+    monkeypatch.setattr(subprocess.Popen, "kill", note)
     monkeypatch.setattr(courier_process, "_environment", ends_meanwhile)
     assert channel.deliver(Severity.CRITICAL, "NOT FLAT", "5 TCS") == ENDED
     assert len(started) == 1
