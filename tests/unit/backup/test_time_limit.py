@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.dripping import SHAPES, dripping
+from tests.fakes.threads import join_named
 from velox_core.backup import influx2, influx3, metrics_export
 from velox_core.backup.influx2 import Bucket, save_bucket
 from velox_core.backup.manifest import BackupError
@@ -80,3 +81,4 @@ def test_server_that_drips_when_it_is_asked_which_one_it_is_is_left(monkeypatch:
     monkeypatch.setattr(metrics_backup, "FLAVOUR_SECONDS_MAX", BOUND_SECONDS)
     with dripping("header") as url, pytest.raises(BackupError, match=r"did not say in 0\.4 s which one it is: look at it"):
         metrics_backup._flavour(InfluxSettings(enabled=True, url=url, org="o", bucket="b", flavour=MetricsFlavour.AUTO))
+    join_named("backup-metrics-flavour")  # it ends with the server

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.threads import join_named
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.orders import Side
 from velox_core.journal import recall
@@ -79,6 +80,7 @@ def test_journal_that_does_not_answer_in_time_is_missing_and_holds_nobody_up(
         found = recall_run(database.parent, f"sqlite:///{database}", SCOPE, trading_date=ON, seconds_max=0.05)
     finally:
         gate.set()
+        join_named("recall")
     assert (found.orders, found.missing) == ((), "the journal: it did not answer within 0.05 s")
 
 

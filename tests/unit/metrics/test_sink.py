@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.metrics import OK, SinkRig, fact, mark
 from tests.fakes.own_records import own_records
+from tests.fakes.threads import join_named
 from velox_core.domain.events import EventKind
 from velox_core.metrics import Answer, AnswerKind
 from velox_core.metrics import sink as sinks
@@ -171,6 +172,7 @@ def test_hanging_server_keeps_neither_the_loop_nor_the_end_waiting(
     assert "backfill" in caplog.text
     assert not server.answered.is_set()  # it hangs still, and the end did not wait for it
     server.release.set()
+    join_named("metrics")
 
 
 def test_round_that_fails_by_a_bug_ends_neither_the_thread_nor_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
