@@ -112,10 +112,15 @@ class Sender:
                 self._pending.add(place)
             self._waiting.append(_Letter(news=news, event=_event(news), folder=folder, context=copy_context()))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="velox-events", daemon=True)
-                self._thread.start()
+                self._start()
             self._changed.notify_all()
         return True
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._serve, name="velox-events", daemon=True)
+        with suppress(RuntimeError):  # the system has no thread left: the event waits, and the next one tries again
+            thread.start()
+            self._thread = thread
 
     def heartbeat_is_due(self, subject: str) -> bool:
         """Return whether the subject's last heartbeat is long enough ago, and count this one."""

@@ -143,3 +143,11 @@ def patient_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     from velox_core.ledger.redis import RedisLedger
 
     monkeypatch.setitem(RedisLedger.__init__.__kwdefaults__, "timeout_seconds", 30.0)
+
+
+@pytest.fixture(autouse=True)
+def patient_recall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process a run's record that is read slowly is no missing one, as with a late Redis."""
+    from velox_core.journal.recall import recall_run
+
+    monkeypatch.setitem(recall_run.__kwdefaults__, "seconds_max", 120.0)

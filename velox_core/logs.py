@@ -130,7 +130,7 @@ class _LogFile(RotatingFileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, to the file that has the name now."""
         if not self.maxBytes and not self._is_current():
-            self.close()  # the next write opens the file anew
+            self.close_counting()  # the next write opens the file anew
         super().emit(record)
 
     def _is_current(self) -> bool:

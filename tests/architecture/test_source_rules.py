@@ -170,6 +170,9 @@ def test_broad_catches_stand_only_in_outermost_loops() -> None:
         "velox_core/operations/guard.py",
         "velox_core/operations/evening.py",  # around each step of an end of day: one that breaks stops no other
         "velox_core/metrics/sink.py",  # of its own thread
+        "velox_core/alerts/outbox.py",  # of a channel's thread
+        "velox_core/journal/recall.py",  # of its own thread, told to whoever waits
+        "velox_core/operations/metrics_backup.py",  # the same
         "tasks/events.py",  # of its own thread
         "velox_core/strategy_loading.py",  # around foreign code
         "velox_core/backup/url_place.py",  # around the stores that fsspec knows, which have errors of their own

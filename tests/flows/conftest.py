@@ -17,6 +17,7 @@ from tests.fakes.prefect_home import DATABASE, migrated_home
 from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG_SECONDS = 240.0
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
@@ -73,6 +74,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                     r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
                 )
             )
+
+
+@pytest.fixture(autouse=True)
+def patient_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process a server or an engine that answers late is none that hangs: a busy machine has it wait for a core.
+
+    What is then given up - a picture in the UI, the question whether a run was cancelled, an engine that still stops - is given
+    up by design, and is what these tests look at. A test of such a bound names its own.
+    """
+    from tasks import session
+
+    monkeypatch.setattr("tasks.artifacts.SHOW_SECONDS_MAX", LONG_SECONDS)
+    monkeypatch.setattr("tasks.events.REQUEST_SECONDS", 60.0)
+    monkeypatch.setattr("tasks.own_state.ANSWER_SECONDS_MAX", LONG_SECONDS)
+    monkeypatch.setattr("tasks.retention.SECONDS_MAX", LONG_SECONDS)
+    monkeypatch.setattr(session, "STATE_WAIT_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(session, "CANCEL_WAIT_SECONDS", 2 * LONG_SECONDS)
+    monkeypatch.setitem(session.ask_to_stop.__kwdefaults__, "wait_seconds", LONG_SECONDS)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.intraday import intraday
@@ -34,12 +36,14 @@ def day(config: Path, var: Path) -> Day:
     return open_day(DayRequest(config=config, date=date(2024, 1, 15)), os.environ)
 
 
-async def paused_run() -> Any:
-    """Wait for the newest flow run to be paused."""
+async def paused_run(day: Day) -> Any:
+    """Wait for the newest flow run of this test's configuration to be paused; another test may have left one that is."""
+    paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    newest = FlowRunSort.EXPECTED_START_TIME_DESC
     async with get_client() as client:
         for _ in range(800):
-            for run in await client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=50):
-                if run.state.type.value == "PAUSED" and run.state.state_details.run_input_keyset:
+            for run in await client.read_flow_runs(flow_run_filter=paused, sort=newest, limit=200):
+                if run.parameters["config"] == str(day.settings.source) and run.state.state_details.run_input_keyset:
                     return run
             await asyncio.sleep(0.3)
     raise AssertionError("no run was paused")
@@ -69,7 +73,7 @@ def day_pass(day: Day) -> Any:
 
 async def test_market_open_pauses_with_a_form_and_a_yes_arms_the_day_in_that_name(day: Day) -> None:
     running = asyncio.create_task(market_open(config=str(day.settings.source), date=DATE))
-    run = await paused_run()
+    run = await paused_run(day)
     with pytest.raises(HaltedError, match="nobody approved it"):
         await intraday(config=str(day.settings.source), date=DATE)  # meanwhile nothing is armed
     schema, text = await form_of(run)
@@ -90,7 +94,7 @@ async def test_market_open_pauses_with_a_form_and_a_yes_arms_the_day_in_that_nam
 
 async def test_no_ends_the_whole_day_unarmed_in_a_named_state_that_says_who_and_what_to_do(day: Day) -> None:
     running = asyncio.create_task(trading_day(config=str(day.settings.source), date=DATE, speed=0.0))
-    run = await paused_run()
+    run = await paused_run(day)
     await form_of(run)
     await answer(run, decision="no", name="Ravi", note="the feed looks odd")
     with pytest.raises(NotApproved, match=r"Ravi said no \(the feed looks odd\).*run market_open again") as caught:
@@ -115,7 +119,7 @@ async def test_no_answer_in_time_is_a_no(day: Day, monkeypatch: pytest.MonkeyPat
 
 async def test_yes_of_the_command_line_lets_a_paused_run_go_on(day: Day) -> None:
     running = asyncio.create_task(market_open(config=str(day.settings.source), date=DATE))
-    await form_of(await paused_run())
+    await form_of(await paused_run(day))
     approval.record_answer(day.settings, day.paths, day.trading_date, approved=True, by="Asha", note="by telephone")
     assert await running == DATE
     assert (day_pass(day).approved_by, day_pass(day).approval_note) == ("Asha", "by telephone")

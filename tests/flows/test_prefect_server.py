@@ -45,7 +45,7 @@ async def test_emergency_flatten_closes_reports_and_fails_with_the_reason_when_i
     assert held(settings, folder) == {}
     (halt,) = JsonLinesHaltFile(folder / HALT_FILE).records()
     assert (halt.reason, halt.by, halt.closes) == ("a drill", "the test", True)
-    shown = (await artifacts("flatten-simulated-primary"))[-1].data
+    shown = (await artifacts("flatten-simulated-primary", config))[-1].data
     assert "| AAA | 10 | 0 | FLAT | flat |" in shown
     assert "The broker's own book shows nothing held and nothing working" in shown
     assert "FLAT: run 2024-01-15-1 holds nothing" in shown.partition("## The way to zero")[2]
@@ -58,7 +58,7 @@ async def test_emergency_flatten_closes_reports_and_fails_with_the_reason_when_i
     assert (again["state"], again["symbols"]) == ("FLAT", [])
     with pytest.raises(VeloxError, match="no run 2024-01-15-9"):
         await emergency_flatten(config=str(config), run="2024-01-15-9")
-    (run,) = await newest_runs()
+    (run,) = await newest_runs(config)
     assert run.state.name == "Failed"
     assert "no run 2024-01-15-9" in run.state.message
     assert json.loads(json.dumps(report)) == report

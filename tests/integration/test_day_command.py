@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,8 @@ def var(tmp_path: Path) -> Iterator[Path]:
     yield folder
     status = engine(folder)
     if status is not None and is_alive(status.number("pid")):
-        psutil.Process(status.number("pid")).kill()
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            psutil.Process(status.number("pid")).kill()
     EmbeddedRedis(folder / "redis").stop()
 
 
@@ -72,6 +73,14 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > until:
             raise AssertionError(f"did not happen: {what}")
         time.sleep(0.1)
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Return how a process was started, nothing for one that has ended since it was seen."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def told_last(var: Path) -> str:
@@ -140,7 +149,7 @@ def test_engine_trades_on_when_its_flow_is_killed_and_stops_flat_when_asked(envi
     day = start(environ, "velox_core.cli", "day", "--date", "2024-01-15", "--speed", "60")
     wait_until(lambda: (status := engine(var)) is not None and status.state == "RUNNING", "the engine runs")
     (flow,) = psutil.Process(day.pid).children()
-    servers = [process for process in flow.children(recursive=True) if "uvicorn" in process.cmdline()]
+    servers = [process for process in flow.children(recursive=True) if "uvicorn" in command_line(process)]
     flow.kill()
     code, out, _ = finish(day)
     assert code == 1

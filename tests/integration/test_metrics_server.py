@@ -18,7 +18,7 @@ from velox_core.cli.app import app
 from velox_core.domain.events import EventKind, JournalEvent
 from velox_core.journal.export import export_events
 from velox_core.journal.queries import JournalReader
-from velox_core.metrics.server import Flavour
+from velox_core.metrics.server import Flavour, MetricsServer
 from velox_core.metrics.sink import MetricsSink
 from velox_core.redis_server import EmbeddedRedis
 from velox_core.settings import Paths, Settings, load_settings
@@ -67,6 +67,8 @@ def test_day_and_its_backfill_are_at_the_server_as_the_journal_has_them(
 ) -> None:
     monkeypatch.setenv("VELOX__VAR", str(var))
     monkeypatch.setattr(MetricsSink.close, "__defaults__", (120.0,))  # a busy machine is no server that is slow
+    for bound in ("connect_seconds", "answer_seconds"):
+        monkeypatch.setitem(MetricsServer.__init__.__kwdefaults__, bound, 120.0)
     (tmp_path / "data").mkdir()
     with victoria(tmp_path / "data") as server:
         config = configured(f'  metrics: {{influxdb: {{enabled: true, url: "{server.url}"}}}}\n')

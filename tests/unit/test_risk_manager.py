@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.fakes.own_records import own_records
 from tests.fakes.rig import DAY, NOW_MS, PREFIX, Rig, entry_signal, make_instrument, make_limits
 from velox_core.domain.errors import InvariantError, LedgerUnavailable
 from velox_core.domain.events import EventKind
@@ -236,7 +237,7 @@ def test_log_of_the_fixed_lot_is_the_guides_line_and_precedes_the_decision(caplo
         "[RISK_CHECK] strategy/AAA: Lot size adjusted 10 -> 1 (fixed lot size)",
         f"[RISK_CHECK] strategy/AAA: APPROVED - BUY 1, 0 of 3 strategy positions, {PREFIX}0000001",
     ]
-    assert all(record.__dict__["engine_ms"] == NOW_MS for record in caplog.records)
+    assert all(record.__dict__["engine_ms"] == NOW_MS for record in own_records(caplog))
 
 
 def test_log_of_a_signal_that_asks_for_the_lot_says_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:

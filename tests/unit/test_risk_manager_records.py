@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.own_records import own_records
 from tests.fakes.rig import NOW_MS, PREFIX, Rig, entry_signal, make_limits
 from velox_core.domain.events import EventKind
 from velox_core.domain.orders import ExitRank, OrderType, Side, SignalKind
@@ -182,7 +183,7 @@ def test_log_of_an_approval_counts_the_strategys_own_positions_before_it(caplog:
     rig = rig_with_one_position_and_two_claims()
     caplog.clear()
     rig.ask(entry_signal("CCC", Side.SELL, quantity=2))
-    assert [(record.levelname, record.getMessage(), record.__dict__["engine_ms"]) for record in caplog.records] == [
+    assert [(record.levelname, record.getMessage(), record.__dict__["engine_ms"]) for record in own_records(caplog)] == [
         (
             "INFO",
             f"[RISK_CHECK] alpha/CCC: APPROVED - SELL 2, 1 of 2 strategy positions, {PREFIX}0000003",
@@ -193,7 +194,7 @@ def test_log_of_an_approval_counts_the_strategys_own_positions_before_it(caplog:
 
 def test_log_of_a_refusal_is_a_warning_in_engine_time(caplog: pytest.LogCaptureFixture) -> None:
     Rig().ask(quote=None)
-    assert [(record.levelname, record.__dict__["engine_ms"]) for record in caplog.records] == [("WARNING", NOW_MS)]
+    assert [(record.levelname, record.__dict__["engine_ms"]) for record in own_records(caplog)] == [("WARNING", NOW_MS)]
 
 
 def test_lock_and_unlock_are_journaled_and_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,7 +207,7 @@ def test_lock_and_unlock_are_journaled_and_logged_once_each(caplog: pytest.LogCa
     body = {"symbol": "AAA", "reason": "order X is UNKNOWN"}
     ended = {**body, "why": "it was found"}
     assert rig.journal.buffer == [(EventKind.LOCK, NOW_MS, body), (EventKind.UNLOCK, NOW_MS + 3, ended)]
-    assert [(record.levelname, record.getMessage(), record.__dict__["engine_ms"]) for record in caplog.records] == [
+    assert [(record.levelname, record.getMessage(), record.__dict__["engine_ms"]) for record in own_records(caplog)] == [
         ("WARNING", "[LOCK] AAA: order X is UNKNOWN", NOW_MS),
         ("WARNING", "[UNLOCK] AAA: order X is UNKNOWN - it was found", NOW_MS + 3),
     ]

@@ -8,17 +8,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import subprocess
 import sys
+import threading
 import time
 
 from velox_core.ports import Severity
 
 START_SECONDS_MAX = 30.0  # importing apprise takes 1 to 10 s
 DELIVERY_SECONDS_MAX = 10.0
+ENDED = "the channel was ended"
 _KINDS = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.CRITICAL: "failure"}
 
 
@@ -47,6 +50,7 @@ class CourierChannel:
         self._start_seconds = start_seconds
         self._delivery_seconds = delivery_seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = threading.Event()
 
     def __repr__(self) -> str:
         return f"CourierChannel({self.name!r}, {self.minimum_severity.value})"
@@ -56,18 +60,21 @@ class CourierChannel:
         if self._process is not None and self._process.poll() is None:
             return ""
         self.close()
-        environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("VELOX__")}
+        if self._killed.is_set():
+            return ENDED
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "velox_core.alerts.courier"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment,
+                env=_environment(),
                 start_new_session=True,
             )
         except OSError as error:
             return f"no process to deliver it with: {error.strerror}"
+        if self._killed.is_set():  # meanwhile, by somebody who has seen no process to end
+            return self._give_up(ENDED)
         why = self._ask({"url": self._url}, self._start_seconds)
         if why:
             self.close()
@@ -79,7 +86,8 @@ class CourierChannel:
         return why or self._ask({"title": title, "body": body, "kind": _KINDS[severity]}, self._delivery_seconds)
 
     def kill(self) -> None:
-        """End a delivery that is under way; what it has not delivered is lost. For another thread than the delivering one."""
+        """End the channel with a delivery that is under way; what it has not delivered is lost. For any other thread."""
+        self._killed.set()
         process = self._process
         if process is not None:
             process.kill()
@@ -93,7 +101,8 @@ class CourierChannel:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # it still has the line that the process did not take any more
+                    pipe.close()
 
     def _ask(self, line: dict[str, str], seconds: float) -> str:
         process = self._process
@@ -112,6 +121,12 @@ class CourierChannel:
     def _give_up(self, why: str) -> str:
         self.close()
         return why
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's variables without ours. Another thread may take one away meanwhile: that one is left out."""
+    names = [name for name in os.environ if not name.upper().startswith("VELOX__")]
+    return {name: value for name in names if (value := os.environ.get(name)) is not None}
 
 
 def _read_line(descriptor: int, deadline: float) -> bytes:

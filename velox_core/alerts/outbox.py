@@ -10,6 +10,7 @@
 - Of what waits for a channel, CRITICAL leaves first and has room of its own; where a list is full the oldest lesser
   message, or the newest critical one, is dropped, which is logged and counted.
 - `close` lets what waits leave, within a bound.
+- A channel that raises has failed like any other: its thread lives on for the next message.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 from velox_core.alerts.log import LogAlerts
@@ -295,7 +299,7 @@ class ChannelAlerts:
 
     def _serve(self, lane: _Lane) -> None:
         while (message := self._await_message(lane)) is not None:
-            why = lane.channel.deliver(message.severity, self._title(message), self._body(message))
+            why = _guarded(partial(lane.channel.deliver, message.severity, self._title(message), self._body(message)))
             with self._changed:
                 self._settle(lane, message, why)
                 self._changed.notify_all()
@@ -319,7 +323,7 @@ class ChannelAlerts:
                     self._changed.wait(1.0 if lane.waiting else WARM_UP_SECONDS)
                     continue
             is_warm = True
-            self._note_readiness(lane, lane.channel.warm_up())
+            self._note_readiness(lane, _guarded(lane.channel.warm_up))
 
     def _note_readiness(self, lane: _Lane, why: str) -> None:
         if why:
@@ -337,6 +341,15 @@ class ChannelAlerts:
         if message.severity is Severity.CRITICAL and self._footer:
             lines.append(self._footer)
         return "\n".join(lines)
+
+
+def _guarded(call: Callable[[], str]) -> str:
+    """Return what a channel says, or that it raised and where: its error's text may hold the URL, and is not passed on."""
+    try:
+        return call()
+    except Exception as error:  # of the thread's outermost loop: without it no later message would leave
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"a fault of this program: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
 
 
 def _reaches(severity: Severity, lane: _Lane) -> bool:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -27,6 +28,8 @@ LOOK_SECONDS: Final = 0.2
 PLAIN_BEAT_SECONDS: Final = 60.0
 END_SECONDS_MAX: Final = 2.0  # so long the end waits for a terminal that takes nothing
 WIDTH_LEAST: Final = 20
+
+_log: Final = logging.getLogger("velox.system")
 
 View = Mapping[str, Any]
 
@@ -69,6 +72,7 @@ class GuardScreen:
         self._state = ""
         self._next_beat = 0.0
         self._drawn = ""
+        self._is_fault_told = False
         self._thread: threading.Thread | None = None
 
     def show(self, state: str, views: list[dict[str, object]]) -> None:
@@ -98,6 +102,17 @@ class GuardScreen:
             return
 
     def _look(self) -> None:
+        """Tell what is new. Raises OSError, ValueError when the terminal is gone."""
+        try:
+            self._tell_newest()
+        except (OSError, ValueError):
+            raise
+        except Exception:  # the thread's outermost loop: a view that cannot be told keeps no later one from being told
+            if not self._is_fault_told:
+                self._is_fault_told = True
+                _log.exception("the guard's screen could not show what the guard sees (later times are not told)")
+
+    def _tell_newest(self) -> None:
         newest = self._newest
         if newest is None:
             return

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ from velox_core.operations.view import progress_line
 
 REDRAW_SECONDS: Final = 0.2
 PLAIN_LINE_SECONDS: Final = 5.0
+END_SECONDS_MAX: Final = 2.0  # so long the end waits for a look that is under way
+
+_log: Final = logging.getLogger("velox.system")
 
 
 class RunView:
@@ -58,6 +62,7 @@ class RunView:
         self._thread = threading.Thread(target=self._watch, name="run-view", daemon=True)
         self._last_line = ""
         self._last_at = 0.0
+        self._is_fault_told = False
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -67,21 +72,32 @@ class RunView:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=END_SECONDS_MAX)
         if self._live is not None:
             self._live.stop()
         else:
-            self._plain(last=True)
+            self._plain(self._read(), last=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(REDRAW_SECONDS):
-            if self._live is not None:
-                self._live.update(self.picture(self._read()), refresh=True)
-            else:
-                self._plain(last=False)
+            try:
+                self._look()
+            except Exception:  # the thread's outermost loop: the next status may be one that can be drawn
+                if not self._is_fault_told:
+                    self._is_fault_told = True
+                    _log.info("the run could not be shown (later times are not told)", exc_info=True)
 
-    def _plain(self, *, last: bool) -> None:
-        now, status = time.monotonic(), self._read()
+    def _look(self) -> None:
+        status = self._read()
+        if self._stop.is_set():  # it took so long that the end was shown already
+            return
+        if self._live is not None:
+            self._live.update(self.picture(status), refresh=True)
+        else:
+            self._plain(status, last=False)
+
+    def _plain(self, status: Status | None, *, last: bool) -> None:
+        now = time.monotonic()
         line = self._note() if status is None else progress_line(status)
         if line != self._last_line and (last or now - self._last_at >= PLAIN_LINE_SECONDS):
             self._last_at, self._last_line = now, line

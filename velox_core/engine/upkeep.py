@@ -162,5 +162,7 @@ class Upkeep:
     def _call_revive(revive: Callable[[], object]) -> None:
         try:
             revive()
-        except (VeloxError, OSError) as error:
-            _log.error("[LEDGER] its server cannot be started: %s", error)
+        except Exception as error:  # of a thread of its own: the next interval asks again
+            _log.error(
+                "[LEDGER] its server cannot be started: %s", error, exc_info=not isinstance(error, (VeloxError, OSError))
+            )

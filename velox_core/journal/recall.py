@@ -99,7 +99,7 @@ def _within(seconds_max: float, events: Callable[[], Iterator[RecordedEvent]]) -
     def read() -> None:
         try:
             answers.append(list(events()))
-        except _FAILURES as error:
+        except Exception as error:  # of a thread of its own: whoever waits is told, whatever it is
             answers.append(str(error) or repr(error))
 
     thread = threading.Thread(target=read, name="recall", daemon=True)

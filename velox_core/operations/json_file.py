@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from velox_core.domain.errors import VeloxError
 
 def write_json(path: Path, body: object) -> None:
     """Replace a JSON file: readers see the old one or the new one. Raises VeloxError when it cannot be written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")  # two threads may write one file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("w", encoding="utf-8") as file:

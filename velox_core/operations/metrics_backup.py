@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 
 from velox_core.backup.make import Bundle
 from velox_core.backup.manifest import BackupError, PartKind, Saved
-from velox_core.backup.metrics_ways import OTHER_FORM, Way
+from velox_core.backup.metrics_ways import Way
 from velox_core.backup.sources import account_scope, day_folders
 from velox_core.domain.scope import Scope
 from velox_core.domain.time import IST
@@ -160,7 +160,7 @@ def _flavour(influx: InfluxSettings) -> Flavour:
     def ask() -> None:
         try:
             told.append(_flavour_it_says(influx))
-        except (BackupError, OSError, *OTHER_FORM) as error:  # raised again by whoever waits
+        except Exception as error:  # of a thread of its own: raised again by whoever waits
             told.append(error)
 
     asking = Thread(target=ask, name="backup-metrics-flavour", daemon=True)  # a header that comes byte by byte has no bound

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from tests.fakes.own_records import own_records
 from velox_core.alerts.log import RECENT_ALERTS_MAX, LogAlerts
 from velox_core.ports import Severity
 
@@ -13,7 +14,7 @@ def test_alerts_send_logs_at_the_severitys_level_and_keeps_the_message(caplog: p
     with caplog.at_level(logging.INFO, logger="velox.system"):
         alerts.send(Severity.CRITICAL, "Loss limit", "all positions are being closed")
         alerts.send(Severity.INFO, "Flat", "done")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+    assert [(record.levelname, record.getMessage()) for record in own_records(caplog)] == [
         ("CRITICAL", "ALERT Loss limit: all positions are being closed"),
         ("INFO", "ALERT Flat: done"),
     ]

@@ -128,6 +128,37 @@ def test_channel_that_failed_tries_again_and_recovers(no_pauses: None) -> None:
     alerts.close()
 
 
+class Breaking(FakeChannel):
+    """A channel with a bug: the first delivery and every look at its readiness raise what nobody expects."""
+
+    def warm_up(self) -> str:
+        super().warm_up()
+        raise KeyError("json://user:hunter2@host")
+
+    def deliver(self, severity: Severity, title: str, body: str) -> str:
+        super().deliver(severity, title, body)
+        if len(self.seen) == 1:
+            raise KeyError("json://user:hunter2@host")
+        return ""
+
+
+def test_channel_that_raises_has_failed_and_its_thread_takes_the_next_message(
+    no_pauses: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "WARM_UP_SECONDS", 0.01)
+    phone = Breaking("phone")
+    alerts = alerts_over(phone)
+    wait_for(lambda: str(channel_of(alerts, "phone")["last_failure"]).startswith("a fault of this program: KeyError at test_"))
+    alerts.send(CRITICAL, "NOT FLAT", "")
+    wait_for(lambda: channel_of(alerts, "phone")["delivered"] == 1)
+    alerts.send(CRITICAL, "NOT FLAT yet", "")
+    assert alerts.close()
+    assert phone.titles == ["NOT FLAT", "NOT FLAT", "NOT FLAT yet"]
+    wait_for(lambda: phone.closed)
+    assert "phone: NOT FLAT: a fault of this program: KeyError at test_outbox.py:" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 def test_message_that_no_channel_takes_is_given_up_within_bounds_and_logged(
     no_pauses: None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -81,8 +81,8 @@ def test_place_that_moves_bytes_is_waited_for_as_long_as_it_does() -> None:
 
 
 def test_time_in_which_the_process_starts_is_no_silence_of_the_place() -> None:
-    slow = f'{STARTS}time.sleep(4); {READY}sys.stdin.readline(); print(\'{{"answer": ["2024-01-15"]}}\', flush=True)'
-    with closing(place_of(slow, silence_seconds=2.0)) as place:
+    slow = f'{STARTS}time.sleep(5); {READY}sys.stdin.readline(); print(\'{{"answer": ["2024-01-15"]}}\', flush=True)'
+    with closing(place_of(slow, silence_seconds=4.0)) as place:
         assert place.names() == ["2024-01-15"]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.dripping import SHAPES, dripping
+from tests.fakes.threads import join_named
 from velox_core.backup import influx2, influx3, metrics_export
 from velox_core.backup.influx2 import Bucket, save_bucket
 from velox_core.backup.manifest import BackupError
@@ -66,7 +67,18 @@ def test_one_request_of_a_backup_has_a_bound_of_its_own(tmp_path: Path, monkeypa
     assert "it was left after 0.4 s" in told_in_time(backs_up, "header", tmp_path)
 
 
+def test_question_which_server_it_is_that_fails_as_nobody_expects_is_told_to_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: InfluxSettings) -> Flavour:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(metrics_backup, "_flavour_it_says", broken)
+    influx = InfluxSettings(enabled=True, url="http://127.0.0.1:9", org="o", bucket="b", flavour=MetricsFlavour.AUTO)
+    with pytest.raises(RuntimeError, match="a bug"):
+        metrics_backup._flavour(influx)
+
+
 def test_server_that_drips_when_it_is_asked_which_one_it_is_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_backup, "FLAVOUR_SECONDS_MAX", BOUND_SECONDS)
     with dripping("header") as url, pytest.raises(BackupError, match=r"did not say in 0\.4 s which one it is: look at it"):
         metrics_backup._flavour(InfluxSettings(enabled=True, url=url, org="o", bucket="b", flavour=MetricsFlavour.AUTO))
+    join_named("backup-metrics-flavour")  # it ends with the server

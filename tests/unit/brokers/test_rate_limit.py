@@ -7,6 +7,7 @@ import time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.threads import join_named
 from velox_core.brokers.rate_limit import ARRIVAL_SECONDS_MAX, WINDOW_SECONDS, RateLimit
 from velox_core.brokers.sends import Answer, Ask, Request, RequestKind, SendBounds, Sends, launch_thread
 from velox_core.ports import SendOutcome, SendStatus
@@ -114,3 +115,4 @@ def test_entry_that_waits_for_its_place_can_be_withdrawn() -> None:
     assert sends.withdraw("second")
     assert sends.wait_until_answered(120.0)
     assert broker.names == ["first"]
+    join_named("send-pace")

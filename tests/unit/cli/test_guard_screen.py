@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,11 +90,38 @@ def test_screen_of_a_terminal_that_takes_nothing_or_is_gone_keeps_nobody_waiting
     for _ in range(1_000):
         screen.show("RUNNING", [ALIVE])
     screen.end()  # returns although the terminal still takes nothing
-    writers = [thread for thread in threading.enumerate() if thread.name == "guard-screen"]
-    assert len(writers) == 1
+    writer = screen._thread
+    assert writer is not None
+    assert writer.is_alive()
     goes_on.set()
-    writers[0].join()
+    writer.join()
     screen.show("RUNNING", [ALIVE])  # the guard goes on without it
+
+
+def test_view_that_cannot_be_told_keeps_no_later_one_from_being_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = guard.changes
+
+    def strict(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+        if "r-1" in now and "engine" not in now["r-1"]:
+            raise KeyError("engine")
+        return changes(before, now)
+
+    monkeypatch.setattr(guard, "changes", strict)
+    monkeypatch.setattr(guard, "END_SECONDS_MAX", LONG_SECONDS)
+    stream = io.StringIO()
+    screen = GuardScreen(stream, settings, logs="logs/simulated")
+    screen.show("RUNNING", [{"run_id": "r-1"}])
+    until = time.monotonic() + LONG_SECONDS
+    while "could not show" not in caplog.text:
+        assert time.monotonic() < until, caplog.text
+        time.sleep(0.01)
+    screen.show("RUNNING", [ALIVE])
+    wait_for(stream, "r-1: alive 0 s")
+    screen.end()
+    assert stream.getvalue().count("the guard has ended") == 1
+    assert caplog.text.count("could not show") == 1
 
 
 def test_screen_that_never_was_shown_anything_says_nothing(settings: Settings) -> None:

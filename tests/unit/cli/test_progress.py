@@ -4,8 +4,10 @@ import io
 import threading
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from velox_core.cli import progress
 from velox_core.cli.progress import RunView
 from velox_core.cli.tables import loss_bar, show, status_panel
 from velox_core.operations.status import Status
@@ -47,6 +49,51 @@ def test_run_view_on_a_terminal_draws_in_place_and_leaves_nothing_behind() -> No
     with RunView(console, read, note=lambda: "starting"):
         assert asked.wait(60)
     assert shown(console).endswith(("\x1b[2K", "\x1b[?25h"))
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_status_that_cannot_be_read_or_drawn_costs_a_picture_and_the_next_one_is_shown(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.01)
+    console = Console(file=io.StringIO(), width=160, force_terminal=is_terminal)
+    looks: list[int] = []
+    again = threading.Event()
+
+    def read() -> Status:
+        looks.append(1)
+        if len(looks) == 1:
+            raise KeyError("nobody expects this")
+        if len(looks) > 2:
+            again.set()
+        return Status(Path(), BODY)
+
+    with RunView(console, read, note=lambda: "starting"):
+        assert again.wait(120)
+    assert "running" in shown(console).lower()
+
+
+def test_look_that_outlasts_the_view_shows_nothing_after_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "END_SECONDS_MAX", 0.05)
+    console = Console(file=io.StringIO(), width=200)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def read() -> Status | None:
+        if threading.current_thread() is threading.main_thread():
+            return Status(Path(), BODY)
+        begun.set()
+        goes_on.wait(240)
+        return None
+
+    with RunView(console, read, note=lambda: "starting") as view:
+        assert begun.wait(120)
+    told = shown(console)
+    goes_on.set()
+    view._thread.join(120)
+    assert not view._thread.is_alive()
+    assert "2024-01-15 09:21:00 | running" in told
+    assert shown(console) == told
 
 
 def test_loss_bar_says_the_share_in_words_too() -> None:

@@ -23,6 +23,7 @@ from velox_core.ports import ControlRequest
 
 EVERY_CALL = ("place", "cancel", "orders", "trades", "positions", "funds")
 ENTRY, EXIT = f"{PREFIX}0000001", f"{PREFIX}0000002"
+PATIENT = SendBounds(entry_wait_seconds=120.0)  # of real time: a busy machine has threads begin late
 Step = Callable[[], object]
 
 
@@ -49,7 +50,7 @@ class OffLoopDay:
     def _wrap(self, broker: object) -> OffLoopBroker:
         self.gate = GatedBroker(broker)  # type: ignore[arg-type]
         reads = ReadBounds(hurried_seconds=0.0, patience_seconds=self.patience_seconds)
-        return OffLoopBroker(self.gate, send_bounds=SendBounds(), read_bounds=reads, monotonic=self._monotonic)
+        return OffLoopBroker(self.gate, send_bounds=PATIENT, read_bounds=reads, monotonic=self._monotonic)
 
     def _monotonic(self) -> float:
         """Return real time, as the patience at the end needs it, and what a step let pass on top."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.own_records import own_records
 from tests.fakes.rig import DAY, OPEN_MS, UNIVERSE, entry_signal
 from tests.fakes.session import ScriptedStrategy, row
 from velox_core.domain.orders import Side, Signal, SignalKind
@@ -106,11 +107,11 @@ def test_what_a_strategy_says_of_itself_can_be_logged_and_journaled(error: Excep
     host = host_of(error)
     assert host.on_minute(row(1).ts_ms, row(1)) is None
     assert host.disabled.isprintable()
-    said = [record.getMessage() for record in caplog.records]
+    said = [record.getMessage() for record in own_records(caplog)]
     assert len(said) == 1
     assert "is disabled for the day" in said[0]
     assert said[0].encode("utf-8").decode() == said[0]
-    assert caplog.records[0].exc_info is None
+    assert own_records(caplog)[0].exc_info is None
 
 
 def test_host_lets_an_interrupt_through() -> None:

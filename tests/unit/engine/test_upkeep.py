@@ -99,7 +99,7 @@ def test_ledger_server_that_is_gone_is_started_before_the_rebuild_at_most_each_i
     assert (len(started), rig.ledger.rebuilds, rig.risk.readiness.ledger_fault) == (2, 1, "")
 
 
-@pytest.mark.parametrize("error", [LedgerUnavailable("no redis-server"), PermissionError("no")])
+@pytest.mark.parametrize("error", [LedgerUnavailable("no redis-server"), PermissionError("no"), KeyError("a bug")])
 def test_ledger_server_that_cannot_be_started_is_no_fault_of_the_session(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.threads import join_named
 from velox_core.domain.events import Body, EventKind
 from velox_core.domain.orders import Side
 from velox_core.journal import recall
@@ -79,7 +80,19 @@ def test_journal_that_does_not_answer_in_time_is_missing_and_holds_nobody_up(
         found = recall_run(database.parent, f"sqlite:///{database}", SCOPE, trading_date=ON, seconds_max=0.05)
     finally:
         gate.set()
+        join_named("recall")
     assert (found.orders, found.missing) == ((), "the journal: it did not answer within 0.05 s")
+
+
+def test_journal_that_fails_as_nobody_expects_is_missing_and_says_why_at_once(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Iterator[RecordedEvent]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(recall, "_sqlite_events", broken)
+    found = recall_run(database.parent, f"sqlite:///{database}", SCOPE, trading_date=ON)
+    assert (found.orders, found.missing) == ((), "the journal: a bug")
 
 
 def test_server_that_cannot_be_reached_is_missing_and_says_why(tmp_path: Path) -> None:

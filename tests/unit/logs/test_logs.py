@@ -181,6 +181,18 @@ def test_logs_a_failing_write_is_counted_and_does_not_raise(tmp_path: Path, caps
     assert len(read(tmp_path, SYSTEM)) == 1
 
 
+def test_logs_a_rotated_file_whose_rest_finds_no_room_is_counted_and_the_writer_goes_on(tmp_path: Path) -> None:
+    writer = start_logging(tmp_path, rotates=False)
+    file = writer._writer.files[RISK]
+    file.stream.close()
+    file.stream = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 - closed by the writer, as one that was moved away
+    file.stream.write("what the disk had no room for")
+    logging.getLogger(RISK).info("next")
+    losses = writer.stop()
+    assert losses == LogLosses(failed_writes=1)
+    assert [line.split("] ", 1)[1] for line in read(tmp_path, RISK)] == ["next"]
+
+
 def test_logs_of_a_process_that_does_not_rotate_follow_the_one_that_does(tmp_path: Path) -> None:
     writer = start_logging(tmp_path, max_megabytes=1, keep_files=1, rotates=False)
     path = tmp_path / LOG_FILES[RISK]

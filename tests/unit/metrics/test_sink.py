@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from tests.fakes.metrics import OK, SinkRig, fact, mark
+from tests.fakes.own_records import own_records
+from tests.fakes.threads import join_named
 from velox_core.domain.events import EventKind
 from velox_core.metrics import Answer, AnswerKind
 from velox_core.metrics import sink as sinks
@@ -111,7 +113,7 @@ def test_bad_line_and_bad_event_are_counted_logged_once_and_stop_no_other(caplog
     counters = rig.round()
     assert (counters["written"], counters["malformed"], counters["waiting"]) == (38, 4, 0)
     assert counters["state"] == "writing"
-    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert len([record for record in own_records(caplog) if record.levelname == "ERROR"]) == 1
 
 
 def test_lists_of_the_loop_are_bounded_while_the_thread_does_nothing() -> None:
@@ -170,6 +172,7 @@ def test_hanging_server_keeps_neither_the_loop_nor_the_end_waiting(
     assert "backfill" in caplog.text
     assert not server.answered.is_set()  # it hangs still, and the end did not wait for it
     server.release.set()
+    join_named("metrics")
 
 
 def test_round_that_fails_by_a_bug_ends_neither_the_thread_nor_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from velox_core.operations.engine_standby import dismiss_engine, get_engine_read
 from velox_core.operations.processes import is_alive
 from velox_core.settings import Paths, Settings
 
-BOUND_SECONDS = 120.0
+BOUND_SECONDS = 240.0
 ORDER = {"arguments": ["run", "--json"], "environ": {"HOME": "/h"}}
 
 
