@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,17 @@ class MarketRules:
 
 
 def load_market_rules(path: Path) -> MarketRules:
-    """Read the whole file. Raises CalendarError."""
+    """Read the whole file; one that has not changed is parsed once in a process. Raises CalendarError."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = b""  # what is wrong with it is told by the reader
+    return _market_rules(path, content)
+
+
+@lru_cache(maxsize=4)
+def _market_rules(path: Path, content: bytes) -> MarketRules:
+    """Return the rules in a file. `content` tells one state of the file from another."""
     top = _top(path)
     return MarketRules(calendar=_calendar(top, path.name), instruments=_instruments(top))
 

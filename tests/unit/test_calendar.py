@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -174,6 +175,18 @@ def test_load_market_rules_reads_the_same_as_each_loader(tmp_path: Path) -> None
     year = (date(2024, 1, 1), date(2024, 12, 31))
     assert rules.calendar.sessions(*year) == load_calendar(file).sessions(*year)
     assert rules.calendar.closed_reason(date(2025, 1, 1)).endswith("calendar.yaml")
+
+
+def test_load_market_rules_parses_an_unchanged_file_once_and_a_changed_one_again_whatever_its_stamp(tmp_path: Path) -> None:
+    file = tmp_path / "calendar.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    stamp = file.stat()
+    rules = load_market_rules(file)
+    assert load_market_rules(file) is rules
+    file.write_text(SMALL.replace("exchange: NSE", "exchange: BSE"), encoding="utf-8")
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(CalendarError, match="'BSE' is not known"):
+        load_market_rules(file)
 
 
 def test_load_project_calendar_does_not_import_the_library() -> None:

@@ -13,11 +13,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
@@ -79,10 +80,8 @@ class SqlJournal:
         self._busy_timeout_ms = busy_timeout_ms
         self._begins_itself = self._engine.dialect.name == "sqlite"  # see database.py; other drivers begin unasked
         self._driver_error = _driver_error(self._engine)
-        self._insert_event = _prepare(self._engine, insert(_EVENT))
-        self._statements = _prepare_projections(self._engine)
-        newest = select(func.max(_HALT.c.sequence)).where(_HALT.c.run_key == bindparam("of_run_key"))
-        self._select_newest_halt = _prepare(self._engine, newest)
+        prepared = _prepared(self._engine)
+        self._insert_event, self._select_newest_halt, self._statements = prepared.event, prepared.halt, prepared.projections
         self._buffer: list[_Buffered] = []
         self._connection: Connection | None = None
         self._tail: tuple[int, bytes] | None = None
@@ -379,6 +378,29 @@ def _read_tail(connection: Connection, run_key: int) -> tuple[int, bytes]:
     query = select(_EVENT.c.sequence, _EVENT.c.digest).where(_EVENT.c.run_key == run_key)
     newest = connection.execute(query.order_by(_EVENT.c.sequence.desc()).limit(1)).first()
     return (0, GENESIS) if newest is None else (int(newest[0]), bytes.fromhex(newest[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statements:
+    event: Prepared
+    halt: Prepared
+    projections: Mapping[Target, Prepared]
+
+
+_BY_DRIVER: Final[dict[tuple[str, str], _Statements]] = {}
+
+
+def _prepared(engine: Engine) -> _Statements:
+    """Return the statements of a journal in the driver's own SQL, compiled once in a process: 10 ms."""
+    driver = engine.dialect.name, engine.dialect.driver
+    if driver not in _BY_DRIVER:
+        newest = select(func.max(_HALT.c.sequence)).where(_HALT.c.run_key == bindparam("of_run_key"))
+        _BY_DRIVER[driver] = _Statements(
+            event=_prepare(engine, insert(_EVENT)),
+            halt=_prepare(engine, newest),
+            projections=_prepare_projections(engine),
+        )
+    return _BY_DRIVER[driver]
 
 
 def _prepare(engine: Engine, statement: Any, suffix: str = "") -> Prepared:
