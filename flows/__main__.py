@@ -13,6 +13,8 @@ import importlib
 import os
 import pkgutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +27,8 @@ from velox_core.operations.prefect_home import API_VARIABLE, HOME_VARIABLE, pref
 
 FLOWS_THAT_OPEN: Final = frozenset({"trading_day", "market_open"})
 FLOWS_THAT_TRADE: Final = frozenset({"trading_day", "intraday"})
-NO_FLOWS: Final = frozenset({"__main__", "ahead", "command", "guards", "parameters", "policy"})
+AUTHORITIES_VARIABLE: Final = "SSL_CERT_FILE"  # read by httpx
+NO_FLOWS: Final = frozenset({"__main__", "ahead", "client", "command", "guards", "parameters", "policy"})
 
 
 def main() -> None:
@@ -48,11 +51,13 @@ def main() -> None:
     elif name in FLOWS_THAT_TRADE:
         get_engine_ready()
     try:
-        for name_of, value in without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE])).items():
+        authorities = without_authorities(os.environ[API_VARIABLE], Path(os.environ[HOME_VARIABLE]))
+        for name_of, value in authorities.items():
             os.environ.setdefault(name_of, value)
         gc.disable()  # what is imported stays: to look through it again and again is a tenth of the import's time
-        module = importlib.import_module(f"flows.{name}")
-        command = importlib.import_module("flows.command")
+        with _few_authorities(authorities):
+            module = importlib.import_module(f"flows.{name}")
+            command = importlib.import_module("flows.command")
         gc.freeze()
         gc.enable()
         if server is not None:
@@ -66,6 +71,19 @@ def main() -> None:
     except VeloxError as error:
         sys.stderr.write(f"velox: {error}\n")
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def _few_authorities(authorities: Mapping[str, str]) -> Iterator[None]:
+    """Have what opens no connection while it is imported, and prepares for one, read few authorities, too."""
+    if not authorities or AUTHORITIES_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[AUTHORITIES_VARIABLE] = next(iter(authorities.values()))
+    try:
+        yield
+    finally:
+        del os.environ[AUTHORITIES_VARIABLE]
 
 
 def _set_environment() -> None:

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Final
 
+PAUSE_SECONDS: Final = 0.005  # the flow goes on meanwhile: the next module comes when it has sent its next request
 MARKET_OPEN: Final = (
     "hiredis",
     "redis.asyncio.client",
@@ -28,6 +30,16 @@ MARKET_OPEN: Final = (
 async def import_ahead(names: Sequence[str]) -> None:
     """Import modules. One that cannot be imported is left to whoever needs it, who says so."""
     for name in names:
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_SECONDS)
         with suppress(ImportError):
-            import_module(name)
+            import_quietly(name)
+
+
+def import_quietly(name: str) -> None:
+    """Import a module without looking for garbage meanwhile: what is imported stays. Raises what the import raises."""
+    gc.disable()
+    try:
+        import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -21,6 +21,7 @@ from prefect import Flow
 from prefect.exceptions import CancelledRun
 
 from flows.ahead import import_ahead
+from flows.client import one_client
 from flows.parameters import day_request
 from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
 from velox_core.operations.prefect_home import HOME_VARIABLE, prefect_environment
@@ -85,7 +86,8 @@ async def _run(flow: Flow[Any, Any], given: Mapping[str, Any], ahead: Sequence[s
     """Return exit code, message and answer of one flow run."""
     importing = asyncio.create_task(import_ahead(ahead))
     try:
-        return EXIT_DONE, "", await flow(**given)
+        async with one_client():
+            return EXIT_DONE, "", await flow(**given)
     except VeloxError as error:
         return error.exit_code, str(error), None
     except (ValueError, TypeError) as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from importlib import import_module
 from typing import Any, Final
 
 from prefect.states import Cancelled, Completed
 
+from flows.ahead import import_quietly
 from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
@@ -73,7 +73,7 @@ async def _get_end_of_day_ready(day: Day) -> None:
     with suppress(VeloxError, OSError):  # what is wrong with the run's folder is told by those who need it
         while look(day).holder is None:
             await asyncio.sleep(POLL_SECONDS)
-    import_module(END_OF_DAY)
+    import_quietly(END_OF_DAY)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from velox_core.operations.watch import DayWatch, WatchEnd, start_lock, take_wat
 from velox_core.ports import LockHolder
 
 POLL_SECONDS: Final = 0.25
-REPLAY_POLL_SECONDS: Final = 0.1
+REPLAY_POLL_SECONDS: Final = 0.05
 REPLAY_LINE_SECONDS: Final = 5.0
 LIVE_LINE_SECONDS: Final = 60.0
 LOG_LINES_MAX: Final = 200

@@ -11,10 +11,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import Flow
+from prefect.client.orchestration import PrefectClient
 
 from flows import ahead
+from flows.client import SETTINGS
 from flows.policy import flow
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,5 +80,34 @@ async def test_modules_are_imported_one_by_one_between_other_work_and_one_that_i
             await asyncio.sleep(0)
 
     monkeypatch.setattr(ahead, "import_module", import_module)
+    monkeypatch.setattr(ahead, "PAUSE_SECONDS", 0)
     await asyncio.gather(other_work(), ahead.import_ahead(["a", "missing", "b"]))
     assert seen == ["work", "work", "a", "work", "missing", "work", "b"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("busy", "header", "pauses"),
+    [
+        (1, {}, [(0.1, 0.12)]),
+        (3, {}, [(0.1, 0.12), (0.5, 0.6), (4.0, 12.0)]),  # then Prefect's own, which double and are spread
+        (1, {"Retry-After": "7"}, [(7.0, 9.0)]),
+    ],
+)
+async def test_a_server_that_is_busy_for_a_moment_is_asked_again_soon_and_then_as_prefect_does(
+    busy: int, header: dict[str, str], pauses: list[tuple[float, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [*(httpx.Response(503, headers=header) for _ in range(busy)), httpx.Response(200, json=[])]
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return answers.pop(0)
+
+    monkeypatch.setattr("prefect.client.base.anyio.sleep", sleep)
+    client = PrefectClient("http://busy/api", httpx_settings={**SETTINGS, "transport": httpx.MockTransport(answer)})
+    response = await client._client.get("/flows")
+    assert (response.status_code, answers) == (200, [])
+    assert [low <= seconds <= high for seconds, (low, high) in zip(slept, pauses, strict=True)] == [True] * len(pauses), slept
