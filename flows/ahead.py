@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 PAUSE_SECONDS: Final = 0.005  # the flow goes on meanwhile: the next module comes when it has sent its next request
 MARKET_OPEN: Final = (
@@ -25,6 +25,23 @@ MARKET_OPEN: Final = (
     "velox_core.operations.backup_places",
 )
 """What the checklist and the arming of a day import, from the bottom up."""
+
+
+def beside(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run what imports beside the current task.
+
+    A signal that ends the process is raised in whatever runs just then. Raised in an import, it ends the current task, too.
+    """
+    main = asyncio.current_task()
+    importing = asyncio.create_task(work)
+
+    def end_main(done: asyncio.Task[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if main is not None and error is not None and not isinstance(error, Exception):
+            main.cancel()
+
+    importing.add_done_callback(end_main)
+    return importing
 
 
 async def import_ahead(names: Sequence[str]) -> None:

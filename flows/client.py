@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import httpx
 from prefect.context import AsyncClientContext, SyncClientContext
@@ -29,12 +29,11 @@ async def ask_again_soon(response: httpx.Response) -> None:
         response.headers[_HEADER] = SOON_SECONDS[asked]
 
 
-SETTINGS: Final[dict[str, Any]] = {"event_hooks": {"response": [ask_again_soon]}}
-
-
 @asynccontextmanager
 async def one_client() -> AsyncIterator[None]:
     """Keep the clients that flows and tasks use meanwhile; without them each task makes one of its own."""
-    with SyncClientContext.get_or_create():
-        async with AsyncClientContext(httpx_settings=SETTINGS):
+    kept = AsyncClientContext()  # without settings of its own: such a one is handed out to nobody who asks without them
+    kept.client._client.event_hooks = {"response": [ask_again_soon]}
+    async with kept:  # first: it asks for the server's version without holding up the loop, and for both
+        with SyncClientContext.get_or_create():
             yield

@@ -20,7 +20,7 @@ from typing import Any
 from prefect import Flow
 from prefect.exceptions import CancelledRun
 
-from flows.ahead import import_ahead
+from flows.ahead import beside, import_ahead
 from flows.client import one_client
 from flows.parameters import day_request
 from velox_core.domain.errors import EXIT_BAD_USAGE, EXIT_DONE, EXIT_OPERATING_ERROR, VeloxError
@@ -84,7 +84,7 @@ def _with_environment(config: str | None) -> None:
 
 async def _run(flow: Flow[Any, Any], given: Mapping[str, Any], ahead: Sequence[str]) -> tuple[int, str, Any]:
     """Return exit code, message and answer of one flow run."""
-    importing = asyncio.create_task(import_ahead(ahead))
+    importing = beside(import_ahead(ahead))
     try:
         async with one_client():
             return EXIT_DONE, "", await flow(**given)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from prefect.states import Cancelled, Completed
 
-from flows.ahead import import_quietly
+from flows.ahead import beside, import_quietly
 from flows.guards import ALREADY_RUNNING, reason_not_to_start
 from flows.intraday import intraday
 from flows.market_open import market_open
@@ -48,7 +48,7 @@ async def trading_day(
         return ended
     chosen = day.trading_date.isoformat()
     await market_open(config=config, date=chosen, data=data, scenario=scenario)
-    getting_ready = asyncio.create_task(_get_end_of_day_ready(day))
+    getting_ready = beside(_get_end_of_day_ready(day))
     again = not day.wall_clock  # a replay that is asked for as a whole day is a run of its own
     try:
         traded = await intraday(

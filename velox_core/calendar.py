@@ -32,7 +32,7 @@ from velox_core.domain.market.sessions import (
 from velox_core.domain.market.ticks import DerivativePeriod, InstrumentBook, SecurityClass, TickRule, TickTable
 from velox_core.domain.money import PAISE_PER_RUPEE
 from velox_core.domain.time import ist_datetime
-from velox_core.strict_yaml import Section, Value, read_document
+from velox_core.strict_yaml import FILE_BYTES_MAX, Section, Value, read_document
 
 PARTS = ("pre_open", "trading", "post_close")
 SUBJECTS = ("session", "open", "close")
@@ -60,9 +60,10 @@ class MarketRules:
 def load_market_rules(path: Path) -> MarketRules:
     """Read the whole file; one that has not changed is parsed once in a process. Raises CalendarError."""
     try:
-        content = path.read_bytes()
-    except OSError:
-        content = b""  # what is wrong with it is told by the reader
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except OSError:  # what is wrong with it is told by the reader
+        return _market_rules.__wrapped__(path, b"")
     return _market_rules(path, content)
 
 

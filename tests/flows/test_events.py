@@ -25,6 +25,7 @@ from tasks.artifacts import artifact_key
 from tasks.events import TOLD_FILE, TRIES_MAX, WAITING_MAX, Line, Sender, emit_end, emit_news, emit_reset, flush_events
 from tasks.policy import once
 from tasks.summary import LINES_MAX, SUMMARY, summary_logger, worth_telling
+from tests.fakes.threads import no_thread_left
 from velox_core.logs import LOG_FILES
 from velox_core.operations.day import Day, DayRequest, open_day
 from velox_core.operations.status import Status
@@ -192,16 +193,10 @@ def test_an_event_that_breaks_what_sends_it_costs_no_later_one(
     assert "nobody expects this" in caplog.text
 
 
-def test_system_without_a_thread_left_costs_no_event_and_breaks_nothing_off(
-    day: Day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+def test_system_without_a_thread_left_costs_no_event_and_breaks_nothing_off(day: Day, tmp_path: Path) -> None:
     server = Server()
     sender, hit = Sender(server), status(tmp_path, wall_ms=0, halts=[LOSS])
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
+    with no_thread_left("velox-events"):
         emit_news(day, None, hit, sender=sender)
         assert not sender.flush(0.01)
     emit_reset(day, ["h"], reason="r", by="b", run_id="", sender=sender)

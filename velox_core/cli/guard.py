@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TextIO
 
@@ -79,8 +80,10 @@ class GuardScreen:
         """Leave what the guard sees now. Never waits, never raises."""
         self._newest = (state, list(views))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_until_end, name="guard-screen", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write_until_end, name="guard-screen", daemon=True)
+            with suppress(RuntimeError):  # the system has no thread left: the next look tries again
+                thread.start()
+                self._thread = thread
 
     def end(self) -> None:
         """Write the last words, unless nothing was ever shown; wait no longer than a bound for the terminal."""

@@ -154,8 +154,13 @@ class Upkeep:
         if self._revive is None:
             return
         if self._reviving is None:
-            self._reviving = threading.Thread(target=self._call_revive, args=(self._revive,), name="revive-ledger", daemon=True)
-            self._reviving.start()
+            thread = threading.Thread(target=self._call_revive, args=(self._revive,), name="revive-ledger", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no thread left: the next interval asks again
+                _log.error("[LEDGER] its server cannot be started: %s", error)
+                return
+            self._reviving = thread
         self._reviving.join(REVIVE_WAIT_SECONDS)
 
     @staticmethod

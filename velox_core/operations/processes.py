@@ -47,6 +47,8 @@ def is_alive(pid: int) -> bool:
         return True
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:  # it is gone meanwhile; or there is no /proc here, and the signal was deliverable
+    except (FileNotFoundError, ProcessLookupError):  # gone meanwhile; or there is no /proc, and the signal was deliverable
         return not Path("/proc/self").exists()
+    except OSError:
+        return True  # it cannot be read: the signal was deliverable
     return not state or state[0] != "Z"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.threads import no_thread_left
 from velox_core.cli import guard
 from velox_core.cli.guard import GuardScreen
 from velox_core.settings import Settings, load_settings
@@ -122,6 +123,21 @@ def test_view_that_cannot_be_told_keeps_no_later_one_from_being_told(
     screen.end()
     assert stream.getvalue().count("the guard has ended") == 1
     assert caplog.text.count("could not show") == 1
+
+
+def test_screen_without_a_thread_left_raises_nothing_and_shows_the_next_look(settings: Settings) -> None:
+    stream = io.StringIO()
+    screen = GuardScreen(stream, settings, logs="logs/simulated")
+    with no_thread_left("guard-screen"):
+        screen.show("RUNNING", [ALIVE])
+        screen.end()
+    assert stream.getvalue() == ""
+    screen = GuardScreen(stream, settings, logs="logs/simulated")
+    with no_thread_left("guard-screen"):
+        screen.show("RUNNING", [ALIVE])
+    screen.show("RUNNING", [ALIVE])
+    wait_for(stream, "r-1: alive 0 s")
+    screen.end()
 
 
 def test_screen_that_never_was_shown_anything_says_nothing(settings: Settings) -> None:

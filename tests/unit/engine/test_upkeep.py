@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from tests.fakes.rig import NOW_MS, Rig, entry_signal
+from tests.fakes.threads import no_thread_left
 from velox_core.domain.errors import LedgerUnavailable
 from velox_core.domain.orders import Side
 from velox_core.engine import upkeep as upkeep_module
@@ -114,6 +115,24 @@ def test_ledger_server_that_cannot_be_started_is_no_fault_of_the_session(
     upkeep.maintain(1.0, NOW_MS)
     assert rig.risk.readiness.ledger_fault
     assert rig.ledger.rebuilds == 0
+
+
+def test_ledger_server_is_started_by_the_next_interval_when_the_system_has_no_thread_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep_module, "REVIVE_WAIT_SECONDS", 120.0)
+    rig = Rig()
+
+    def revive() -> None:
+        rig.ledger.down = False
+
+    upkeep = make_upkeep(rig, revive=revive)
+    rig.ledger.down = True
+    with no_thread_left("revive-ledger"):
+        upkeep.maintain(1.0, NOW_MS)
+    assert (rig.ledger.down, rig.ledger.rebuilds) == (True, 0)
+    upkeep.maintain(1.0 + LEDGER_RETRY_SECONDS, NOW_MS)
+    assert (rig.ledger.rebuilds, rig.risk.readiness.ledger_fault) == (1, "")
 
 
 def test_ledger_server_that_is_slow_to_start_is_asked_once_at_a_time() -> None:

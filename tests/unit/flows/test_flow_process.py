@@ -14,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 from prefect import Flow
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 
 from flows import ahead
-from flows.client import SETTINGS
+from flows.client import ask_again_soon, one_client
 from flows.policy import flow
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -107,7 +108,49 @@ async def test_a_server_that_is_busy_for_a_moment_is_asked_again_soon_and_then_a
         return answers.pop(0)
 
     monkeypatch.setattr("prefect.client.base.anyio.sleep", sleep)
-    client = PrefectClient("http://busy/api", httpx_settings={**SETTINGS, "transport": httpx.MockTransport(answer)})
+    client = PrefectClient("http://busy/api", httpx_settings={"transport": httpx.MockTransport(answer)})
+    client._client.event_hooks = {"response": [ask_again_soon]}
     response = await client._client.get("/flows")
     assert (response.status_code, answers) == (200, [])
     assert [low <= seconds <= high for seconds, (low, high) in zip(slept, pauses, strict=True)] == [True] * len(pauses), slept
+
+
+@pytest.mark.anyio
+async def test_a_flows_process_hands_one_client_of_each_kind_to_all_who_ask_and_it_asks_again_soon() -> None:
+    settings: Any = {PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}
+    with temporary_settings(settings):
+        async with one_client():
+            async with get_client() as first, get_client() as second:
+                assert first is second
+                assert first._client.event_hooks["response"] == [ask_again_soon]
+            with get_client(sync_client=True) as one, get_client(sync_client=True) as other:
+                assert one is other
+        assert get_client() is not first
+
+
+class Ended(BaseException):
+    """What a signal's handler raises in whatever runs just then."""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("error", "ends"), [(Ended("SIGTERM"), True), (SyntaxError("torn"), False)])
+async def test_a_signal_that_comes_in_an_import_beside_the_flow_ends_the_flow(
+    error: BaseException, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def import_module(name: str) -> None:
+        raise error
+
+    async def flow_run() -> str:
+        importing = ahead.beside(ahead.import_ahead(["a"]))
+        while not importing.done():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        return "went on"
+
+    monkeypatch.setattr(ahead, "import_module", import_module)
+    monkeypatch.setattr(ahead, "PAUSE_SECONDS", 0)
+    running = asyncio.create_task(flow_run())
+    await asyncio.wait([running])
+    assert running.cancelled() is ends
+    if not ends:
+        assert running.result() == "went on"
