@@ -5,7 +5,8 @@ Not flat: the reset is refused and the exit code is 4; summary, backup, archive 
 
 from __future__ import annotations
 
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from flows.guards import Session, failed, reason_not_to_start
 from flows.parameters import Scenario, day_request, open_flow_day, run_name
@@ -14,6 +15,9 @@ from tasks.evening import do_steps, find_session
 from tasks.report import show_summary
 from tasks.retention import prune_prefect
 from velox_core.operations.evening import open_evening
+
+TOLD: Final[ContextVar[dict[str, Any] | None]] = ContextVar("told", default=None)
+"""Filled with the report, for a flow of this process: a state that the API had to be asked for a second time has none."""
 
 
 @flow(name="end-of-day", flow_run_name=run_name("end-of-day"))
@@ -46,7 +50,11 @@ async def end_of_day(
     await prune_prefect(day)
     if done.failure is not None:
         return failed(done.state_name, done.failure)
-    return {**done.report, "page": page, "steps": [result.to_json() for result in done.results]}
+    report = {**done.report, "page": page, "steps": [result.to_json() for result in done.results]}
+    told = TOLD.get()
+    if told is not None:
+        told.update(report)
+    return report
 
 
 if __name__ == "__main__":

@@ -59,13 +59,16 @@ async def trading_day(
         dismiss_engine()
     if traded.name == ALREADY_RUNNING:
         return Completed(name=ALREADY_RUNNING, message=traded.message)  # whoever watches it closes the day
-    from flows.end_of_day import end_of_day  # it brings most of the packages, and the day's start does not wait for them
+    from flows.end_of_day import TOLD, end_of_day  # it brings most of the packages: the day's start does not wait for them
 
+    report: dict[str, Any] = {}
+    TOLD.set(report)
     closed = await end_of_day(config=config, date=chosen, data=data, scenario=scenario, return_state=True)
     if traded.is_cancelled():
         return Cancelled(name=traded.name, message=traded.message)
-    await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
-    return await closed.aresult()
+    if not traded.is_completed():
+        await traded.aresult()  # a session that failed fails the day with its own reason, after its books were closed
+    return report if report and closed.is_completed() else await closed.aresult()
 
 
 async def _get_end_of_day_ready(day: Day) -> None:

@@ -14,6 +14,7 @@ import pytest
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="velox-prefect-")
 
 from tests.fakes.prefect_home import DATABASE, migrated_home
+from tests.fakes.sockets import sockets_let_go
 from velox_core.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Imported here: the harness brings the whole server in, and every worker collects these tests, the one that runs them or not.
     """
     from prefect.settings import (
+        PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
         PREFECT_SERVER_ANALYTICS_ENABLED,
@@ -53,7 +55,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     quiet = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_SERVER_ANALYTICS_ENABLED: False, PREFECT_HOME: home}
     with pytest.MonkeyPatch.context() as patch, temporary_settings(quiet):
         patch.setattr(utilities, "mkdtemp", folder_with_database)
-        with prefect_test_harness(server_startup_timeout=240):
+        with prefect_test_harness(server_startup_timeout=240), sockets_let_go(str(PREFECT_API_URL.value())):
             yield
 
 

@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, TaskRunSort
 from prefect.states import Cancelling, Failed
+from prefect.utilities.engine import propose_state
 
 from flows.end_of_day import end_of_day
 from flows.intraday import intraday
@@ -130,6 +131,19 @@ async def test_flows_on_a_holiday_end_at_once_in_a_named_state(flow: Any, var: P
 async def test_flows_on_a_year_that_the_calendar_does_not_know_fail_and_say_so(var: Path, config: Path) -> None:
     with pytest.raises(VeloxError, match="2031 is not in the calendar"):
         await trading_day(config=str(config), date="2031-01-06")
+
+
+async def test_trading_day_has_its_report_although_the_api_had_to_be_asked_twice_how_its_flows_ended(
+    var: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def from_the_api(*given: Any, **options: Any) -> Any:
+        state = await propose_state(*given, **options)
+        return state.model_copy(update={"data": None}) if state.is_completed() else state
+
+    monkeypatch.setattr("prefect.flow_engine.propose_state", from_the_api)
+    report = await trading_day(config=str(config), date=DAY, speed=0.0)
+    assert (report["flat"], report["trading_date"]) == (True, DAY)
+    assert {step["step"]: step["state"] for step in report["steps"]} == dict.fromkeys(STEP_NAMES, "DONE")
 
 
 async def test_trading_day_runs_the_real_day_flat_with_its_report_and_names(var: Path, config: Path) -> None:

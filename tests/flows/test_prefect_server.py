@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from prefect import get_client
 
 from flows.emergency_flatten import emergency_flatten
 from tasks.flatten import flatten
+from tests.fakes.sockets import sockets_let_go
 from tests.flows.test_flows import artifacts, newest_runs
 from tests.unit.operations.test_flatten import held, hold
 from velox_core.domain.errors import VeloxError
@@ -23,6 +26,16 @@ from velox_core.settings import load_settings
 def test_prefect_server_can_be_imported() -> None:
     module = importlib.import_module("prefect.server.api.server")
     assert module.create_app is not None
+
+
+def test_of_sockets_that_nobody_closed_only_those_to_the_tests_server_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
+    with socket.create_server(("127.0.0.1", 0)) as ours, socket.create_server(("127.0.0.1", 0)) as other:
+        with sockets_let_go(f"http://127.0.0.1:{ours.getsockname()[1]}/api"):
+            for server in (ours, other):
+                socket.create_connection(server.getsockname())
+        assert [f"raddr={other.getsockname()}" in text for text in told] == [True]
 
 
 @pytest.mark.slow
